@@ -1,0 +1,89 @@
+"""The density estimators, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amfvi.errors import UsageError, unknown_name
+from amfvi.experts.base import Checkpoint, Expert, ExpertConfig, FitReport, Progress
+from amfvi.experts.maf import MAF
+from amfvi.experts.rbig import RBIG
+from amfvi.experts.realnvp import RealNVP
+
+__all__ = [
+    "DEFAULT",
+    "EXPERTS",
+    "MAF",
+    "RBIG",
+    "Checkpoint",
+    "Expert",
+    "ExpertConfig",
+    "FitReport",
+    "Progress",
+    "RealNVP",
+    "config_from_json",
+    "resolve",
+]
+
+EXPERTS: dict[str, type[ExpertConfig]] = {
+    "maf": MAF,
+    "realnvp": RealNVP,
+    "rbig": RBIG,
+}
+
+DEFAULT = ("maf", "realnvp", "rbig")
+
+Choice = str | ExpertConfig
+
+
+def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[str, ExpertConfig]:
+    """Experts as the user names them, as an ordered mapping from name to config.
+
+    A sequence may hold names and configs; a second one of a kind is called
+    ``realnvp-2``. A mapping keeps its own names.
+
+    Raises:
+        UsageError: an unknown name, something that is no expert, or none at all.
+
+    >>> list(resolve(["maf", "rbig", "maf"]))
+    ['maf', 'rbig', 'maf-2']
+    """
+    if isinstance(experts, str):
+        experts = [name.strip() for name in experts.split(",") if name.strip()]
+    if isinstance(experts, Mapping):
+        named = {str(name): _config(choice) for name, choice in experts.items()}
+    else:
+        named = {}
+        for choice in experts:
+            config = _config(choice)
+            name, number = config.kind, 2
+            while name in named:
+                name, number = f"{config.kind}-{number}", number + 1
+            named[name] = config
+    if not named:
+        raise UsageError(f"no experts given (known: {', '.join(EXPERTS)})")
+    return named
+
+
+def config_from_json(fields: Mapping[str, Any]) -> ExpertConfig:
+    """The config that ``ExpertConfig.to_json`` described.
+
+    Raises:
+        UsageError: an unknown kind or setting.
+    """
+    return _family(str(fields.get("kind"))).from_json(fields)
+
+
+def _config(choice: Choice) -> ExpertConfig:
+    if isinstance(choice, ExpertConfig):
+        return choice
+    if isinstance(choice, str):
+        return _family(choice)()
+    raise UsageError(f"an expert is a name or a config, found {type(choice).__name__}")
+
+
+def _family(kind: str) -> type[ExpertConfig]:
+    if kind not in EXPERTS:
+        raise unknown_name("expert", kind, EXPERTS)
+    return EXPERTS[kind]

@@ -1,0 +1,233 @@
+"""What every density estimator of the mixture has in common.
+
+An *expert config* is a frozen dataclass of settings. Its :meth:`ExpertConfig.fit`
+takes draws and returns a fitted, frozen :class:`Expert` and a :class:`FitReport`.
+There is no unfitted expert, so nothing can be called too early.
+
+To write one: subclass :class:`ExpertConfig` (``kind``, ``fit``, ``restore``) and
+:class:`Expert` (``_log_prob``, ``_sample``, ``tensors``), then add a line to
+``amfvi.experts.EXPERTS``. The public methods check shapes once; the private ones
+may rely on that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from amfvi.errors import FitError, InputError, UsageError
+
+__all__ = ["Checkpoint", "Expert", "ExpertConfig", "FitReport", "Progress", "check_points"]
+
+
+class Progress(Protocol):
+    """Called now and then while an expert is fitted; ``fraction`` is in [0, 1]."""
+
+    def __call__(self, fraction: float, heldout_nll: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One look at a fit in progress: mean negative log densities in nats."""
+
+    step: int
+    train_nll: float
+    heldout_nll: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """How one expert was fitted.
+
+    Attributes:
+        history: training curve, one entry a check (a layer, for RBIG).
+        best_step: the step whose state was kept, the lowest held-out NLL.
+        converged: whether the fit ended because the held-out NLL had stopped
+            improving, not because steps, time or finite numbers ran out.
+        stopped_by: that reason in words.
+        seconds: wall-clock time.
+    """
+
+    history: tuple[Checkpoint, ...]
+    best_step: int
+    converged: bool
+    stopped_by: str
+    seconds: float
+
+    @property
+    def heldout_nll(self) -> float:
+        """Held-out negative log density of the kept state, nats."""
+        return min(c.heldout_nll for c in self.history if c.step == self.best_step)
+
+
+def check_points(x: Tensor, dim: int) -> Tensor:
+    """``x`` as it is if it holds ``dim``-dimensional floating points (..., dim).
+
+    Raises:
+        InputError: wrong last dimension or not a floating tensor.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"points must be a floating-point tensor, found {found}")
+    if x.ndim < 1 or x.shape[-1] != dim:
+        raise InputError(f"points must have shape (..., {dim}), found {tuple(x.shape)}")
+    return x
+
+
+class Expert(ABC):
+    """A fitted, frozen, normalised density on R^dim: ``∫ exp(log_prob) = 1``."""
+
+    def __init__(self, config: ExpertConfig, dim: int) -> None:
+        self.config = config
+        self.dim = dim
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats at points ``x`` of shape (..., dim); shape (...).
+
+        The dtype of ``x`` sets the precision of the computation and of the result.
+        """
+        x = check_points(x, self.dim)
+        return self._log_prob(x.reshape(-1, self.dim)).reshape(x.shape[:-1])
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """``n`` independent draws, shape (n, dim), from a CPU ``generator``.
+
+        All randomness is drawn on the CPU, so a seed means the same draws (up to
+        rounding) on every device.
+        """
+        return self._sample(n, generator, dtype)
+
+    @abstractmethod
+    def _log_prob(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _sample(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor: ...
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All fitted numbers by name, on the CPU; with ``config`` they restore it."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same expert with its numbers on ``device``."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config!r}, dim={self.dim})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig(ABC):
+    """Settings of one family of experts; every field is JSON-serialisable."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def fit(
+        self,
+        train: Tensor,
+        heldout: Tensor,
+        *,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        time_limit: float | None = None,
+    ) -> tuple[Expert, FitReport]:
+        """Fit to ``train`` (n, d), choosing the best state on ``heldout`` (m, d).
+
+        Both float64. A pure function of its arguments: global random state is
+        neither read nor written. ``time_limit`` in seconds stops training early
+        and keeps the best state so far.
+
+        Raises:
+            FitError: no usable state was found; the message names the expert.
+        """
+
+    @abstractmethod
+    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> Expert:
+        """The expert whose :meth:`Expert.tensors` these are.
+
+        Raises:
+            InputError: a tensor is missing, unexpected, or has the wrong shape.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The config that :meth:`to_json` described.
+
+        Raises:
+            UsageError: a field this family does not have.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        given = {k: v for k, v in fields.items() if k != "kind"}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise UsageError(
+                f"{cls.kind} has no setting {unknown[0]!r} (known: {', '.join(sorted(known))})"
+            )
+        return cls(**given)
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not value > 0:
+                raise UsageError(f"{self.kind}: {name} must be positive, found {value!r}")
+
+
+def match_tensors(
+    kind: str, expected: Mapping[str, torch.Size], found: Mapping[str, Tensor]
+) -> None:
+    """Check a saved expert's tensors against the shapes its config implies.
+
+    Raises:
+        InputError: a missing, unexpected, wrongly shaped or non-finite tensor.
+    """
+    for name in sorted(set(expected) - set(found)):
+        raise InputError(f"{kind}: tensor {name!r} is missing from the saved model")
+    for name in sorted(set(found) - set(expected)):
+        raise InputError(f"{kind}: unexpected tensor {name!r} in the saved model")
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise InputError(
+                f"{kind}: tensor {name!r} has shape {tuple(found[name].shape)}, "
+                f"expected {tuple(shape)}"
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise InputError(f"{kind}: tensor {name!r} holds NaN or infinity")
+
+
+def require_finite_draws(kind: str, train: Tensor, heldout: Tensor) -> None:
+    """Reject draws no expert can be fitted to.
+
+    Raises:
+        FitError: too few rows, a non-finite value or disagreeing widths.
+    """
+    if train.ndim != 2 or heldout.ndim != 2 or train.shape[1] != heldout.shape[1]:
+        raise FitError(
+            f"{kind}: train and heldout must be (n, d) with one d, "
+            f"found {tuple(train.shape)} and {tuple(heldout.shape)}"
+        )
+    if len(train) < 2 or len(heldout) < 1:
+        raise FitError(
+            f"{kind}: needs at least 2 training draws and 1 held-out draw, "
+            f"found {len(train)} and {len(heldout)}"
+        )
+    if not bool(torch.isfinite(train).all() and torch.isfinite(heldout).all()):
+        raise FitError(f"{kind}: the draws hold NaN or infinity")
