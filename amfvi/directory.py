@@ -1,0 +1,82 @@
+"""Directories that appear whole or not at all, and never over somebody's files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from amfvi.errors import InputError
+
+__all__ = ["check_free", "new_directory"]
+
+
+def check_free(path: Path, *, overwrite: bool, ours: str) -> None:
+    """Check that a directory may be made at ``path``.
+
+    Args:
+        overwrite: whether one of ours that is already there may be replaced.
+        ours: a file every directory of this kind holds; without it a directory is
+            not ours to replace.
+
+    Raises:
+        InputError: something is in the way, or the place cannot be written to.
+    """
+    if path.exists() or path.is_symlink():
+        if not path.is_dir() or path.is_symlink():
+            raise InputError(f"{path}: exists and is not a directory")
+        empty = not any(path.iterdir())
+        if not overwrite and not empty:
+            raise InputError(
+                f"{path}: exists; choose another directory or overwrite it with --force"
+            )
+        if not empty and not (path / ours).is_file():
+            raise InputError(f"{path}: holds no {ours}, so it was not made by amfvi; not replaced")
+    parent = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
+    if not parent.is_dir():
+        raise InputError(f"{path}: {parent} is not a directory")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write in {parent}")
+
+
+@contextmanager
+def new_directory(path: Path, *, overwrite: bool, ours: str) -> Iterator[Path]:
+    """A temporary directory beside ``path`` that takes its place on success.
+
+    On any exception, an interrupt included, it is removed and ``path`` is as before.
+
+    Raises:
+        InputError: as for :func:`check_free`, or the disk refuses.
+    """
+    check_free(path, overwrite=overwrite, ours=ours)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error})") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _swap_in(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
+    path.rename(old / "replaced")
+    try:
+        temporary.rename(path)
+    except OSError:
+        (old / "replaced").rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

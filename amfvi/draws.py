@@ -1,0 +1,245 @@
+"""Draws from a posterior: validated once, here, and nowhere else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from amfvi.errors import AmfviWarning, InputError, UsageError
+from amfvi.support import Support
+
+__all__ = ["Draws"]
+
+MIN_ROWS = 20  # fewer cannot be split three ways into anything
+DRAWS_PER_PARAMETER = 50
+HEAVY_TAIL_RATIO = 10.0  # 4.6 for a normal, 8.1 for t₅, 13.4 for t₃
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Posterior draws that passed every check; make one with :meth:`of`.
+
+    Attributes:
+        values: n × d, float64, on the CPU, in the user's parameters.
+        names: d parameter names.
+        support: bounds of the parameters.
+        chain: which chain each row came from, (n,) int64; rows keep the order in
+            which their chain made them.
+        source: where the draws came from, in words.
+        n_dropped: rows with NaN or infinity that were left out on request.
+    """
+
+    values: Tensor
+    names: tuple[str, ...]
+    support: Support
+    chain: Tensor
+    source: str
+    n_dropped: int = 0
+
+    @property
+    def dim(self) -> int:
+        return self.values.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"<Draws: {len(self)} × {self.dim} from {self.source}>"
+
+    @classmethod
+    def of(
+        cls,
+        data: Any,
+        *,
+        names: Sequence[str] | None = None,
+        support: Mapping[str, Any] | Sequence[Any] | Support | None = None,
+        chain: Any = None,
+        chains: bool = False,
+        nonfinite: str = "error",
+        source: str = "an array",
+    ) -> Draws:
+        """Validate draws.
+
+        Args:
+            data: an n × d array or tensor of real numbers (n,) for one parameter, or,
+                with ``chains=True``, chains × draws × d.
+            names: parameter names; ``x1, x2, …`` if not given.
+            support: see :meth:`Support.of`.
+            chain: which chain each row is from, (n,); one chain if not given.
+            nonfinite: "error", or "drop" to leave such rows out and count them.
+
+        Raises:
+            InputError: draws that no density could be fitted to; says which row or
+                column and what to do.
+            UsageError: an argument that does not go with the data.
+
+        Warns:
+            AmfviWarning: repeated rows, integer columns, near-collinear columns,
+                heavy tails, few draws.
+        """
+        if isinstance(data, Draws):
+            return data
+        values, chain_of_row = _as_rows(data, chain, chains)
+        names = tuple(names) if names is not None else _default_names(values.shape[1])
+        if len(names) != values.shape[1]:
+            raise UsageError(f"{len(names)} names given for {values.shape[1]} columns")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"two columns are called {twice!r}; names must differ")
+        box = Support.of(names, support)
+        values, chain_of_row, n_dropped = _finite_rows(values, chain_of_row, nonfinite)
+        _require_fittable(values, names)
+        draws = cls(
+            values=torch.from_numpy(values),
+            names=names,
+            support=box,
+            chain=torch.from_numpy(chain_of_row),
+            source=source,
+            n_dropped=n_dropped,
+        )
+        _require_inside(draws)
+        for message in _doubts(draws):
+            warnings.warn(message, AmfviWarning, stacklevel=2)
+        return draws
+
+
+def _default_names(d: int) -> tuple[str, ...]:
+    return tuple(f"x{i}" for i in range(1, d + 1))
+
+
+def _as_rows(data: Any, chain: Any, chains: bool) -> tuple[Array, NDArray[np.int64]]:
+    """Real float64 rows (n, d), C-contiguous and owned, with the chain of each."""
+    if isinstance(data, Tensor):
+        data = data.detach().cpu().numpy() if not data.is_complex() else data.resolve_conj().numpy()
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # ragged nested lists
+        raise InputError(f"draws must be a rectangular array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(
+            f"draws must be real numbers, found dtype {array.dtype}; convert them first"
+        )
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim == 3 and chains:
+        if chain is not None:
+            raise UsageError("give chain= or chains=True, not both")
+        chain = np.repeat(np.arange(array.shape[0]), array.shape[1])
+        array = array.reshape(-1, array.shape[2])
+    elif chains:
+        raise UsageError(
+            f"chains=True wants a chains × draws × d array, found {array.ndim} dimensions"
+        )
+    if array.ndim == 3:
+        raise InputError(
+            f"draws have shape {array.shape}: if that is chains × draws × parameters, "
+            "say chains=True (--chains); otherwise reshape to n × d"
+        )
+    if array.ndim != 2:
+        raise InputError(f"draws must be n × d, found shape {array.shape}")
+    if array.shape[1] == 0:
+        raise InputError("draws have no columns")
+    rows = np.array(array, dtype=np.float64, order="C")
+    if chain is None:
+        return rows, np.zeros(len(rows), dtype=np.int64)
+    chain_of_row = np.asarray(chain)
+    if chain_of_row.shape != (len(rows),):
+        raise UsageError(f"chain= must have {len(rows)} entries, found {chain_of_row.shape}")
+    _, numbered = np.unique(chain_of_row, return_inverse=True)
+    return rows, numbered.astype(np.int64)
+
+
+def _finite_rows(
+    values: Array, chain: NDArray[np.int64], nonfinite: str
+) -> tuple[Array, NDArray[np.int64], int]:
+    if nonfinite not in ("error", "drop"):
+        raise UsageError(f"nonfinite must be 'error' or 'drop', found {nonfinite!r}")
+    bad = ~np.isfinite(values).all(axis=1)
+    count = int(bad.sum())
+    if count and nonfinite == "error":
+        first = ", ".join(str(i) for i in np.flatnonzero(bad)[:5])
+        raise InputError(
+            f"{count} of {len(values)} rows hold NaN or infinity (first at row {first}, "
+            "counting from 0); mend them, or leave them out with nonfinite='drop' "
+            "(--nonfinite drop)"
+        )
+    return values[~bad], chain[~bad], count
+
+
+def _require_fittable(values: Array, names: Sequence[str]) -> None:
+    if len(values) < MIN_ROWS:
+        rows = f"{len(values)} row" + ("" if len(values) == 1 else "s")
+        raise InputError(f"found {rows} of draws, need at least {MIN_ROWS}")
+    for name, column in zip(names, values.T, strict=True):
+        if column.min() == column.max():
+            raise InputError(
+                f"column {name!r} is constant ({column[0]:g}); a density cannot be fitted "
+                "to it, leave it out"
+            )
+
+
+def _require_inside(draws: Draws) -> None:
+    support = draws.support
+    bounds = zip(support.lower, support.upper, strict=True)
+    for name, column, (low, high) in zip(draws.names, draws.values.T, bounds, strict=True):
+        outside = (column <= low) | (column >= high)
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0])
+            raise InputError(
+                f"{int(outside.sum())} draws of {name!r} are not inside its bounds "
+                f"({low:g}, {high:g}); the first is {float(column[row]):g} at row {row}"
+            )
+
+
+def _doubts(draws: Draws) -> list[str]:
+    """What is suspicious but not wrong about the draws."""
+    x, names = draws.values.numpy(), draws.names
+    n, d = x.shape
+    doubts = []
+    repeated = n - len(np.unique(x, axis=0))
+    if repeated > 0.05 * n:
+        doubts.append(
+            f"{repeated} of {n} rows repeat an earlier row (rejected proposals of a sampler?); "
+            "fewer distinct draws, less accuracy"
+        )
+    integer = [name for name, column in zip(names, x.T, strict=True) if (column % 1 == 0).all()]
+    if integer:
+        doubts.append(
+            f"column {_listed(integer)} holds integers only; a density describes "
+            "continuous parameters"
+        )
+    if n < DRAWS_PER_PARAMETER * d:
+        doubts.append(f"{n} draws of {d} parameters are few; {DRAWS_PER_PARAMETER * d} would do")
+    y = draws.support.to_unconstrained(draws.values)[0].numpy()
+    if d > 1:
+        correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
+        for i, j in np.argwhere(np.triu(np.abs(correlation) > 0.9999, k=1)):
+            doubts.append(
+                f"columns {names[i]!r} and {names[j]!r} are correlated at "
+                f"{correlation[i, j]:.6f}; is one a function of the other?"
+            )
+    if n >= 500:
+        far = np.quantile(y, [0.001, 0.25, 0.75, 0.999], axis=0)
+        spread = np.maximum(far[2] - far[1], np.finfo(float).tiny)
+        ratio = (far[3] - far[0]) / spread
+        heavy = [name for name, r in zip(names, ratio, strict=True) if r > HEAVY_TAIL_RATIO]
+        if heavy:
+            doubts.append(
+                f"column {_listed(heavy)} has heavy tails; experts with Gaussian tails "
+                "put too little mass far out"
+            )
+    return doubts
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

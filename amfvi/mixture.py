@@ -1,0 +1,258 @@
+"""The fitted mixture: a torch distribution over the user's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from amfvi.errors import FitError, InputError
+from amfvi.experts import Expert
+from amfvi.experts.base import check_points
+from amfvi.support import Support
+
+if TYPE_CHECKING:
+    from amfvi.fitting import FitSummary
+
+__all__ = ["Mixture", "log_densities"]
+
+# Points evaluated at a time: small enough for a processor's cache, large enough to
+# fill an accelerator. Memory in use stays bounded however many points there are.
+CPU_CHUNK = 2**14
+ACCELERATOR_CHUNK = 2**18
+WIDE = 32  # parameters, above which chunks shrink in proportion
+
+
+class Mixture(Distribution):
+    """q(x) = Σₖ wₖ qₖ(x) with frozen experts qₖ and global weights w.
+
+    The experts live in unconstrained space; bounded parameters are carried there
+    and back by the bijection of ``support``, whose Jacobian is part of ``log_prob``.
+
+    Args:
+        experts: ordered mapping from name to fitted expert, all of one dimension.
+        weights: on the simplex, shape (K,).
+        support: bounds of the d parameters; unbounded if not given.
+        names: parameter names; ``x1, x2, …`` if not given.
+        seed: of the generator that :meth:`sample` uses when none is given.
+        summary: how the mixture was fitted, if it was fitted in this process.
+
+    Raises:
+        InputError: parts that do not fit together.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    has_rsample = False
+
+    def __init__(
+        self,
+        experts: Mapping[str, Expert],
+        weights: Any,
+        *,
+        support: Support | None = None,
+        names: tuple[str, ...] | None = None,
+        seed: int = 0,
+        summary: FitSummary | None = None,
+    ) -> None:
+        if not experts:
+            raise InputError("a mixture needs at least one expert")
+        dims = {expert.dim for expert in experts.values()}
+        if len(dims) > 1:
+            raise InputError(f"experts of one mixture must have one dimension, found {dims}")
+        (dim,) = dims
+        w = torch.as_tensor(weights, dtype=torch.float64).detach().cpu().clone()
+        on_simplex = bool((w >= 0).all()) and abs(float(w.sum()) - 1) < 1e-6
+        if w.shape != (len(experts),) or not on_simplex:
+            raise InputError(
+                f"weights must be {len(experts)} non-negative numbers that sum to 1, "
+                f"found {w.tolist()}"
+            )
+        self._experts = dict(experts)
+        self._weights = w / w.sum()
+        self._box = support if support is not None else Support.unbounded(dim)
+        self.names = names if names is not None else tuple(f"x{i}" for i in range(1, dim + 1))
+        if self._box.dim != dim or len(self.names) != dim:
+            raise InputError(
+                f"experts have {dim} parameters, but there are {len(self.names)} names "
+                f"and {self._box.dim} bounds"
+            )
+        self.seed = seed
+        self.summary = summary
+        self._generator = torch.Generator().manual_seed(seed)
+        super().__init__(torch.Size(), torch.Size([dim]), validate_args=False)
+
+    @property
+    def experts(self) -> Mapping[str, Expert]:
+        """The frozen experts by name, in order; densities in unconstrained space."""
+        return MappingProxyType(self._experts)
+
+    @property
+    def weights(self) -> Tensor:
+        """Mixture weights, float64, shape (K,), in the order of ``experts``."""
+        return self._weights.clone()
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters d."""
+        return self.event_shape[0]
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of experts, 1/Σw²: from 1 to K."""
+        return float(1 / self._weights.square().sum())
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density is positive, as a torch constraint on vectors."""
+        return self._box.constraint
+
+    @property
+    def bounds(self) -> Support:
+        """The same as a lower and an upper bound per parameter."""
+        return self._box
+
+    @property
+    def device(self) -> torch.device:
+        """Where the experts compute."""
+        return next(iter(self._experts.values())).device
+
+    @torch.no_grad()
+    def log_prob(self, value: Any) -> Tensor:
+        """Log density in nats at points (..., d); shape (...), −inf outside the support.
+
+        Evaluated in chunks on the mixture's device. The result has the dtype and
+        the device of ``value``; arrays and lists count as float64 on the CPU.
+
+        Raises:
+            InputError: a wrong last dimension.
+        """
+        x = self._points(value)
+        out = torch.empty(x.shape[:-1], dtype=x.dtype, device=x.device)
+        log_weights = self._weights.log()
+        for rows, chunk in self._chunks(x, out.view(-1)):
+            rows.copy_(self._log_mixture(self._expert_log_probs(chunk), log_weights))
+        return out
+
+    @torch.no_grad()
+    def expert_log_probs(self, value: Any) -> Tensor:
+        """Each expert's own log density in nats in the user's parameters, (..., K)."""
+        x = self._points(value)
+        out = torch.empty(*x.shape[:-1], len(self._experts), dtype=x.dtype, device=x.device)
+        for rows, chunk in self._chunks(x, out.view(-1, len(self._experts))):
+            rows.copy_(self._expert_log_probs(chunk))
+        return out
+
+    @torch.no_grad()
+    def responsibilities(self, value: Any) -> Tensor:
+        """Probability that each expert made each point, (..., K); NaN outside the support."""
+        joint = self.expert_log_probs(value) + self._weights.log().to(self._points(value))
+        return torch.softmax(joint, dim=-1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        sample_shape: Any = torch.Size(),  # noqa: B008
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Independent draws, float64, shape sample_shape + (d,), on the CPU.
+
+        How many draws each expert makes is itself random, only those are made, and
+        they are in random order. Without a generator, the mixture's own is used;
+        the global random state is never touched.
+        """
+        shape = torch.Size([sample_shape] if isinstance(sample_shape, int) else sample_shape)
+        generator = self._generator if generator is None else generator
+        n = shape.numel()
+        draws = torch.empty(n, self.dim, dtype=torch.float64)
+        if n == 0:
+            return draws.reshape(*shape, self.dim)
+        which = torch.multinomial(self._weights, n, replacement=True, generator=generator)
+        for k, expert in enumerate(self._experts.values()):
+            rows = (which == k).nonzero().squeeze(1)
+            for part in rows.split(self._chunk_size()):
+                made = expert.sample(len(part), generator)
+                draws[part] = self._box.from_unconstrained(made.cpu())
+        return draws.reshape(*shape, self.dim)
+
+    def to(self, device: torch.device | str) -> Mixture:
+        """The same mixture, computing on ``device``."""
+        experts = {name: expert.to(device) for name, expert in self._experts.items()}
+        return Mixture(
+            experts,
+            self._weights,
+            support=self._box,
+            names=self.names,
+            seed=self.seed,
+            summary=self.summary,
+        )
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to a new directory, to be read by ``amfvi.load``.
+
+        Raises:
+            InputError: the directory exists and ``overwrite`` is False.
+        """
+        from amfvi.checkpoint import save
+
+        return save(self, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        parts = zip(self._experts, self._weights.tolist(), strict=True)
+        described = ", ".join(f"{name}: {weight:.3f}" for name, weight in parts)
+        return f"Mixture(d = {self.dim}, {described})"
+
+    def _points(self, value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            value = torch.from_numpy(np.asarray(value, dtype=np.float64))
+        elif not value.is_floating_point() and not value.is_complex():
+            value = value.double()
+        return check_points(value, self.dim)
+
+    def _chunk_size(self) -> int:
+        size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
+        return max(1, size * WIDE // max(self.dim, WIDE))
+
+    def _chunks(self, x: Tensor, out: Tensor):  # type: ignore[no-untyped-def]
+        """Pairs of a slice of ``out`` and the points that belong to it, on our device."""
+        size = self._chunk_size()
+        points = x.reshape(-1, self.dim)
+        for rows, chunk in zip(out.split(size), points.split(size), strict=True):
+            yield rows, chunk.to(self.device)
+
+    def _expert_log_probs(self, x: Tensor) -> Tensor:
+        """(n, K) in the user's parameters, −inf outside the support."""
+        if not self._box.bounded:
+            return log_densities(self._experts, x)
+        inside = self._box.contains(x)
+        out = x.new_full((len(x), len(self._experts)), -torch.inf)
+        y, log_det = self._box.to_unconstrained(x[inside])
+        out[inside] = log_densities(self._experts, y) + log_det[:, None]
+        return out
+
+    def _log_mixture(self, log_q: Tensor, log_weights: Tensor) -> Tensor:
+        return torch.logsumexp(log_q + log_weights.to(log_q), dim=1)
+
+
+def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
+    """Log densities (n, K) in nats of each expert at points ``y`` (n, d).
+
+    Raises:
+        FitError: an expert returns NaN; the message names it and the point.
+    """
+    columns = []
+    for name, expert in experts.items():
+        column = expert.log_prob(y)
+        broken = column.isnan()
+        if bool(broken.any()):
+            point = y[broken][0].tolist()
+            if not all(map(np.isfinite, point)):
+                raise InputError(f"points must be finite, found {point}")
+            raise FitError(f"expert {name!r} has density NaN at {point}")
+        columns.append(column)
+    return torch.stack(columns, dim=1)
