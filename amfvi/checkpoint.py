@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from amfvi.directory import new_directory
+from amfvi.outputs import new_directory
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import config_from_json
 from amfvi.mixture import Mixture
 from amfvi.support import Support
 
-__all__ = ["load", "save", "write_model"]
+__all__ = ["load", "read_json", "save", "write_model"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

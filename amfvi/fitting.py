@@ -102,7 +102,7 @@ def fit(
         nonfinite=nonfinite,
         seed=seed,
     )
-    return fit_split(
+    mixture, _ = fit_split(
         split,
         configs,
         rule=weights,
@@ -112,6 +112,7 @@ def fit(
         time_limit=time_limit,
         progress=progress,
     )
+    return mixture
 
 
 def split_data(
@@ -146,7 +147,7 @@ def fit_split(
     device: torch.device | str = "cpu",
     time_limit: float | None = None,
     progress: StageOneProgress | None = None,
-) -> Mixture:
+) -> tuple[Mixture, FitSummary]:
     """Both stages on draws that are already split. A pure function of its arguments.
 
     Raises:
@@ -177,9 +178,10 @@ def fit_split(
             "stage_two": time.monotonic() - stage_one_done,
         },
     )
-    return Mixture(
+    mixture = Mixture(
         experts, found.weights, support=box, names=split.names, seed=seed, summary=summary
     )
+    return mixture, summary
 
 
 def check_options(rule: str, beta: float, seed: int, time_limit: float | None) -> None:

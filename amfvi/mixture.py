@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from amfvi.errors import FitError, InputError
+from amfvi.errors import FitError, InputError, unknown_name
 from amfvi.experts import Expert
 from amfvi.experts.base import check_points
 from amfvi.support import Support
@@ -175,10 +175,19 @@ class Mixture(Distribution):
         which = torch.multinomial(self._weights, n, replacement=True, generator=generator)
         for k, expert in enumerate(self._experts.values()):
             rows = (which == k).nonzero().squeeze(1)
-            for part in rows.split(self._chunk_size()):
-                made = expert.sample(len(part), generator)
-                draws[part] = self._box.from_unconstrained(made.cpu())
+            draws[rows] = self._sample_expert(expert, len(rows), generator)
         return draws.reshape(*shape, self.dim)
+
+    @torch.no_grad()
+    def sample_expert(self, name: str, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` draws of one expert in the user's parameters, float64, (n, d), on the CPU.
+
+        Raises:
+            UsageError: no such expert.
+        """
+        if name not in self._experts:
+            raise unknown_name("expert of this mixture", name, self._experts)
+        return self._sample_expert(self._experts[name], n, generator)
 
     def to(self, device: torch.device | str) -> Mixture:
         """The same mixture, computing on ``device``."""
@@ -224,6 +233,13 @@ class Mixture(Distribution):
         points = x.reshape(-1, self.dim)
         for rows, chunk in zip(out.split(size), points.split(size), strict=True):
             yield rows, chunk.to(self.device)
+
+    def _sample_expert(self, expert: Expert, n: int, generator: torch.Generator) -> Tensor:
+        draws = torch.empty(n, self.dim, dtype=torch.float64)
+        for part in draws.split(self._chunk_size()):
+            made = expert.sample(len(part), generator).cpu() if len(part) else part
+            part.copy_(self._box.from_unconstrained(made))
+        return draws
 
     def _expert_log_probs(self, x: Tensor) -> Tensor:
         """(n, K) in the user's parameters, −inf outside the support."""

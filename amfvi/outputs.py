@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all, and never over somebody's files."""
+"""Files and directories that appear whole or not at all, and never over somebody's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from amfvi.errors import InputError
 
-__all__ = ["check_free", "new_directory"]
+__all__ = ["check_directory", "check_file", "new_directory", "new_file"]
 
 
-def check_free(path: Path, *, overwrite: bool, ours: str) -> None:
+def check_directory(path: Path, *, overwrite: bool, ours: str) -> None:
     """Check that a directory may be made at ``path``.
 
     Args:
@@ -35,11 +35,47 @@ def check_free(path: Path, *, overwrite: bool, ours: str) -> None:
             )
         if not empty and not (path / ours).is_file():
             raise InputError(f"{path}: holds no {ours}, so it was not made by amfvi; not replaced")
-    parent = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
+    _check_parent(path)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Check that a file may be made at ``path``.
+
+    Raises:
+        InputError: something is in the way, or the place cannot be written to.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, expected a file to write")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; choose another file or overwrite it with --force")
+    _check_parent(path)
+
+
+def _check_parent(path: Path) -> None:
+    parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():
         raise InputError(f"{path}: {parent} is not a directory")
     if not os.access(parent, os.W_OK):
         raise InputError(f"{path}: no permission to write in {parent}")
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place on success.
+
+    Raises:
+        InputError: as for :func:`check_file`, or the disk refuses.
+    """
+    check_file(path, overwrite=overwrite)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,9 +85,9 @@ def new_directory(path: Path, *, overwrite: bool, ours: str) -> Iterator[Path]:
     On any exception, an interrupt included, it is removed and ``path`` is as before.
 
     Raises:
-        InputError: as for :func:`check_free`, or the disk refuses.
+        InputError: as for :func:`check_directory`, or the disk refuses.
     """
-    check_free(path, overwrite=overwrite, ours=ours)
+    check_directory(path, overwrite=overwrite, ours=ours)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))

@@ -1,0 +1,17 @@
+from . import experts as experts
+from . import metrics as metrics
+from . import targets as targets
+from .checkpoint import load as load
+from .draws import Draws as Draws
+from .errors import AmfviError as AmfviError
+from .errors import AmfviWarning as AmfviWarning
+from .errors import FitError as FitError
+from .errors import InputError as InputError
+from .errors import UsageError as UsageError
+from .fitting import FitSummary as FitSummary
+from .fitting import fit as fit
+from .metrics.evaluation import Evaluation as Evaluation
+from .metrics.evaluation import evaluate as evaluate
+from .mixture import Mixture as Mixture
+from .readers import read_draws as read_draws
+from .support import Support as Support

@@ -1,0 +1,314 @@
+"""The command line. Heavy modules are imported when a command runs, not for --help."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amfvi.errors import AmfviError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Fit a mixture of normalizing flows to a posterior, and find out how good it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+@app.command()
+def fit(
+    target: Annotated[
+        str | None, typer.Option(help="A canonical posterior; see 'amfvi targets'.")
+    ] = None,
+    draws: Annotated[
+        str | None, typer.Option(help="A CSV, NPY or NPZ file of posterior draws.")
+    ] = None,
+    experts: Annotated[str, typer.Option(help="Comma-separated; see 'amfvi experts'.")] = (
+        "maf,realnvp,rbig"
+    ),
+    weights: Annotated[str, typer.Option(help="ema, em, batch-mean or uniform.")] = "ema",
+    beta: Annotated[float, typer.Option(help="Momentum of the weights.")] = 0.9,
+    n_draws: Annotated[
+        int | None, typer.Option(help="Draws of a target to fit to.  [default: 10000]")
+    ] = None,
+    n_fresh: Annotated[int, typer.Option(help="Further draws for the weights alone.")] = 0,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Part of a file kept for scores.  [default: 0.15]")
+    ] = None,
+    positive: Annotated[str, typer.Option(help="Parameters above 0: tau,sigma")] = "",
+    bounds: Annotated[
+        list[str] | None, typer.Option(help="NAME=LOW:HIGH, either may be empty; repeatable.")
+    ] = None,
+    chains: Annotated[
+        bool, typer.Option("--chains", help="The array is chains x draws x parameters.")
+    ] = False,
+    nonfinite: Annotated[
+        str, typer.Option(help="Rows with NaN or infinity: error or drop.")
+    ] = "error",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = "auto",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which training stops at its best.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run directory.  [default: runs/<name>-<seed>]")
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log.")] = False,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a mixture to a target or to draws, score it and save it."""
+    if (target is None) == (draws is None):
+        raise UsageError("give exactly one of --target NAME and --draws FILE")
+    if target is not None and test_fraction is not None:
+        raise UsageError("--test-fraction goes with --draws; a target has fresh test draws")
+    if draws is not None and n_draws is not None:
+        raise UsageError("--n-draws goes with --target; a file is used whole")
+    from amfvi import console
+    from amfvi.experts import resolve
+    from amfvi.run import RunSettings, run
+    from amfvi.support import parse_bounds, split_names
+
+    settings = RunSettings(
+        experts=resolve(split_names(experts)),
+        target=target,
+        draws=draws,
+        weights=weights,
+        beta=beta,
+        n_draws=10_000 if n_draws is None else n_draws,
+        n_fresh=n_fresh,
+        test_fraction=0.15 if test_fraction is None else test_fraction,
+        bounds=parse_bounds(positive, bounds or []),
+        chains=chains,
+        nonfinite=nonfinite,
+        seed=seed,
+        device=device,
+        timeout=timeout,
+        out=out,
+        force=force,
+        figures=not no_figures,
+    )
+    with console.watch(quiet) as watch:
+        metrics = run(settings, progress=watch.progress, say=watch.say)
+    if as_json:
+        _print_json(metrics)
+        return
+    if metrics["n_test"]:
+        _show_scores(metrics)
+    found = metrics["weights"]
+    shown = ", ".join(f"{name} {e['weight']:.3f}" for name, e in metrics["experts"].items())
+    console.show(
+        f"weights: {shown}  (effective experts {found['n_eff']:.2f})",
+        f"saved:   {settings.directory}",
+    )
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    target: Annotated[str | None, typer.Option(help="Score on this target.")] = None,
+    draws: Annotated[str | None, typer.Option(help="Score on these draws.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score a saved run again, as it was scored at first or on other draws."""
+    from amfvi.run import without_nonfinite
+    from amfvi.saved_run import SavedRun
+
+    scores = SavedRun.open(run).evaluate(target, draws).to_json()
+    if as_json:
+        _print_json(without_nonfinite(scores))
+    else:
+        _show_scores(scores)
+
+
+@app.command()
+def summary(run: Run, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show each parameter's posterior, the weights and the scores of a saved run."""
+    from amfvi import console
+    from amfvi.posterior_summary import summarise
+    from amfvi.saved_run import SavedRun
+
+    saved = SavedRun.open(run)
+    draws, names = saved.draws()
+    rows, metrics = summarise(draws, names), saved.metrics
+    if as_json:
+        _print_json({"parameters": rows, "metrics": metrics})
+        return
+    console.show(console.posterior_table(rows))
+    if metrics["n_test"]:
+        _show_scores(metrics)
+    for line in metrics["warnings"]:
+        console.show(f"warning: {line}")
+
+
+@app.command()
+def sample(
+    run: Run,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many draws.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv, .npy or .npz file; CSV on stdout if not given.")
+    ] = None,
+    device: Device = "cpu",
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Draw from a saved mixture."""
+    from amfvi.checkpoint import load
+    from amfvi.fitting import resolve_device
+    from amfvi.randomness import stream
+    from amfvi.writers import check_writable, write_columns
+
+    check_writable(out, overwrite=force)
+    mixture = load(run, device=resolve_device(device))
+    draws = mixture.sample((n,), stream(seed, "sample")).numpy()
+    write_columns(out, draws, mixture.names, array_name="draws", overwrite=force)
+
+
+@app.command()
+def log_prob(
+    run: Run,
+    points: Annotated[Path, typer.Option(help="A CSV, NPY or NPZ file of points.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv, .npy or .npz file; CSV on stdout if not given.")
+    ] = None,
+    device: Device = "auto",
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Log density in nats of a saved mixture at the points of a file."""
+    from amfvi.checkpoint import load
+    from amfvi.errors import InputError
+    from amfvi.fitting import resolve_device
+    from amfvi.readers import columns_for, read_table
+    from amfvi.writers import check_writable, write_columns
+
+    check_writable(out, overwrite=force)
+    mixture = load(run, device=resolve_device(device))
+    values = columns_for(read_table(points), mixture.names, points)
+    import numpy as np
+
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{points}: {int((~finite).sum())} points hold NaN or infinity, the first at row "
+            f"{int(finite.argmin())}"
+        )
+    log_density = mixture.log_prob(values).numpy()[:, None]
+    write_columns(out, log_density, ("log_prob",), array_name="log_prob", overwrite=force)
+
+
+@app.command()
+def targets(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the canonical posteriors."""
+    from amfvi.targets import TARGETS
+
+    rows = {
+        name: {
+            "dim": kind.dim,
+            "entropy": kind.entropy,
+            "definition": (kind.__doc__ or "").splitlines()[0].strip(),
+            "source": kind.source,
+        }
+        for name, kind in TARGETS.items()
+    }
+    _list("target", rows, as_json)
+
+
+@app.command()
+def experts(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the families of experts and their settings."""
+    from amfvi.experts import EXPERTS
+
+    rows = {}
+    for name, kind in EXPERTS.items():
+        module = sys.modules[kind.__module__]
+        settings = {k: v for k, v in kind().to_json().items() if k != "kind"}
+        shown = settings if as_json else ", ".join(f"{k} {v}" for k, v in settings.items())
+        rows[name] = {
+            "family": (module.__doc__ or "").splitlines()[0],
+            "settings": shown,
+        }
+    _list("expert", rows, as_json)
+
+
+def main() -> None:
+    """Run the command line and exit with its code; an error is one line on stderr."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written")
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        code = 141
+    except AmfviError as error:
+        if debug:
+            raise
+        _fail(str(error))
+        code = error.exit_code
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # an error of the command-line parser
+        if usage is None or debug:
+            raise
+        _fail(usage())
+        code = int(getattr(error, "exit_code", UsageError.exit_code))
+    sys.exit(code)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"amfvi: error: {line}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _show_scores(scores: dict[str, Any]) -> None:
+    from amfvi import console
+
+    console.show(
+        console.score_table(
+            scores["mixture"], scores["experts"], scores["floor"], scores["entropy"]
+        )
+    )
+
+
+def _list(what: str, rows: dict[str, dict[str, Any]], as_json: bool) -> None:
+    from amfvi import console
+
+    if as_json:
+        _print_json(rows)
+        return
+    columns = list(next(iter(rows.values())))
+    cells = [
+        [name, *(f"{v:.5f}" if isinstance(v, float) else str(v) for v in row.values())]
+        for name, row in rows.items()
+    ]
+    console.show(console.listing([what, *columns], cells))

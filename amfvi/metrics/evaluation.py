@@ -1,0 +1,221 @@
+"""All scores of a mixture and of its experts, each beside its floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amfvi import targets
+from amfvi.draws import Draws
+from amfvi.errors import InputError, UsageError
+from amfvi.metrics.floor import Floor, floor_of_draws, floor_of_target, in_parallel
+from amfvi.metrics.likelihood import Estimate, kl, nll
+from amfvi.metrics.mmd import bandwidths, mmd_test
+from amfvi.metrics.wasserstein import wasserstein2
+from amfvi.mixture import Mixture
+from amfvi.randomness import stream
+from amfvi.targets import Target
+
+__all__ = ["Evaluation", "Score", "evaluate", "evaluate_on_draws", "evaluate_on_target"]
+
+N_TEST = 20_000
+N_W2 = 2_000  # draws a side for W₂ and MMD²
+W2_REPEATS = 4
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Scores of one density; None where unknown.
+
+    nll and kl in nats with standard errors; w2 a distance, with its standard
+    deviation over repeats; mmd2 unbiased, with a permutation p-value.
+    """
+
+    nll: float
+    nll_se: float
+    kl: float | None
+    kl_se: float | None
+    w2: float | None
+    w2_sd: float | None
+    mmd2: float | None
+    mmd_p: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of a mixture and its experts on one set of test draws.
+
+    Attributes:
+        n_test: draws behind nll and kl.
+        n_w2: draws a side behind w2 and mmd2.
+        entropy: of the truth in nats, None if unknown; the least possible nll.
+        floor: what w2 and mmd2 are between two samples of the truth.
+        advantage: KL of the best expert minus KL of the mixture, paired, in nats:
+            positive where mixing gained.
+    """
+
+    n_test: int
+    n_w2: int
+    entropy: float | None
+    mixture: Score
+    experts: dict[str, Score]
+    floor: Floor | None
+    advantage: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(mixture: Mixture, data: Any = None, *, seed: int = 0) -> Evaluation:
+    """Score a mixture against a target or against draws nothing was fitted to.
+
+    Args:
+        data: a target or its name, an n × d array of draws, or :class:`Draws`. If
+            not given, the test draws that ``amfvi.fit`` set aside.
+        seed: of the draws made for the scores.
+
+    Raises:
+        UsageError: no data given and none set aside, or of another dimension.
+        InputError: draws that are not valid.
+    """
+    if isinstance(data, str):
+        data = targets.get(data)
+    if isinstance(data, Target):
+        return evaluate_on_target(mixture, data, seed=seed)
+    if data is None:
+        if mixture.summary is None or mixture.summary.split.test is None:
+            raise UsageError("no test draws were set aside; give a target or draws to score on")
+        return evaluate_on_draws(mixture, mixture.summary.split.test, seed=seed)
+    if not isinstance(data, Draws):
+        data = Draws.of(data, names=mixture.names, support=mixture.bounds)
+    return evaluate_on_draws(mixture, data.values, seed=seed)
+
+
+def evaluate_on_target(
+    mixture: Mixture, target: Target, *, seed: int, test: Tensor | None = None
+) -> Evaluation:
+    """Score against an exact posterior, on ``test`` or on fresh draws of its own.
+
+    Raises:
+        UsageError: the target has another dimension.
+    """
+    if target.dim != mixture.dim:
+        raise UsageError(
+            f"{target.name} has {target.dim} parameters, the mixture has {mixture.dim}"
+        )
+    if test is None:
+        test = target.sample(N_TEST, stream(seed, "test"))
+    truth = stream(seed, "evaluate", "truth")
+    return _evaluate(
+        mixture,
+        test,
+        seed=seed,
+        log_p=target.log_prob(test),
+        entropy=target.entropy,
+        floor=floor_of_target(target, N_W2),
+        references=[target.sample(N_W2, truth) for _ in range(W2_REPEATS)],
+        scale=torch.ones(target.dim, dtype=torch.float64),
+    )
+
+
+def evaluate_on_draws(
+    mixture: Mixture, test: Tensor, *, seed: int, scale: Tensor | None = None
+) -> Evaluation:
+    """Score against test draws (n, d) alone; kl and entropy are then unknown.
+
+    Args:
+        scale: (d,), the units w2 and mmd2 are in: the training standard deviations,
+            if not given those the mixture was fitted with, else those of ``test``.
+
+    Raises:
+        UsageError: draws of another dimension; InputError: too few of them.
+    """
+    if test.ndim != 2 or test.shape[1] != mixture.dim:
+        raise UsageError(
+            f"the draws have shape {(*test.shape,)}, the mixture has {mixture.dim} parameters"
+        )
+    if len(test) < 4:
+        raise InputError(f"found {len(test)} test draws, need at least 4 to score on")
+    everything = test
+    if mixture.summary is not None:
+        split = mixture.summary.split
+        everything = torch.cat([test, split.train, split.heldout])
+        scale = split.train.std(dim=0) if scale is None else scale
+    scale = test.std(dim=0) if scale is None else scale
+    n = min(N_W2, len(test), len(everything) // 2)
+    generator = stream(seed, "evaluate", "truth")
+    references = [
+        test[torch.randperm(len(test), generator=generator)[:n]] for _ in range(W2_REPEATS)
+    ]
+    widths = bandwidths(references[0] / scale)
+    return _evaluate(
+        mixture,
+        test,
+        seed=seed,
+        log_p=None,
+        entropy=None,
+        floor=floor_of_draws(everything / scale, n, widths, stream(seed, "evaluate", "floor")),
+        references=references,
+        scale=scale,
+    )
+
+
+def _evaluate(
+    mixture: Mixture,
+    test: Tensor,
+    *,
+    seed: int,
+    log_p: Tensor | None,
+    entropy: float | None,
+    floor: Floor,
+    references: list[Tensor],
+    scale: Tensor,
+) -> Evaluation:
+    scaled = [reference / scale for reference in references]
+    widths = bandwidths(scaled[0])
+    log_q = mixture.log_prob(test)
+    expert_log_q = mixture.expert_log_probs(test)
+
+    def score(name: str, column: Tensor, sample: Sampler) -> Score:
+        likelihood = nll(column)
+        divergence = kl(log_p, column) if log_p is not None else None
+        generator = stream(seed, "evaluate", name)
+        draws = [sample(len(r), generator).cpu() / scale for r in references]
+        transport, discrepancy = None, None
+        if all(bool(x.isfinite().all()) for x in draws):
+            pairs = zip(draws, scaled, strict=True)
+            transport = torch.tensor(in_parallel([partial(wasserstein2, *p) for p in pairs]))
+            discrepancy = mmd_test(draws[0], scaled[0], widths, generator)
+        return Score(
+            nll=likelihood.mean,
+            nll_se=likelihood.se,
+            kl=divergence.mean if divergence else None,
+            kl_se=divergence.se if divergence else None,
+            w2=float(transport.mean()) if transport is not None else None,
+            w2_sd=float(transport.std()) if transport is not None else None,
+            mmd2=discrepancy[0] if discrepancy else None,
+            mmd_p=discrepancy[1] if discrepancy else None,
+        )
+
+    scores = {
+        name: score(name, expert_log_q[:, k], partial(mixture.sample_expert, name))
+        for k, name in enumerate(mixture.experts)
+    }
+    best = int(torch.nan_to_num(expert_log_q.mean(dim=0), nan=-math.inf).argmax())
+    return Evaluation(
+        n_test=len(test),
+        n_w2=len(references[0]),
+        entropy=entropy,
+        mixture=score("mixture", log_q, lambda n, generator: mixture.sample((n,), generator)),
+        experts=scores,
+        floor=floor,
+        advantage=Estimate.of(log_q - expert_log_q[:, best]),
+    )

@@ -1,0 +1,112 @@
+"""A run directory, read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from amfvi import targets
+from amfvi.checkpoint import load, read_json
+from amfvi.draws import Draws
+from amfvi.errors import InputError, MissingFileError, UsageError
+from amfvi.metrics.evaluation import Evaluation, evaluate_on_draws, evaluate_on_target
+from amfvi.mixture import Mixture
+from amfvi.readers import columns_for, read_draws, read_table
+from amfvi.run import CONFIG, METRICS, file_hash
+from amfvi.split import split_draws
+
+__all__ = ["SavedRun"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The parts of a run directory, read when asked for.
+
+    Raises:
+        InputError: on any use, if a file is missing or damaged.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> SavedRun:
+        """Raises InputError if there is no run directory at ``path``."""
+        path = Path(path)
+        if not path.is_dir():
+            raise MissingFileError(f"{path}: no such run directory")
+        if not (path / CONFIG).is_file() or not (path / METRICS).is_file():
+            raise InputError(f"{path}: not a run directory (no {CONFIG} or no {METRICS} in it)")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return read_json(self.path / CONFIG)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.path / METRICS)
+
+    def mixture(self, device: str = "cpu") -> Mixture:
+        return load(self.path, device=device)
+
+    def draws(self) -> tuple[Array, tuple[str, ...]]:
+        """The saved draws from the mixture (n, d) and the parameter names."""
+        path = self.path / "draws.npz"
+        table = read_table(path)
+        if table.names is None:
+            raise InputError(f"{path}: holds no parameter names")
+        return columns_for(table, table.names, path), table.names
+
+    def evaluate(self, target: str | None = None, draws: str | None = None) -> Evaluation:
+        """Score the model again: on a target, on a file, or as it was scored at first.
+
+        A file that is the one the model was fitted to is split as it was then, and
+        only its test draws count.
+
+        Raises:
+            UsageError: both a target and draws, or no test draws to be had.
+            InputError: the file is missing or no longer the same.
+        """
+        if target is not None and draws is not None:
+            raise UsageError("give at most one of --target and --draws")
+        config = self.config
+        mixture, seed = self.mixture(), int(config["seed"])
+        if draws is None:
+            target = target or config["target"]
+        if target is not None:
+            return evaluate_on_target(mixture, targets.get(target), seed=seed)
+        return self._evaluate_on_file(mixture, config, draws, seed)
+
+    def _evaluate_on_file(
+        self, mixture: Mixture, config: dict[str, Any], given: str | None, seed: int
+    ) -> Evaluation:
+        path = Path(given or str(config["draws"]))
+        if not path.is_file():
+            hint = "" if given else "; this run was fitted to it, give --draws or --target"
+            raise MissingFileError(f"{path}: no such file{hint}")
+        scale = torch.tensor(config["training_sd"], dtype=torch.float64)
+        nonfinite = str(config["nonfinite"])
+        if file_hash(path) == config["sha256"]:
+            draws = read_draws(
+                path, nonfinite=nonfinite, support=mixture.bounds, chains=bool(config["chains"])
+            )
+            split = split_draws(draws, float(config["test_fraction"]), seed)
+            if split.test is None:
+                raise UsageError(
+                    f"{self.path}: no test draws were set aside; give --target or other --draws"
+                )
+            return evaluate_on_draws(mixture, split.test, seed=seed, scale=scale)
+        if given is None:
+            raise InputError(f"{path}: has changed since this run was fitted to it")
+        values = columns_for(read_table(path), mixture.names, path)
+        test = Draws.of(
+            values, names=mixture.names, support=mixture.bounds, nonfinite=nonfinite, source=given
+        )
+        return evaluate_on_draws(mixture, test.values, seed=seed, scale=scale)
