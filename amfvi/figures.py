@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,9 +27,10 @@ TRUTH = "0.55"
 MIXTURE = "#1b6ca8"
 PALETTE = ("#d1495b", "#edae49", "#00798c", "#7b5ea7", "#5b8c5a", "#8d6b4f")
 DENSITY = colormaps["magma"]
+SHADE = ListedColormap(colormaps["Greys"](np.linspace(0, 0.55, 64)))  # dots stay visible on it
 GRID = 220  # cells a side of a density panel
-SHOWN = 2000  # draws in a scatter plot
-CORNER = 8  # most parameters in a corner plot
+SHOWN = 600  # mixture draws in a scatter plot
+CORNER = 10  # most parameters in a corner plot
 
 
 def draw_figures(
@@ -162,12 +164,13 @@ def _expert_marginals(mixture: Mixture, reference: Tensor) -> Figure:
 
 
 def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
-    """Mixture draws over reference draws, for every pair of the first parameters."""
+    """Mixture draws (points) over reference draws (shade), for every pair of the first parameters."""
     d = min(mixture.dim, CORNER)
-    ours, truth = draws[:SHOWN].numpy(), reference[:SHOWN].numpy()
+    ours, truth = draws.numpy(), reference.numpy()
     size = {1: 4.6, 2: 5.4}.get(d, 1.7 * d)
     figure = Figure(figsize=(size, size), layout="constrained")
     panels = figure.subplots(d, d, squeeze=False)
+    bins = int(np.clip(len(truth) ** 0.5 / 2, 15, 60))
     limits = []
     for j in range(d):
         low, high = np.quantile(np.concatenate([ours[:, j], truth[:, j]]), [0.002, 0.998])
@@ -184,8 +187,13 @@ def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
                 ax.hist(ours[:, i], edges, density=True, histtype="step", color=MIXTURE, lw=1.6)
                 ax.set_yticks([])
             else:
-                ax.plot(truth[:, j], truth[:, i], ".", ms=1.6, color=TRUTH, rasterized=True)
-                ax.plot(ours[:, j], ours[:, i], ".", ms=1.2, color=MIXTURE, rasterized=True)
+                ax.hist2d(
+                    truth[:, j], truth[:, i], bins=bins, range=(limits[j], limits[i]),
+                    cmap=SHADE,
+                )  # fmt: skip
+                ax.plot(
+                    ours[:SHOWN, j], ours[:SHOWN, i], ".", ms=3, mew=0, color=MIXTURE, alpha=0.7
+                )
                 ax.set_ylim(limits[i])
             ax.set_xlim(limits[j])
             ax.tick_params(labelsize=7, labelbottom=i == d - 1, labelleft=j == 0 and i > 0)
@@ -195,7 +203,7 @@ def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
                 ax.set_ylabel(mixture.names[i])
     figure.legend(
         handles=[
-            panels[0, 0].plot([], [], "o", color=TRUTH, label="reference draws")[0],
+            panels[0, 0].plot([], [], "s", color=TRUTH, label="reference draws")[0],
             panels[0, 0].plot([], [], "o", color=MIXTURE, label="mixture draws")[0],
         ],
         loc="outside upper center", ncols=2, frameon=False,

@@ -26,6 +26,16 @@ class Training:
     parameters is what is scored on the held-out draws and kept. When that score
     has not improved for ``patience`` checks, training goes on from the best state
     at a third of the learning rate, ``annealings`` times, then stops.
+
+    Attributes:
+        learning_rate, weight_decay: of AdamW.
+        batch_size: rows a step; at most a third of the training draws.
+        max_steps: most steps.
+        check_every: steps between two looks at the held-out draws.
+        patience: looks without improvement before annealing or stopping.
+        annealings: how often the learning rate is cut.
+        clip_norm: largest norm of a gradient.
+        averaging: decay a step of the parameter average, in [0, 1).
     """
 
     learning_rate: float = 5e-3
@@ -36,7 +46,7 @@ class Training:
     annealings: int = 2
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
-    averaging: float = 0.98
+    averaging: float = 0.99
 
 
 def train(
@@ -80,7 +90,8 @@ def train(
     if not math.isfinite(best_nll):
         raise FitError(f"{name}: no finite held-out density at the start (NLL {best_nll})")
     best_step = 0
-    sample_for_curve = train_draws[: len(heldout_draws)]
+    # As many as held out, spread over all, for a curve of equal noise and cost.
+    sample_for_curve = train_draws[:: max(1, n // len(heldout_draws))]
     history = [
         Checkpoint(step=0, train_nll=score(sample_for_curve), heldout_nll=best_nll)
     ]
@@ -120,8 +131,8 @@ def train(
             optimizer.step()
             losses[slot] = loss.detach()
             step += 1
-            # A short average at the start, where the parameters still move fast.
-            decay = min(settings.averaging, step / (step + 10))
+            # At the start, where parameters still move fast, the last third of the steps.
+            decay = min(settings.averaging, step / (step + 3))
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 1 - decay)
         bad = (~torch.isfinite(losses)).nonzero()
