@@ -77,7 +77,8 @@ def split_draws(draws: Draws, test_fraction: float, seed: int) -> Split:
     """Whole blocks of each chain to train, held-out and test.
 
     Neighbours in a chain resemble each other, so each chain is cut into contiguous
-    blocks and a block goes to one role; copies of a row follow the first of them.
+    blocks and a block goes to one role; copies of a row follow the first of them. The shares
+    are of distinct rows.
 
     Raises:
         UsageError: ``test_fraction`` outside [0, 0.5].
@@ -87,16 +88,17 @@ def split_draws(draws: Draws, test_fraction: float, seed: int) -> Split:
         raise UsageError(f"--test-fraction must be in [0, 0.5], found {test_fraction}")
     heldout = HELDOUT_SHARE * (1 - test_fraction)
     shares = np.array([1 - heldout - test_fraction, heldout, test_fraction])
-    role = np.empty(len(draws), dtype=np.int64)
     generator = np.random.default_rng(stream(seed, "split").initial_seed())
-    chain = draws.chain.numpy()
-    for number in np.unique(chain):
-        rows = np.flatnonzero(chain == number)
-        role[rows] = _roles_of_chain(len(rows), shares, generator)
     _, first, copy_of = np.unique(
         draws.values.numpy(), axis=0, return_index=True, return_inverse=True
     )
-    role = role[first][copy_of.reshape(-1)]
+    role_of_distinct = np.empty(len(first), dtype=np.int64)
+    chain = draws.chain.numpy()[first]
+    for number in np.unique(chain):
+        rows = np.flatnonzero(chain == number)
+        in_order = rows[np.argsort(first[rows])]
+        role_of_distinct[in_order] = _roles_of_chain(len(rows), shares, generator)
+    role = role_of_distinct[copy_of.reshape(-1)]
     parts = [draws.values[torch.from_numpy(np.flatnonzero(role == r))] for r in range(3)]
     for name, part, share in zip(("train", "held-out", "test"), parts, shares, strict=True):
         if share > 0 and len(part) < 2:

@@ -1,0 +1,162 @@
+"""One table of experts that every invariant runs through, and what the tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from amfvi.experts import MAF, RBIG, Expert, ExpertConfig, FitReport, RealNVP
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Every family, small enough to fit in about a second. A new expert is one line here.
+SMALL: dict[str, ExpertConfig] = {
+    "maf": MAF(layers=3, hidden_features=16, blocks=1, max_steps=300),
+    "realnvp": RealNVP(layers=4, hidden_features=16, max_steps=300),
+    "rbig": RBIG(max_layers=60, patience=10),
+}
+DIMENSIONS = (1, 2, 3, 5, 10)
+
+
+def curved_draws(dim: int, n: int, seed: int) -> Tensor:
+    """Draws bent along parabolas, skewed in the first coordinate; not Gaussian for any d."""
+    generator = torch.Generator().manual_seed(1000 * dim + seed)
+    noise = torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    columns = [noise[:, 0] + 0.15 * noise[:, 0].square()]
+    for j in range(1, dim):
+        columns.append(0.6 * noise[:, j] + 0.5 * columns[j - 1] - 0.2 * columns[j - 1].square())
+        columns[j] = columns[j].clamp(-8, 8)
+    return torch.stack(columns, dim=1)
+
+
+@lru_cache(maxsize=None)
+def _fitted(kind: str, dim: int, seed: int) -> tuple[Expert, FitReport]:
+    draws = curved_draws(dim, 1500, seed)
+    generator = torch.Generator().manual_seed(seed)
+    return SMALL[kind].fit(draws[:1200], draws[1200:], generator=generator)
+
+
+@pytest.fixture(params=SMALL)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each family of experts in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def fitted() -> Callable[..., tuple[Expert, FitReport]]:
+    """fitted(kind, dim, seed=0): a small expert with its report, fitted once a session."""
+    return lambda kind, dim, seed=0: _fitted(kind, dim, seed)
+
+
+@pytest.fixture
+def curved() -> Callable[[int, int, int], Tensor]:
+    """curved(dim, n, seed): the draws that ``fitted`` experts are fitted to."""
+    return curved_draws
+
+
+@pytest.fixture
+def small() -> dict[str, ExpertConfig]:
+    """The table of small expert configs."""
+    return dict(SMALL)
+
+
+@pytest.fixture
+def goodness_of_fit() -> Callable[..., float]:
+    """goodness_of_fit(draws, log_prob, view): χ² p-value of 2-D draws against a density.
+
+    Over 24 × 24 cells of the view, those with ten or more expected draws, and all
+    the rest as one; a cell's probability by midpoint quadrature on 8 × 8 points.
+    """
+
+    def p_value(
+        draws: Tensor,
+        log_prob: Callable[[Tensor], Tensor],
+        view: tuple[tuple[float, float], tuple[float, float]],
+        cells: int = 24,
+        fine: int = 8,
+    ) -> float:
+        edges = [torch.linspace(low, high, cells + 1, dtype=torch.float64) for low, high in view]
+        steps = [(edge[1] - edge[0]) / fine for edge in edges]
+        axes = [
+            edge[0] + step * (torch.arange(cells * fine, dtype=torch.float64) + 0.5)
+            for edge, step in zip(edges, steps, strict=True)
+        ]
+        mass = log_prob(torch.cartesian_prod(*axes)).exp() * steps[0] * steps[1]
+        expected = mass.reshape(cells, fine, cells, fine).sum(dim=(1, 3)).flatten().numpy()
+        counts = torch.histogramdd(draws, bins=edges)[0].flatten().numpy()
+        likely = expected * len(draws) >= 10
+        expected = np.append(expected[likely], 1 - expected[likely].sum()) * len(draws)
+        observed = np.append(counts[likely], len(draws) - counts[likely].sum())
+        used = expected > 1
+        expected = expected[used] * (observed[used].sum() / expected[used].sum())
+        return float(stats.chisquare(observed[used], expected).pvalue)
+
+    return p_value
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Floors are cached for the session, away from the user's own cache."""
+    cache = tmp_path_factory.getbasetemp().parent / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture
+def global_state_untouched():
+    """Fail if the test changes torch's or numpy's global random state."""
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    yield
+    assert torch.equal(torch_state, torch.get_rng_state())
+    after = np.random.get_state()  # noqa: NPY002
+    assert numpy_state[2] == after[2]
+    assert np.array_equal(numpy_state[1], after[1])
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """command(*arguments): the installed command line, in a process and folder of its own."""
+
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "amfvi", *map(str, arguments)],
+            cwd=options.pop("cwd", tmp_path),
+            env={**os.environ, **options.pop("env", {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """cli(*arguments): exit code, stdout and stderr of the command line in this process."""
+    from amfvi.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["amfvi", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
