@@ -252,12 +252,13 @@ def experts(as_json: AsJson = False, debug: Debug = False) -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; an error is one line on stderr."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
-        code = 0
-    except KeyboardInterrupt:
+        result = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except _Interrupted:
         _fail("interrupted; nothing was written")
         code = 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -277,8 +278,12 @@ def main() -> None:
     sys.exit(code)
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C or a request to terminate; not an Exception, so nothing swallows it."""
+
+
 def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 def _fail(message: str) -> None:

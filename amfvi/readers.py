@@ -89,7 +89,8 @@ def _read_csv(path: Path) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
         header_line, header = _header(path, file)
     delimiter = next((d for d in ",;\t" if d in header), ",")
-    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter))]
+    cells = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
+    names = [cell.strip() for cell in cells]
     if all(_is_number(name) for name in names):
         raise InputError(
             f"{path}: line {header_line} holds numbers where a header was expected; "

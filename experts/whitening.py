@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amfvi.errors import FitError
+from amfvi.errors import FitError, InputError
 
 __all__ = ["Whitening"]
 
@@ -34,6 +34,13 @@ class Whitening:
 
     @classmethod
     def of(cls, mean: Tensor, factor: Tensor) -> Whitening:
+        """From a mean (d,) and a factor L (d, d).
+
+        Raises:
+            InputError: L is not lower triangular with a positive diagonal.
+        """
+        if bool(factor.triu(1).any()) or not bool((factor.diagonal() > 0).all()):
+            raise InputError("the whitening factor is not lower triangular and positive")
         identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         return cls(mean, factor, inverse, -float(factor.diagonal().log().sum()))

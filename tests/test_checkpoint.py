@@ -1,0 +1,161 @@
+"""Saved models: the same numbers in another process, and no damage passes unnoticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import amfvi
+from amfvi.errors import InputError
+from amfvi.mixture import Mixture
+from amfvi.support import Support
+
+SCRIPT = """
+import sys, numpy as np, torch, amfvi
+mixture = amfvi.load(sys.argv[1])
+points = np.load(sys.argv[2])
+draws = mixture.sample((40,), torch.Generator().manual_seed(7))
+np.savez(sys.argv[3], log_prob=mixture.log_prob(points), draws=draws, own=mixture.sample((5,)))
+"""
+
+
+@pytest.fixture
+def mixture(fitted):
+    experts = {kind: fitted(kind, 2)[0] for kind in ("maf", "realnvp", "rbig")}
+    support = Support((0.0, -math.inf), (math.inf, math.inf))
+    return Mixture(experts, [0.2, 0.3, 0.5], support=support, names=("tau", "mu"), seed=11)
+
+
+@pytest.fixture
+def saved(mixture, tmp_path):
+    return mixture.save(tmp_path / "model")
+
+
+def test_a_fresh_process_gets_the_same_numbers(mixture, saved, tmp_path):
+    import numpy as np
+
+    points = mixture.sample((200,), torch.Generator().manual_seed(1)).numpy()
+    np.save(tmp_path / "points.npy", points)
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, saved, tmp_path / "points.npy", tmp_path / "out.npz"],
+        check=True,
+        cwd=tmp_path,
+    )
+    with np.load(tmp_path / "out.npz") as out:
+        assert np.array_equal(out["log_prob"], mixture.log_prob(points).numpy())
+        seven = torch.Generator().manual_seed(7)
+        assert np.array_equal(out["draws"], mixture.sample((40,), seven).numpy())
+        fresh = Mixture(dict(mixture.experts), mixture.weights, support=mixture.bounds, seed=11)
+        assert np.array_equal(out["own"], fresh.sample((5,)).numpy())
+
+
+def test_everything_else_comes_back(mixture, saved):
+    again = amfvi.load(saved)
+    assert again.names == ("tau", "mu")
+    assert again.bounds == mixture.bounds
+    assert torch.equal(again.weights, mixture.weights)
+    assert [e.config for e in again.experts.values()] == [
+        e.config for e in mixture.experts.values()
+    ]
+    assert again.summary is None
+
+
+def test_saving_never_overwrites_unasked_nor_what_is_not_a_model(mixture, saved, tmp_path):
+    before = (saved / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="exists; choose another directory"):
+        mixture.save(saved)
+    mixture.save(saved, overwrite=True)
+    assert (saved / "manifest.json").read_bytes() == before
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not made by amfvi; not replaced"):
+        mixture.save(precious, overwrite=True)
+    assert (precious / "chapter.tex").read_text() == "years of work"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis"]
+
+
+def edit_manifest(**changes):
+    def edit(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+    return edit
+
+
+def edit_tensors(change):
+    def edit(path):
+        tensors = load_file(path / "tensors.safetensors")
+        change(tensors)
+        save_file(tensors, path / "tensors.safetensors")
+
+    return edit
+
+
+def cut(name, size):
+    def edit(path):
+        (path / name).write_bytes((path / name).read_bytes()[:size])
+
+    return edit
+
+
+def first_expert(**changes):
+    def edit(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["experts"][0]["config"].update(changes)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut("tensors.safetensors", 5000), "damaged or cut short"),
+        (cut("tensors.safetensors", 0), "damaged or cut short"),
+        (cut("manifest.json", 60), "not readable as JSON"),
+        (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
+        (lambda p: (p / "manifest.json").unlink(), "manifest.json: no such file"),
+        (lambda p: (p / "tensors.safetensors").unlink(), "tensors.safetensors: no such file"),
+        (edit_manifest(schema=99), "schema 99 is not one this version"),
+        (edit_manifest(schema=None), "schema None"),
+        (edit_manifest(weights=[0.5, 0.5]), "3 non-negative numbers"),
+        (edit_manifest(weights=[0.5, 0.6, 0.7]), "sum to 1"),
+        (edit_manifest(weights="abc"), "not a valid manifest|sum to 1"),
+        (edit_manifest(dim=3), "shape"),
+        (edit_manifest(dim="two"), "not a valid manifest"),
+        (edit_manifest(names=["tau"]), "1 names"),
+        (edit_manifest(experts=[{"name": "a"}]), "unexpected tensor|not a valid manifest"),
+        (first_expert(kind="mafia"), "unknown expert 'mafia'; did you mean maf"),
+        (first_expert(hidden_features=8), "shape"),
+        (first_expert(width=8), "no setting 'width'"),
+        (edit_tensors(lambda t: t.pop("0.mean")), "tensor 'mean' is missing"),
+        (edit_tensors(lambda t: t.update({"0.extra": torch.ones(1)})), "unexpected tensor"),
+        (edit_tensors(lambda t: t.update({"9.mean": torch.ones(2)})), "unexpected tensor '9.mean'"),
+        (edit_tensors(lambda t: t.update({"0.mean": torch.ones(5)})), r"shape \(5,\), expected"),
+        (edit_tensors(lambda t: t["2.x"].fill_(math.nan)), "NaN or infinity"),
+        (edit_tensors(lambda t: t["2.x"].fill_(1.0)), "is not increasing"),
+        (edit_tensors(lambda t: t["2.rotations"].fill_(1.0)), "has no rotation"),
+        (edit_tensors(lambda t: t["2.knots"].fill_(-1)), "knot count"),
+        (edit_tensors(lambda t: t["0.factor"].zero_()), "whitening"),
+    ],
+)
+def test_damage_is_named_in_one_line(saved, damage, message):
+    damage(saved)
+    with pytest.raises(InputError, match=message) as error:
+        amfvi.load(saved)
+    assert str(saved) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model or run directory"):
+        amfvi.load(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"manifest.json: no such file"):
+        amfvi.load(tmp_path)
