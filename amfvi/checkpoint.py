@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from amfvi.outputs import new_directory
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import config_from_json
 from amfvi.mixture import Mixture
+from amfvi.outputs import new_directory
 from amfvi.support import Support
 
 __all__ = ["load", "read_json", "save", "write_model"]

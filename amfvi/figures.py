@@ -149,7 +149,7 @@ def _expert_marginals(mixture: Mixture, reference: Tensor) -> Figure:
             ax.set_visible(False)
             continue
         column = reference[:, j].numpy()
-        edges = np.linspace(*np.quantile(column, [0.001, 0.999]), 45)
+        edges = np.linspace(np.quantile(column, 0.001), np.quantile(column, 0.999), 45)
         ax.hist(column, edges, density=True, color=TRUTH, alpha=0.45, label="reference draws")
         for (name, x), color in zip(made.items(), _colors(), strict=False):
             ax.hist(
@@ -164,7 +164,7 @@ def _expert_marginals(mixture: Mixture, reference: Tensor) -> Figure:
 
 
 def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
-    """Mixture draws (points) over reference draws (shade), for every pair of the first parameters."""
+    """Mixture draws (points) over reference draws (shade), a panel a pair of parameters."""
     d = min(mixture.dim, CORNER)
     ours, truth = draws.numpy(), reference.numpy()
     size = {1: 4.6, 2: 5.4}.get(d, 1.7 * d)

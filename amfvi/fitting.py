@@ -215,5 +215,3 @@ def resolve_device(device: torch.device | str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device!r} cannot be used here ({reason})") from None
     return chosen
-
-

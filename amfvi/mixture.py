@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -227,7 +227,7 @@ class Mixture(Distribution):
         size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
         return max(1, size * WIDE // max(self.dim, WIDE))
 
-    def _chunks(self, x: Tensor, out: Tensor):  # type: ignore[no-untyped-def]
+    def _chunks(self, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of a slice of ``out`` and the points that belong to it, on our device."""
         size = self._chunk_size()
         points = x.reshape(-1, self.dim)

@@ -254,9 +254,9 @@ def columns_for(table: Table, expected: tuple[str, ...], path: str | Path) -> Ar
         raise InputError(f"{path}: expected real numbers, found dtype {values.dtype}")
     if values.ndim == 1:
         values = values[:, None] if len(expected) == 1 else values[None]
-    if values.ndim != 2 or values.shape[1] != len(expected):
-        if table.names is None or values.ndim != 2:
-            raise InputError(f"{path}: expected n × {len(expected)}, found shape {values.shape}")
+    right_width = values.ndim == 2 and values.shape[1] == len(expected)
+    if not right_width and (table.names is None or values.ndim != 2):
+        raise InputError(f"{path}: expected n × {len(expected)}, found shape {values.shape}")
     if table.names is not None:
         missing = [name for name in expected if name not in table.names]
         extra = [name for name in table.names if name not in expected]

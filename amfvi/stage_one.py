@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from amfvi.experts import Expert, ExpertConfig, FitReport
+from amfvi.experts import Expert, ExpertConfig, FitReport, Progress
 from amfvi.randomness import stream
 
 __all__ = ["FittedExpert", "StageOneProgress", "fit_experts"]
@@ -70,7 +70,7 @@ def fit_experts(
     return fitted
 
 
-def _named(progress: StageOneProgress | None, name: str):  # type: ignore[no-untyped-def]
+def _named(progress: StageOneProgress | None, name: str) -> Progress | None:
     if progress is None:
         return None
     return lambda fraction, heldout_nll: progress(name, fraction, heldout_nll)

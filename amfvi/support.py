@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import UsageError
 
 __all__ = ["Support", "parse_bounds", "split_names"]
 

@@ -28,7 +28,9 @@ def check_writable(path: Path | None, *, overwrite: bool) -> None:
     if path is None:
         return
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(SUFFIXES)}"
+        )
     check_file(path, overwrite=overwrite)
 
 

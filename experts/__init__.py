@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amfvi.errors import UsageError, unknown_name
 from amfvi.experts.base import Checkpoint, Expert, ExpertConfig, FitReport, Progress
 from amfvi.experts.maf import MAF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
+
+from amfvi.errors import UsageError, unknown_name
 
 __all__ = [
     "DEFAULT",

@@ -6,11 +6,11 @@ import math
 from abc import abstractmethod
 
 import torch
+from amfvi.experts.base import Expert, ExpertConfig
+from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
 from amfvi.errors import FitError
-from amfvi.experts.base import Expert, ExpertConfig
-from amfvi.experts.whitening import Whitening
 
 __all__ = ["BijectiveExpert"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from amfvi.experts.neural import NeuralFlowConfig
 from nflows.transforms import (
     CompositeTransform,
     MaskedAffineAutoregressiveTransform,
@@ -14,8 +15,6 @@ from nflows.transforms import (
 )
 from torch import nn
 from torch.nn import functional as F
-
-from amfvi.experts.neural import NeuralFlowConfig
 
 __all__ = ["MAF"]
 

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
-
-from amfvi.errors import UsageError
 from amfvi.experts.base import (
     ExpertConfig,
     FitReport,
@@ -22,6 +19,9 @@ from amfvi.experts.base import (
 from amfvi.experts.bijection import LOG_2PI, BijectiveExpert
 from amfvi.experts.training import Training, train
 from amfvi.experts.whitening import Whitening
+from torch import Tensor, nn
+
+from amfvi.errors import UsageError
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
@@ -43,7 +43,7 @@ class NeuralFlow(BijectiveExpert):
         return self._in(z.dtype)(z)
 
     def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self._in(u.dtype).inverse(u)
+        return self._in(u.dtype).inverse(u)  # type: ignore[operator]
 
     def tensors(self) -> dict[str, Tensor]:
         flow = {
@@ -54,7 +54,7 @@ class NeuralFlow(BijectiveExpert):
 
     def to(self, device: torch.device | str) -> Self:
         flow = copy.deepcopy(self._flows[torch.float32]).to(device)
-        return type(self)(self.config, self.whitening.to(device), flow)
+        return type(self)(self.config, self.whitening.to(device), flow)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,6 @@ from functools import partial
 from typing import ClassVar, NamedTuple, Self
 
 import torch
-from torch import Tensor
-
-from amfvi.errors import FitError, InputError, UsageError
 from amfvi.experts.base import (
     Checkpoint,
     ExpertConfig,
@@ -32,6 +29,9 @@ from amfvi.experts.base import (
 from amfvi.experts.bijection import LOG_2PI, BijectiveExpert
 from amfvi.experts.spline import MonotoneSpline
 from amfvi.experts.whitening import Whitening
+from torch import Tensor
+
+from amfvi.errors import FitError, InputError, UsageError
 
 __all__ = ["RBIG", "Gaussianization"]
 
@@ -251,7 +251,9 @@ class RBIG(ExpertConfig):
         rotations = tensors["rotations"].split(dim, dim=1)
         counts = [int(k) for k in knots]
         parts = (tensors[name].split(counts, dim=1) for name in ("x", "y", "slope"))
-        splines = [MonotoneSpline(*(p.contiguous() for p in knot)) for knot in zip(*parts, strict=True)]
+        splines = [
+            MonotoneSpline(*(p.contiguous() for p in knot)) for knot in zip(*parts, strict=True)
+        ]
         for number, (rotation, spline) in enumerate(zip(rotations, splines, strict=True)):
             increasing = all(bool((t.diff(dim=1) > 0).all()) for t in (spline.x, spline.y))
             if not increasing or not bool((spline.slope > 0).all()):

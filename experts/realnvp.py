@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from amfvi.experts.neural import NeuralFlowConfig
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import AffineCouplingTransform, CompositeTransform
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from amfvi.experts.neural import NeuralFlowConfig
 
 __all__ = ["RealNVP"]
 

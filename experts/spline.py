@@ -44,7 +44,7 @@ class MonotoneSpline:
 
     def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Values and log derivatives at ``v`` (d, n); both (d, n)."""
-        k, x0, x1, y0, y1, d0, d1 = self._bracket(self.x, v)
+        x0, x1, y0, y1, d0, d1 = self._bracket(self.x, v)
         width, height = x1 - x0, y1 - y0
         secant = height / width
         t = ((v - x0) / width).clamp(0, 1)
@@ -54,12 +54,14 @@ class MonotoneSpline:
         log_slope = _log_slope(t, tt, secant, d0, d1, denominator)
         below, above = v < self.x[:, :1], v > self.x[:, -1:]
         value = torch.where(below, self.y[:, :1] + (v - self.x[:, :1]) * self.slope[:, :1], value)
-        value = torch.where(above, self.y[:, -1:] + (v - self.x[:, -1:]) * self.slope[:, -1:], value)
+        value = torch.where(
+            above, self.y[:, -1:] + (v - self.x[:, -1:]) * self.slope[:, -1:], value
+        )
         return value, self._with_tail_slopes(log_slope, below, above)
 
     def inverse(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Points whose values are ``v`` (d, n) and the log derivatives of the inverse."""
-        k, x0, x1, y0, y1, d0, d1 = self._bracket(self.y, v)
+        x0, x1, y0, y1, d0, d1 = self._bracket(self.y, v)
         width, height = x1 - x0, y1 - y0
         secant = height / width
         excess = d0 + d1 - 2 * secant
@@ -74,15 +76,16 @@ class MonotoneSpline:
         value = x0 + t * width
         below, above = v < self.y[:, :1], v > self.y[:, -1:]
         value = torch.where(below, self.x[:, :1] + (v - self.y[:, :1]) / self.slope[:, :1], value)
-        value = torch.where(above, self.x[:, -1:] + (v - self.y[:, -1:]) / self.slope[:, -1:], value)
+        value = torch.where(
+            above, self.x[:, -1:] + (v - self.y[:, -1:]) / self.slope[:, -1:], value
+        )
         return value, -self._with_tail_slopes(log_slope, below, above)
 
     def _bracket(self, knots: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """The bin index of each ``v`` and the x, y and slope at both its ends."""
+        """The x, y and slope at both ends of the bin that each ``v`` lies in."""
         last = knots.shape[1] - 2
         k = (torch.searchsorted(knots, v.contiguous()) - 1).clamp(0, last)
-        ends = [t.gather(1, i) for t in (self.x, self.y, self.slope) for i in (k, k + 1)]
-        return (k, *ends)
+        return tuple(t.gather(1, i) for t in (self.x, self.y, self.slope) for i in (k, k + 1))
 
     def _with_tail_slopes(self, log_slope: Tensor, below: Tensor, above: Tensor) -> Tensor:
         log_slope = torch.where(below, self.slope[:, :1].log(), log_slope)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from amfvi.experts.base import Checkpoint, FitReport, Progress
 from torch import Tensor, nn
 
 from amfvi.errors import AmfviWarning, FitError
-from amfvi.experts.base import Checkpoint, FitReport, Progress
 
 __all__ = ["Training", "train"]
 
@@ -78,8 +78,9 @@ def train(
     n = len(train_draws)
     batch = min(settings.batch_size, max(n // 3, 64), n)  # small samples: a few steps an epoch
     parameters = [p for p in flow.parameters() if p.requires_grad]
+    weights: list[Tensor] = list(parameters)
     averaged_flow = copy.deepcopy(flow).requires_grad_(False)
-    averaged = list(averaged_flow.parameters())
+    averaged: list[Tensor] = list(averaged_flow.parameters())
     best_state = [p.detach().clone() for p in parameters]
 
     @torch.no_grad()
@@ -92,9 +93,7 @@ def train(
     best_step = 0
     # As many as held out, spread over all, for a curve of equal noise and cost.
     sample_for_curve = train_draws[:: max(1, n // len(heldout_draws))]
-    history = [
-        Checkpoint(step=0, train_nll=score(sample_for_curve), heldout_nll=best_nll)
-    ]
+    history = [Checkpoint(step=0, train_nll=score(sample_for_curve), heldout_nll=best_nll)]
     if not parameters:
         return FitReport(
             history=tuple(history),
@@ -134,7 +133,7 @@ def train(
             # At the start, where parameters still move fast, the last third of the steps.
             decay = min(settings.averaging, step / (step + 3))
             with torch.no_grad():
-                torch._foreach_lerp_(averaged, parameters, 1 - decay)
+                torch._foreach_lerp_(averaged, weights, 1 - decay)
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             bad_step = step - settings.check_every + int(bad[0]) + 1
@@ -147,9 +146,7 @@ def train(
             break
         heldout_nll = score(heldout_draws)
         history.append(
-            Checkpoint(
-                step=step, train_nll=score(sample_for_curve), heldout_nll=heldout_nll
-            )
+            Checkpoint(step=step, train_nll=score(sample_for_curve), heldout_nll=heldout_nll)
         )
         if heldout_nll < best_nll:  # false for NaN
             best_nll, best_step, stale = heldout_nll, step, 0
@@ -166,11 +163,11 @@ def train(
                 stopped_by, converged = "no further improvement on held-out draws", True
                 break
             annealed, stale, rate = annealed + 1, 0, rate / 3
-            _assign(parameters, best_state)
+            _assign(weights, best_state)
             _assign(averaged, best_state)
             optimizer = new_optimizer()
 
-    _assign(parameters, best_state)
+    _assign(weights, best_state)
     return FitReport(
         history=tuple(history),
         best_step=best_step,
@@ -181,6 +178,6 @@ def train(
 
 
 @torch.no_grad()
-def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+def _assign(parameters: list[Tensor], values: list[Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)

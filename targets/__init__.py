@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from amfvi.errors import unknown_name
 from amfvi.targets.banana import Banana
 from amfvi.targets.base import Target
 from amfvi.targets.bimodal import Bimodal
@@ -10,6 +9,8 @@ from amfvi.targets.multimodal import Multimodal
 from amfvi.targets.rings import Rings
 from amfvi.targets.two_moons import TwoMoons
 from amfvi.targets.x_shape import XShape
+
+from amfvi.errors import unknown_name
 
 __all__ = ["TARGETS", "Target", "get"]
 

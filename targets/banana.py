@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-
 from amfvi.targets.base import Target, normal
+from torch import Tensor
 
 __all__ = ["Banana"]
 

@@ -6,9 +6,8 @@ import math
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-
 from amfvi.targets.base import Target, normal
+from torch import Tensor
 
 __all__ = ["GaussianMixtureTarget"]
 

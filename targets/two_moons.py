@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from amfvi.targets.base import Target, normal, uniform
+from torch import Tensor
 
 __all__ = ["TwoMoons"]
 

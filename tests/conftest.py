@@ -6,17 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from amfvi.experts import MAF, RBIG, Expert, ExpertConfig, FitReport, RealNVP
 from scipy import stats
 from torch import Tensor
-
-from amfvi.experts import MAF, RBIG, Expert, ExpertConfig, FitReport, RealNVP
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -40,7 +39,7 @@ def curved_draws(dim: int, n: int, seed: int) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fitted(kind: str, dim: int, seed: int) -> tuple[Expert, FitReport]:
     draws = curved_draws(dim, 1500, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -115,10 +114,10 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 @pytest.fixture
 def global_state_untouched():
     """Fail if the test changes torch's or numpy's global random state."""
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     yield
     assert torch.equal(torch_state, torch.get_rng_state())
-    after = np.random.get_state()  # noqa: NPY002
+    after = np.random.get_state()
     assert numpy_state[2] == after[2]
     assert np.array_equal(numpy_state[1], after[1])
 

@@ -257,8 +257,9 @@ def test_points_that_do_not_fit_the_model(finished, cli, tmp_path):
 
 
 def test_a_fit_that_fails_has_its_own_code(cli, monkeypatch, tmp_path):
-    from amfvi.errors import FitError
     from amfvi.experts import RBIG
+
+    from amfvi.errors import FitError
 
     def broken(self, *_, **__):
         raise FitError("rbig: layer 3 broke")

@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from amfvi.targets import get
 
 from amfvi.draws import Draws
 from amfvi.errors import InputError, UsageError
 from amfvi.split import split_draws, split_target
-from amfvi.targets import get
 
 
 def numbered(n_chains: int, length: int) -> Draws:

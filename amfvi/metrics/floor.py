@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def floor_of_draws(draws: Tensor, n: int, widths: Tensor, generator: torch.Gener
 
 
 def _floor(pairs: list[tuple[Tensor, Tensor]], widths: Tensor) -> Floor:
-    w2 = torch.tensor(in_parallel([lambda p=p: wasserstein2(*p) for p in pairs]))
+    w2 = torch.tensor(in_parallel([partial(wasserstein2, *pair) for pair in pairs]))
     discrepancies = torch.tensor([mmd2(*pair, widths) for pair in pairs])
     return Floor(
         w2=float(w2.mean()),

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from amfvi.experts import config_from_json
 from scipy import stats
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.experts import config_from_json
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 DIMENSIONS = (1, 2, 3, 5, 10)
@@ -202,7 +202,7 @@ def test_unfittable_draws_name_the_expert(kind, small, curved):
     draws, seed = curved(2, 60, 0), torch.Generator().manual_seed(0)
     with pytest.raises(FitError, match=f"{kind}: .*NaN"):
         small[kind].fit(draws * math.nan, draws, generator=seed)
-    with pytest.raises(FitError, match="column 1 .* constant"):
+    with pytest.raises(FitError, match=r"column 1 .* constant"):
         small[kind].fit(draws * torch.tensor([1.0, 0.0]), draws, generator=seed)
     with pytest.raises(FitError, match=f"{kind}: .*at least 2"):
         small[kind].fit(draws[:1], draws, generator=seed)

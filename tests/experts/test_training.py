@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from amfvi.experts import MAF, RealNVP, resolve
+from amfvi.experts.training import Training, train
 from torch import nn
 
 from amfvi.errors import AmfviWarning, FitError, UsageError
-from amfvi.experts import MAF, RealNVP, resolve
-from amfvi.experts.training import Training, train
 
 
 class Shift(nn.Module):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from amfvi.experts.whitening import Whitening
 
 from amfvi.errors import FitError
-from amfvi.experts.whitening import Whitening
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -30,5 +30,5 @@ def test_collinear_columns_are_whitened_with_a_raised_diagonal(curved):
 
 
 def test_constant_column_is_named():
-    with pytest.raises(FitError, match="column 1 .* constant"):
+    with pytest.raises(FitError, match=r"column 1 .* constant"):
         Whitening.fit(torch.stack([torch.randn(9), torch.ones(9)], dim=1))

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from amfvi.targets import get
 
 from amfvi.errors import InputError
 from amfvi.metrics import bandwidths, kl, mmd2, mmd_test, nll, wasserstein2
 from amfvi.metrics.floor import floor_of_draws, floor_of_target
-from amfvi.targets import get
 
 
 def normal(n, d, seed):
