@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,34 +46,56 @@ def fit_experts(
     """Fit each expert to ``train`` (n, d), choosing its best state on ``heldout``.
 
     Each expert has a random stream of its own, named after it, so that what one
-    becomes does not depend on which others are fitted. ``time_limit``, in seconds,
-    is for all of them: each gets an equal part of what is left when its turn comes.
+    becomes depends neither on which others are fitted nor on which runs first. On a
+    CPU they are fitted side by side in threads. ``time_limit``, in seconds, is for all
+    of them: each gets a fair part of what is left when its turn comes.
 
     Raises:
         FitError: an expert could not be fitted; the message names it.
     """
     started = time.monotonic()
-    fitted: dict[str, FittedExpert] = {}
-    for name, config in configs.items():
+    cancelled = threading.Event()
+    # Small networks leave a second core idle; an accelerator takes them in turn.
+    workers = min(len(configs), os.cpu_count() or 1) if str(device) == "cpu" else 1
+
+    def fit_one(position: int, name: str, config: ExpertConfig) -> FittedExpert:
         share = None
         if time_limit is not None:
             left = max(time_limit - (time.monotonic() - started), 0.0)
-            share = left / (len(configs) - len(fitted))
+            share = left * min(1.0, workers / (len(configs) - position))
         expert, report = config.fit(
             train,
             heldout,
             generator=stream(seed, "expert", name),
             device=device,
-            progress=_named(progress, name),
+            progress=watch(name),
             time_limit=share,
         )
         if progress is not None:
             progress(name, 1.0, report.heldout_nll)
-        fitted[name] = FittedExpert(expert, report)
-    return fitted
+        return FittedExpert(expert, report)
+
+    def watch(name: str) -> Progress:
+        def tell(fraction: float, heldout_nll: float) -> None:
+            if cancelled.is_set():
+                raise _CancelledError
+            if progress is not None:
+                progress(name, fraction, heldout_nll)
+
+        return tell
+
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {
+            name: pool.submit(fit_one, position, name, config)
+            for position, (name, config) in enumerate(configs.items())
+        }
+        try:
+            return {name: job.result() for name, job in jobs.items()}
+        except BaseException:  # an expert failed, or somebody pressed Ctrl-C: stop the others
+            cancelled.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _named(progress: StageOneProgress | None, name: str) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda fraction, heldout_nll: progress(name, fraction, heldout_nll)
+class _CancelledError(Exception):
+    """Ends the fit of an expert that nobody waits for any more."""

@@ -56,7 +56,9 @@ def main() -> None:
     options = parser.parse_args()
     positive = dict(item.split("=", 1) for item in options.positive)
     summary = json.loads((options.folder / "summary.json").read_text())
-    print("| posterior | d | worst mean (sd) | worst sd | NLL | Gaussian NLL | gain | outside | s |")
+    print(
+        "| posterior | d | worst mean (sd) | worst sd | NLL | Gaussian NLL | gain | outside | s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for path in sorted(options.folder.glob("*.csv")):
         names = [name for name in positive.get(path.stem, "").split(",") if name]

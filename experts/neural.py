@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from amfvi.errors import UsageError
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
+
+_GLOBAL_STATE = threading.Lock()
 
 
 class NeuralFlow(BijectiveExpert):
@@ -117,7 +120,8 @@ class NeuralFlowConfig(Training, ExpertConfig):
     def _seeded_build(self, dim: int, generator: torch.Generator) -> nn.Module:
         """Build with initial weights from ``generator``, not from the global state."""
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        with torch.random.fork_rng(devices=[]):
+        # nn.Module initialises from the global state: put it back, one thread at a time.
+        with _GLOBAL_STATE, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.build(dim)
 

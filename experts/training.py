@@ -40,9 +40,9 @@ class Training:
 
     learning_rate: float = 5e-3
     batch_size: int = 512
-    max_steps: int = 6000
+    max_steps: int = 5000
     check_every: int = 25
-    patience: int = 8
+    patience: int = 6
     annealings: int = 2
     weight_decay: float = 1e-4
     clip_norm: float = 5.0

@@ -26,7 +26,7 @@ __all__ = ["Evaluation", "Score", "evaluate", "evaluate_on_draws", "evaluate_on_
 
 N_TEST = 20_000
 N_W2 = 2_000  # draws a side for W₂ and MMD²
-W2_REPEATS = 4
+W2_REPEATS = 3
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 
