@@ -1,0 +1,60 @@
+"""The README keeps its word: its example runs and its numbers are those of the results."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_example_runs_as_it_stands(tmp_path):
+    (example,) = block("python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 14
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Mixture(d = 2, maf:" in done.stdout
+    assert (tmp_path / "my-posterior" / "manifest.json").is_file()
+
+
+def test_the_first_two_commands_are_whole_lines():
+    first, second = block("sh")[0].strip().splitlines()
+    assert "venv" in first
+    assert first.endswith("amfvi fit --target banana")
+    assert "[test]" in second
+    assert second.endswith("pytest")
+    assert all("-c constraints.txt" in line for line in (first, second))
+
+
+def test_the_table_is_the_one_in_the_results():
+    page = (ROOT / "experiments" / "results" / "canonical-10000.md").read_text(encoding="utf-8")
+    table = page.split("\n\n")[3]
+    assert table.startswith("| target |")
+    assert len(table.splitlines()) == 8
+    assert table in README
+
+
+def test_every_command_shown_exists():
+    from amfvi.cli import app
+
+    known = {
+        (c.name or c.callback.__name__).replace("_", "-")
+        for c in app.registered_commands
+        if c.callback
+    }
+    shown = set(re.findall(r"^amfvi (\S+)", README, flags=re.MULTILINE))
+    assert shown == known
+
+
+def test_linked_files_exist():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).is_file(), link
