@@ -43,6 +43,7 @@ def write_model(mixture: Mixture, directory: Path) -> None:
         "names": list(mixture.names),
         "support": mixture.bounds.to_json(),
         "seed": mixture.seed,
+        "scale": None if mixture.scale is None else mixture.scale.tolist(),
         "weights": mixture.weights.tolist(),
         "experts": [
             {"name": name, "config": expert.config.to_json()}
@@ -135,4 +136,5 @@ def _assemble(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Mix
         support=Support.from_json(manifest["support"]),
         names=tuple(str(name) for name in manifest["names"]),
         seed=int(manifest["seed"]),
+        scale=manifest["scale"],
     )

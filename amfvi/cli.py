@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
+import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amfvi.errors import AmfviError, UsageError
+from amfvi.errors import AmfviError, AmfviWarning, UsageError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Fit a mixture of normalizing flows to a posterior, and find out how good it is.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -42,7 +44,9 @@ def fit(
         "maf,realnvp,rbig"
     ),
     weights: Annotated[str, typer.Option(help="ema, em, batch-mean or uniform.")] = "ema",
-    beta: Annotated[float, typer.Option(help="Momentum of the weights.")] = 0.9,
+    beta: Annotated[
+        float | None, typer.Option(help="Momentum of ema and batch-mean.  [default: 0.9]")
+    ] = None,
     n_draws: Annotated[
         int | None, typer.Option(help="Draws of a target to fit to.  [default: 10000]")
     ] = None,
@@ -58,8 +62,8 @@ def fit(
         bool, typer.Option("--chains", help="The array is chains x draws x parameters.")
     ] = False,
     nonfinite: Annotated[
-        str, typer.Option(help="Rows with NaN or infinity: error or drop.")
-    ] = "error",
+        str | None, typer.Option(help="Rows with NaN or infinity: error or drop.  [default: error]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "auto",
     timeout: Annotated[
@@ -77,10 +81,6 @@ def fit(
     """Fit a mixture to a target or to draws, score it and save it."""
     if (target is None) == (draws is None):
         raise UsageError("give exactly one of --target NAME and --draws FILE")
-    if target is not None and test_fraction is not None:
-        raise UsageError("--test-fraction goes with --draws; a target has fresh test draws")
-    if draws is not None and n_draws is not None:
-        raise UsageError("--n-draws goes with --target; a file is used whole")
     from amfvi import console
     from amfvi.experts import resolve
     from amfvi.run import RunSettings, run
@@ -92,9 +92,9 @@ def fit(
         draws=draws,
         weights=weights,
         beta=beta,
-        n_draws=10_000 if n_draws is None else n_draws,
+        n_draws=n_draws,
         n_fresh=n_fresh,
-        test_fraction=0.15 if test_fraction is None else test_fraction,
+        test_fraction=test_fraction,
         bounds=parse_bounds(positive, bounds or []),
         chains=chains,
         nonfinite=nonfinite,
@@ -112,12 +112,7 @@ def fit(
         return
     if metrics["n_test"]:
         _show_scores(metrics)
-    found = metrics["weights"]
-    shown = ", ".join(f"{name} {e['weight']:.3f}" for name, e in metrics["experts"].items())
-    console.show(
-        f"weights: {shown}  (effective experts {found['n_eff']:.2f})",
-        f"saved:   {settings.directory}",
-    )
+    console.show(console.weights_line(metrics), f"saved:   {settings.directory}")
 
 
 @app.command()
@@ -155,6 +150,7 @@ def summary(run: Run, as_json: AsJson = False, debug: Debug = False) -> None:
     console.show(console.posterior_table(rows))
     if metrics["n_test"]:
         _show_scores(metrics)
+    console.show(console.weights_line(metrics))
     for line in metrics["warnings"]:
         console.show(f"warning: {line}")
 
@@ -254,7 +250,13 @@ def main() -> None:
     """Run the command line and exit with its code; an error is one line on stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
     debug = "--debug" in sys.argv
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -264,17 +266,18 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         code = 141
-    except AmfviError as error:
-        if debug:
-            raise
-        _fail(str(error))
-        code = error.exit_code
     except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = int(getattr(error, "exit_code", AmfviError.exit_code))
         usage = getattr(error, "format_message", None)  # an error of the command-line parser
-        if usage is None or debug:
-            raise
-        _fail(usage())
-        code = int(getattr(error, "exit_code", UsageError.exit_code))
+        if isinstance(error, AmfviError):
+            _fail(str(error))
+        elif usage is not None:
+            _fail(usage())
+        else:
+            kind = type(error).__name__
+            _fail(f"unexpected {kind}: {error} (a bug in amfvi? --debug shows the trace)")
     sys.exit(code)
 
 
@@ -284,6 +287,16 @@ class _Interrupted(BaseException):
 
 def _interrupt(*_: Any) -> None:
     raise _Interrupted
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+) -> None:
+    """Our own warnings as one line; others as Python shows them."""
+    if issubclass(category, AmfviWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["Watch", "posterior_table", "score_table", "show", "watch"]
+__all__ = ["Watch", "posterior_table", "score_table", "show", "watch", "weights_line"]
 
 Array = NDArray[np.float64]
 
@@ -65,13 +65,21 @@ def watch(quiet: bool) -> Iterator[Watch]:
 
 
 def show(*tables: Table | str) -> None:
-    """Print tables and lines to stdout, as wide as they need off a terminal."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    """Print tables and lines to stdout, as wide as they need: a number is never cut."""
+    console = Console()
     for table in tables:
         if isinstance(table, str):
             console.print(table, markup=False, highlight=False, soft_wrap=True)
         else:
-            console.print(table)
+            unlimited = Console(width=10_000)
+            needed = Measurement.get(unlimited, unlimited.options, table).maximum
+            Console(width=max(needed, console.width)).print(table)
+
+
+def weights_line(metrics: Mapping[str, Any]) -> str:
+    """The weight of each expert, and how many that makes."""
+    shown = ", ".join(f"{name} {e['weight']:.3f}" for name, e in metrics["experts"].items())
+    return f"weights: {shown}  (effective experts {metrics['weights']['n_eff']:.2f})"
 
 
 def score_table(
@@ -86,19 +94,19 @@ def score_table(
     table = _table("", *["weight"] * weighted, "NLL", *["KL"] * any_kl, "W2", "MMD²", "p")
     rows = {**experts, "mixture": mixture}
     for name, scores in rows.items():
-        cells = [_pm(scores["nll"], scores["nll_se"], 4)]
+        cells = [_pm(scores["nll"], scores["nll_se"], 3)]
         if any_kl:
             cells.append(_pm(scores["kl"], scores["kl_se"], 4))
         cells += [
             _pm(scores["w2"], scores["w2_sd"], 3),
-            _number(scores["mmd2"], 5),
-            _number(scores["mmd_p"], 3),
+            _number(scores["mmd2"], 4),
+            _number(scores["mmd_p"], 2),
         ]
         weight = [_number(scores.get("weight"), 3)] if weighted else []
         table.add_row(name, *weight, *cells, style="bold" if name == "mixture" else None)
     if floor is not None:
-        cells = [_number(entropy, 4), *["0"] * any_kl, _pm(floor["w2"], floor["w2_sd"], 3)]
-        cells += [_number(floor["mmd2"], 5), ""]
+        cells = [_number(entropy, 3), *["0"] * any_kl, _pm(floor["w2"], floor["w2_sd"], 3)]
+        cells += [_number(floor["mmd2"], 4), ""]
         table.add_section()
         table.add_row("truth", *[""] * weighted, *cells, style="dim")
     return table

@@ -15,10 +15,11 @@ from torch import Tensor
 from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.support import Support
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "default_names"]
 
 MIN_ROWS = 20  # fewer cannot be split three ways into anything
 DRAWS_PER_PARAMETER = 50
+OUTLIER_RATIO = 50.0  # interquartile ranges from the median
 HEAVY_TAIL_RATIO = 10.0  # 4.6 for a normal, 8.1 for t₅, 13.4 for t₃
 
 Array = NDArray[Any]
@@ -89,7 +90,7 @@ class Draws:
         if isinstance(data, Draws):
             return data
         values, chain_of_row = _as_rows(data, chain, chains)
-        names = tuple(names) if names is not None else _default_names(values.shape[1])
+        names = tuple(names) if names is not None else default_names(values.shape[1])
         if len(names) != values.shape[1]:
             raise UsageError(f"{len(names)} names given for {values.shape[1]} columns")
         if len(set(names)) != len(names):
@@ -112,7 +113,8 @@ class Draws:
         return draws
 
 
-def _default_names(d: int) -> tuple[str, ...]:
+def default_names(d: int) -> tuple[str, ...]:
+    """``x1, x2, …`` for d parameters without names of their own."""
     return tuple(f"x{i}" for i in range(1, d + 1))
 
 
@@ -236,6 +238,16 @@ def _doubts(draws: Draws) -> list[str]:
             doubts.append(
                 f"column {_listed(heavy)} has heavy tails; experts with Gaussian tails "
                 "put too little mass far out"
+            )
+        median = np.median(y, axis=0)
+        farthest = np.abs(y - median).max(axis=0) / spread
+        outlying = [name for name, r in zip(names, farthest, strict=True) if r > OUTLIER_RATIO]
+        outlying = [name for name in outlying if name not in heavy]
+        if outlying:
+            doubts.append(
+                f"column {_listed(outlying)} has a value over {OUTLIER_RATIO:.0f} interquartile "
+                "ranges from its median; a single outlier widens every expert, drop it if it "
+                "is no draw of the posterior"
             )
     return doubts
 

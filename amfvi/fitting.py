@@ -15,14 +15,16 @@ from amfvi.draws import Draws
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts import ExpertConfig, FitReport
 from amfvi.mixture import Mixture, log_densities
-from amfvi.split import Split, split_draws, split_target
+from amfvi.split import N_TEST, Split, split_draws, split_target
 from amfvi.stage_one import StageOneProgress, fit_experts
 from amfvi.stage_two import RULES, WeightFit, fit_weights
 from amfvi.targets import Target
 
 __all__ = ["FitSummary", "fit", "fit_split", "resolve_device", "split_data"]
 
-N_TEST = 20_000  # fresh exact draws that score a fit to a named target
+N_DRAWS = 10_000
+TEST_FRACTION = 0.15
+BETA = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,14 @@ def fit(
         expert_families.DEFAULT
     ),
     weights: str = "ema",
-    beta: float = 0.9,
-    n_draws: int = 10_000,
+    beta: float | None = None,
+    n_draws: int | None = None,
     n_fresh: int = 0,
-    test_fraction: float = 0.15,
+    test_fraction: float | None = None,
     names: Sequence[str] | None = None,
     support: Any = None,
-    nonfinite: str = "error",
+    chains: bool = False,
+    nonfinite: str | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
     time_limit: float | None = None,
@@ -68,11 +71,13 @@ def fit(
             n × d array or tensor of draws, or :class:`Draws`.
         experts: names, configs, or a mapping from name to config.
         weights: "ema", "em", "batch-mean" or "uniform"; see :mod:`amfvi.stage_two`.
-        beta: momentum of "ema" and "batch-mean", in [0, 1).
-        n_draws: how many exact draws of a target to spend on training and held-out.
+        beta: momentum of "ema" and "batch-mean", in [0, 1); 0.9 if not given.
+        n_draws: how many exact draws of a target to spend on training and held-out;
+            10,000 if not given.
         n_fresh: further draws of a target for the weights alone.
-        test_fraction: part of given draws set aside for ``amfvi.evaluate``.
-        names, support, nonfinite: of given draws, see :meth:`Draws.of`.
+        test_fraction: part of given draws set aside for ``amfvi.evaluate``; 0.15 if
+            not given.
+        names, support, chains, nonfinite: of given draws, see :meth:`Draws.of`.
         seed: of everything random. Same seed, same machine, same numbers.
         device: "auto", "cpu", "cuda", …
         time_limit: seconds for stage one; training stops in time at its best state.
@@ -89,7 +94,7 @@ def fit(
     References:
         AMF-VI: arXiv:2510.02056.
     """
-    check_options(weights, beta, seed, time_limit)
+    beta = check_options(weights, beta, seed, time_limit)
     configs = expert_families.resolve(experts)
     chosen_device = resolve_device(device)
     split = split_data(
@@ -99,6 +104,7 @@ def fit(
         test_fraction=test_fraction,
         names=names,
         support=support,
+        chains=chains,
         nonfinite=nonfinite,
         seed=seed,
     )
@@ -118,23 +124,38 @@ def fit(
 def split_data(
     data: Any,
     *,
-    n_draws: int,
-    n_fresh: int,
-    test_fraction: float,
     seed: int,
-    n_test: int = N_TEST,
+    n_draws: int | None = None,
+    n_fresh: int = 0,
+    test_fraction: float | None = None,
     **checks: Any,
 ) -> Split:
-    """The draws behind ``data`` by role; arguments as for :func:`fit`."""
+    """The draws behind ``data`` by role; arguments as for :func:`fit`, None if not given.
+
+    Raises:
+        UsageError: an argument that does not apply to this kind of data.
+    """
     if isinstance(data, str):
         data = targets.get(data)
+    given = {name: value for name, value in checks.items() if value not in (None, False)}
     if isinstance(data, Target):
-        return split_target(data, n_draws, n_fresh, seed, n_test)
-    if n_fresh:
-        raise UsageError("fresh draws (n_fresh) need a named target; a file of draws has no more")
-    if not isinstance(data, Draws):
-        data = Draws.of(data, **checks)
-    return split_draws(data, test_fraction, seed)
+        given |= {} if test_fraction is None else {"test_fraction": test_fraction}
+        _refuse(given, "a named target", "draws")
+        n_draws = N_DRAWS if n_draws is None else n_draws
+        return split_target(data, n_draws, n_fresh, seed, N_TEST)
+    for_targets = {"n_draws": n_draws, "n_fresh": n_fresh or None}
+    _refuse({k: v for k, v in for_targets.items() if v is not None}, "draws", "a named target")
+    if isinstance(data, Draws):
+        _refuse(given, "validated draws", "an array")
+    else:
+        data = Draws.of(data, **given)
+    return split_draws(data, TEST_FRACTION if test_fraction is None else test_fraction, seed)
+
+
+def _refuse(given: Mapping[str, Any], found: str, wanted: str) -> None:
+    for name in given:
+        option = f"{name} (--{name.replace('_', '-')})"
+        raise UsageError(f"{option} goes with {wanted}, the data are {found}")
 
 
 def fit_split(
@@ -142,7 +163,7 @@ def fit_split(
     configs: Mapping[str, ExpertConfig],
     *,
     rule: str = "ema",
-    beta: float = 0.9,
+    beta: float = BETA,
     seed: int = 0,
     device: torch.device | str = "cpu",
     time_limit: float | None = None,
@@ -179,25 +200,36 @@ def fit_split(
         },
     )
     mixture = Mixture(
-        experts, found.weights, support=box, names=split.names, seed=seed, summary=summary
+        experts,
+        found.weights,
+        support=box,
+        names=split.names,
+        seed=seed,
+        scale=split.train.std(dim=0),
+        summary=summary,
     )
     return mixture, summary
 
 
-def check_options(rule: str, beta: float, seed: int, time_limit: float | None) -> None:
-    """Check what can be checked before any draw is made or read.
+def check_options(rule: str, beta: float | None, seed: int, time_limit: float | None) -> float:
+    """Check what can be checked before any draw is made or read; the β to use.
 
     Raises:
-        UsageError: an unknown weight rule or a number out of range.
+        UsageError: an unknown weight rule, a number out of range, or a β that the
+            rule has no use for.
     """
     if rule not in RULES:
         raise unknown_name("weight rule", rule, RULES)
+    if beta is not None and rule in ("em", "uniform"):
+        raise UsageError(f"--beta goes with ema and batch-mean, the rule is {rule}")
+    beta = BETA if beta is None else beta
     if not 0 <= beta < 1:
         raise UsageError(f"--beta must be in [0, 1), found {beta}")
-    if seed < 0:
-        raise UsageError(f"--seed cannot be negative, found {seed}")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed must be in [0, 2**63), found {seed}")
     if time_limit is not None and not time_limit > 0:
         raise UsageError(f"the time limit must be positive, found {time_limit}")
+    return beta
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -210,7 +242,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device!r} cannot be used here ({reason})") from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from amfvi.draws import default_names
 from amfvi.errors import FitError, InputError, unknown_name
 from amfvi.experts import Expert
 from amfvi.experts.base import check_points
@@ -24,7 +25,7 @@ __all__ = ["Mixture", "log_densities"]
 
 # Points evaluated at a time: small enough for a processor's cache, large enough to
 # fill an accelerator. Memory in use stays bounded however many points there are.
-CPU_CHUNK = 2**14
+CPU_CHUNK = 2**15
 ACCELERATOR_CHUNK = 2**18
 WIDE = 32  # parameters, above which chunks shrink in proportion
 
@@ -41,6 +42,8 @@ class Mixture(Distribution):
         support: bounds of the d parameters; unbounded if not given.
         names: parameter names; ``x1, x2, …`` if not given.
         seed: of the generator that :meth:`sample` uses when none is given.
+        scale: training standard deviation of each parameter, (d,), the unit of
+            sample distances; None if unknown.
         summary: how the mixture was fitted, if it was fitted in this process.
 
     Raises:
@@ -58,6 +61,7 @@ class Mixture(Distribution):
         support: Support | None = None,
         names: tuple[str, ...] | None = None,
         seed: int = 0,
+        scale: Any = None,
         summary: FitSummary | None = None,
     ) -> None:
         if not experts:
@@ -76,13 +80,14 @@ class Mixture(Distribution):
         self._experts = dict(experts)
         self._weights = w / w.sum()
         self._box = support if support is not None else Support.unbounded(dim)
-        self.names = names if names is not None else tuple(f"x{i}" for i in range(1, dim + 1))
+        self.names = names if names is not None else default_names(dim)
         if self._box.dim != dim or len(self.names) != dim:
             raise InputError(
                 f"experts have {dim} parameters, but there are {len(self.names)} names "
                 f"and {self._box.dim} bounds"
             )
         self.seed = seed
+        self.scale = None if scale is None else torch.as_tensor(scale, dtype=torch.float64)
         self.summary = summary
         self._generator = torch.Generator().manual_seed(seed)
         super().__init__(torch.Size(), torch.Size([dim]), validate_args=False)
@@ -198,6 +203,7 @@ class Mixture(Distribution):
             support=self._box,
             names=self.names,
             seed=self.seed,
+            scale=self.scale,
             summary=self.summary,
         )
 
@@ -217,11 +223,19 @@ class Mixture(Distribution):
         return f"Mixture(d = {self.dim}, {described})"
 
     def _points(self, value: Any) -> Tensor:
+        """``value`` as a floating tensor of finite points (..., d)."""
         if not isinstance(value, Tensor):
-            value = torch.from_numpy(np.asarray(value, dtype=np.float64))
+            array = np.asarray(value)
+            if array.dtype.kind not in "fiu":
+                raise InputError(f"points must be real numbers, found dtype {array.dtype}")
+            value = torch.from_numpy(array.astype(np.float64))
         elif not value.is_floating_point() and not value.is_complex():
             value = value.double()
-        return check_points(value, self.dim)
+        x = check_points(value, self.dim)
+        if not bool(torch.isfinite(x).all()):
+            point = x[~torch.isfinite(x).all(dim=-1)][0].tolist()
+            raise InputError(f"points must be finite, found {point}")
+        return x
 
     def _chunk_size(self) -> int:
         size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
@@ -266,9 +280,6 @@ def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
         column = expert.log_prob(y)
         broken = column.isnan()
         if bool(broken.any()):
-            point = y[broken][0].tolist()
-            if not all(map(np.isfinite, point)):
-                raise InputError(f"points must be finite, found {point}")
-            raise FitError(f"expert {name!r} has density NaN at {point}")
+            raise FitError(f"expert {name!r} has density NaN at {y[broken][0].tolist()}")
         columns.append(column)
     return torch.stack(columns, dim=1)

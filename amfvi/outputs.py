@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from amfvi.errors import InputError
@@ -25,13 +25,16 @@ def check_directory(path: Path, *, overwrite: bool, ours: str) -> None:
     Raises:
         InputError: something is in the way, or the place cannot be written to.
     """
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{path}: is the working directory or above it; name a new directory")
     if path.exists() or path.is_symlink():
         if not path.is_dir() or path.is_symlink():
             raise InputError(f"{path}: exists and is not a directory")
         empty = not any(path.iterdir())
         if not overwrite and not empty:
             raise InputError(
-                f"{path}: exists; choose another directory or overwrite it with --force"
+                f"{path}: exists; choose another directory, or overwrite it (--force, "
+                "overwrite=True)"
             )
         if not empty and not (path / ours).is_file():
             raise InputError(f"{path}: holds no {ours}, so it was not made by amfvi; not replaced")
@@ -88,6 +91,7 @@ def new_directory(path: Path, *, overwrite: bool, ours: str) -> Iterator[Path]:
         InputError: as for :func:`check_directory`, or the disk refuses.
     """
     check_directory(path, overwrite=overwrite, ours=ours)
+    missing = [p for p in path.absolute().parents if not p.exists()]
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
@@ -101,18 +105,24 @@ def new_directory(path: Path, *, overwrite: bool, ours: str) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not path.exists():
+            for parent in missing:
+                with suppress(OSError):  # not empty: somebody else uses it by now
+                    parent.rmdir()
 
 
 def _swap_in(temporary: Path, path: Path) -> None:
+    """Put ``temporary`` in the place of ``path``; on any exception the old one stays."""
     if not path.exists():
         temporary.rename(path)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
-    path.rename(old / "replaced")
     try:
+        path.rename(old / "replaced")
         temporary.rename(path)
-    except OSError:
-        (old / "replaced").rename(path)
+    except BaseException:
+        if (old / "replaced").exists() and not path.exists():
+            (old / "replaced").rename(path)
+        old.rmdir()
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

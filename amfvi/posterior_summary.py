@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 __all__ = ["highest_density_interval", "summarise"]
 
-QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
+QUANTILES = (0.025, 0.5, 0.975)
 HDI = 0.94
 
 Array = NDArray[np.float64]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,14 @@ from amfvi.errors import InputError, MissingFileError
 __all__ = ["Table", "columns_for", "read_draws", "read_table"]
 
 INDEX_COLUMNS = {"chain": "chain", ".chain": "chain", "draw": "draw", ".draw": "draw"}
+WEIGHT_COLUMNS = ("weight", "weights", "log_weight", "log_weights")
 IGNORED_COLUMNS = {".iteration"}
 MAX_UNPACKED = 4 * 2**30  # bytes; a compressed file may claim far more than it holds
+
+UNREADABLE = (
+    OSError, MemoryError, EOFError, UnicodeDecodeError, NotImplementedError, RuntimeError,
+    csv.Error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -44,6 +53,9 @@ def read_draws(path: str | Path, *, nonfinite: str = "error", **checks: Any) -> 
     path = Path(path)
     table = read_table(path)
     values, chain = table.values, table.chain
+    for index in (chain, table.draw):
+        if index is not None and np.shape(index) != (len(values),):
+            raise InputError(f"{path}: chain and draw must have one entry a row of draws")
     if chain is not None:
         draw = table.draw if table.draw is not None else np.arange(len(values))
         order = np.lexsort((draw, chain))
@@ -81,7 +93,7 @@ def read_table(path: str | Path) -> Table:
         raise InputError(f"{path}: the file is empty")
     try:
         return readers[path.suffix.lower()](path)
-    except (OSError, MemoryError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
 
 
@@ -99,10 +111,12 @@ def _read_csv(path: Path) -> Table:
     if "" in names:
         raise InputError(f"{path}: column {names.index('') + 1} of the header has no name")
     try:
-        values = np.loadtxt(
-            path, delimiter=delimiter, skiprows=header_line, comments="#", quotechar='"',
-            ndmin=2, encoding="utf-8-sig",
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # no rows: said below
+            values = np.loadtxt(
+                path, delimiter=delimiter, skiprows=header_line, comments="#", quotechar='"',
+                ndmin=2, encoding="utf-8-sig",
+            )  # fmt: skip
     except ValueError as error:
         _explain_csv(path, delimiter, names, header_line)
         raise InputError(f"{path}: {error}") from None
@@ -154,23 +168,28 @@ def _is_number(cell: str) -> bool:
 
 def _with_indices(path: Path, values: Array, names: list[str]) -> Table:
     """Set chain and draw columns apart from the parameters."""
+    _refuse_weights(path, names)
     indices: dict[str, Array] = {}
     for column, name in enumerate(names):
         if name in INDEX_COLUMNS:
             if INDEX_COLUMNS[name] in indices:
                 raise InputError(f"{path}: more than one {INDEX_COLUMNS[name]} column")
             indices[INDEX_COLUMNS[name]] = values[:, column]
-        if name == "weight":
-            raise InputError(
-                f"{path}: a column called 'weight' is reserved for importance weights, which "
-                "are not supported yet; resample the draws, or rename the parameter"
-            )
     left_out = INDEX_COLUMNS.keys() | IGNORED_COLUMNS
     kept = [column for column, name in enumerate(names) if name not in left_out]
     if not kept:
         raise InputError(f"{path}: no parameter columns, only {', '.join(names)}")
     parameters = tuple(names[column] for column in kept)
     return Table(values[:, kept], parameters, indices.get("chain"), indices.get("draw"))
+
+
+def _refuse_weights(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if name in WEIGHT_COLUMNS:
+            raise InputError(
+                f"{path}: {name!r} is reserved for importance weights, which are not supported "
+                "yet; resample the draws, or rename the parameter"
+            )
 
 
 def _read_npy(path: Path) -> Table:
@@ -189,6 +208,7 @@ def _read_npz(path: Path) -> Table:
             arrays = {name: file[name] for name in file.files}
     except ValueError as error:
         raise InputError(f"{path}: {_numpy_reason(error)}") from None
+    _refuse_weights(path, arrays)
     given = arrays.pop("names", None)
     names = None if given is None else tuple(str(name) for name in np.atleast_1d(given))
     chain, draw = arrays.pop("chain", None), arrays.pop("draw", None)

@@ -17,19 +17,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from amfvi import targets
 from amfvi.checkpoint import write_model
 from amfvi.draws import Draws
 from amfvi.errors import AmfviWarning, UsageError
 from amfvi.experts import ExpertConfig
-from amfvi.fitting import FitSummary, check_options, fit_split, resolve_device, split_data
+from amfvi.fitting import (
+    TEST_FRACTION,
+    FitSummary,
+    check_options,
+    fit_split,
+    resolve_device,
+    split_data,
+)
 from amfvi.metrics.evaluation import Evaluation, evaluate_on_draws, evaluate_on_target
 from amfvi.mixture import Mixture
 from amfvi.outputs import check_directory, new_directory
 from amfvi.randomness import stream
 from amfvi.readers import read_draws
+from amfvi.split import Split
 from amfvi.stage_one import StageOneProgress
 from amfvi.targets import Target
 
@@ -57,13 +64,13 @@ class RunSettings:
     target: str | None = None
     draws: str | None = None
     weights: str = "ema"
-    beta: float = 0.9
-    n_draws: int = 10_000
+    beta: float | None = None
+    n_draws: int | None = None
     n_fresh: int = 0
-    test_fraction: float = 0.15
+    test_fraction: float | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     chains: bool = False
-    nonfinite: str = "error"
+    nonfinite: str | None = None
     seed: int = 0
     device: str = "auto"
     timeout: float | None = None
@@ -101,7 +108,7 @@ def run(
     """
     started = time.monotonic()
     log = _Log(say)
-    check_options(settings.weights, settings.beta, settings.seed, settings.timeout)
+    beta = check_options(settings.weights, settings.beta, settings.seed, settings.timeout)
     device = resolve_device(settings.device)
     target, draws = _input(settings, log)
     check_directory(settings.directory, overwrite=settings.force, ours=CONFIG)
@@ -111,6 +118,7 @@ def run(
         n_fresh=settings.n_fresh,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
+        **({"chains": settings.chains, "nonfinite": settings.nonfinite} if target else {}),
     )
     log(
         f"{settings.name}: {split.dim} parameters, {len(split.train)} draws to train, "
@@ -125,7 +133,7 @@ def run(
             split,
             settings.experts,
             rule=settings.weights,
-            beta=settings.beta,
+            beta=beta,
             seed=settings.seed,
             device=device,
             time_limit=left,
@@ -133,7 +141,8 @@ def run(
         )
     _log_fit(log, mixture, summary)
     scoring = time.monotonic()
-    evaluation = _evaluate(mixture, split.test, target, settings.seed)
+    with log.catching_warnings():
+        evaluation = _evaluate(mixture, split, target, settings.seed)
     seconds = {**summary.seconds, "evaluate": time.monotonic() - scoring}
     saved = mixture.sample((N_SAVED_DRAWS,), stream(settings.seed, "saved draws"))
     with new_directory(settings.directory, overwrite=settings.force, ours=CONFIG) as directory:
@@ -196,12 +205,10 @@ def _input(settings: RunSettings, log: _Log) -> tuple[Target | None, Draws | Non
         if settings.bounds:
             raise UsageError("--positive and --bounds go with --draws; a target knows its own")
         return targets.get(settings.target), None
-    if settings.n_fresh:
-        raise UsageError("--n-fresh goes with --target; a file of draws has no more")
     with log.catching_warnings():
         draws = read_draws(
             str(settings.draws),
-            nonfinite=settings.nonfinite,
+            nonfinite=settings.nonfinite or "error",
             support=settings.bounds or None,
             chains=settings.chains,
         )
@@ -211,13 +218,13 @@ def _input(settings: RunSettings, log: _Log) -> tuple[Target | None, Draws | Non
 
 
 def _evaluate(
-    mixture: Mixture, test: Tensor | None, target: Target | None, seed: int
+    mixture: Mixture, split: Split, target: Target | None, seed: int
 ) -> Evaluation | None:
-    if test is None:
+    if split.test is None:
         return None
     if target is not None:
-        return evaluate_on_target(mixture, target, seed=seed, test=test)
-    return evaluate_on_draws(mixture, test, seed=seed)
+        return evaluate_on_target(mixture, target, seed=seed, test=split.test)
+    return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
 
 
 def _log_fit(log: _Log, mixture: Mixture, summary: FitSummary) -> None:
@@ -231,6 +238,8 @@ def _log_fit(log: _Log, mixture: Mixture, summary: FitSummary) -> None:
         f"{name} {weight:.4f}"
         for name, weight in zip(mixture.experts, found.weights.tolist(), strict=True)
     )
+    if found.n_ignored:
+        log(f"warning: no expert has any density at {found.n_ignored} of {found.n} held-out draws")
     log(f"weights ({found.rule}, {found.steps} steps, gap {found.gap:.2g}): {shown}")
 
 
@@ -288,7 +297,12 @@ def _config(settings: RunSettings, summary: FitSummary, draws: Draws | None) -> 
     fields["experts"] = {name: config.to_json() for name, config in settings.experts.items()}
     fields["bounds"] = {name: list(pair) for name, pair in settings.bounds.items()}
     fields["sha256"] = file_hash(str(settings.draws)) if draws is not None else None
-    fields["training_sd"] = summary.split.train.std(dim=0).tolist()
+    if draws is None:
+        fields["n_draws"] = len(summary.split.train) + len(summary.split.heldout)
+    else:
+        fields["test_fraction"] = (
+            TEST_FRACTION if settings.test_fraction is None else settings.test_fraction
+        )
     return {"schema": SCHEMA, "name": settings.name, **fields}
 
 

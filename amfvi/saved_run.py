@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from amfvi import targets
@@ -17,7 +16,7 @@ from amfvi.errors import InputError, MissingFileError, UsageError
 from amfvi.metrics.evaluation import Evaluation, evaluate_on_draws, evaluate_on_target
 from amfvi.mixture import Mixture
 from amfvi.readers import columns_for, read_draws, read_table
-from amfvi.run import CONFIG, METRICS, file_hash
+from amfvi.run import CONFIG, METRICS, SCHEMA, file_hash
 from amfvi.split import split_draws
 
 __all__ = ["SavedRun"]
@@ -47,11 +46,13 @@ class SavedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        return read_json(self.path / CONFIG)
+        needed = ("target", "draws", "seed", "sha256", "nonfinite", "chains", "test_fraction")
+        return _complete(self.path / CONFIG, needed)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.path / METRICS)
+        needed = ("mixture", "experts", "weights", "floor", "entropy", "n_test", "warnings")
+        return _complete(self.path / METRICS, needed)
 
     def mixture(self, device: str = "cpu") -> Mixture:
         return load(self.path, device=device)
@@ -91,8 +92,7 @@ class SavedRun:
         if not path.is_file():
             hint = "" if given else "; this run was fitted to it, give --draws or --target"
             raise MissingFileError(f"{path}: no such file{hint}")
-        scale = torch.tensor(config["training_sd"], dtype=torch.float64)
-        nonfinite = str(config["nonfinite"])
+        nonfinite = str(config["nonfinite"] or "error")
         if file_hash(path) == config["sha256"]:
             draws = read_draws(
                 path, nonfinite=nonfinite, support=mixture.bounds, chains=bool(config["chains"])
@@ -102,11 +102,25 @@ class SavedRun:
                 raise UsageError(
                     f"{self.path}: no test draws were set aside; give --target or other --draws"
                 )
-            return evaluate_on_draws(mixture, split.test, seed=seed, scale=scale)
+            return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
         if given is None:
             raise InputError(f"{path}: has changed since this run was fitted to it")
         values = columns_for(read_table(path), mixture.names, path)
         test = Draws.of(
             values, names=mixture.names, support=mixture.bounds, nonfinite=nonfinite, source=given
         )
-        return evaluate_on_draws(mixture, test.values, seed=seed, scale=scale)
+        return evaluate_on_draws(mixture, test.values, seed=seed)
+
+
+def _complete(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON object of our schema with these keys.
+
+    Raises:
+        InputError: another schema, or a key is missing.
+    """
+    found = read_json(path)
+    missing = [key for key in needed if key not in found]
+    if found.get("schema") != SCHEMA or missing:
+        what = f"no {missing[0]!r}" if missing else f"schema {found.get('schema')!r}"
+        raise InputError(f"{path}: not a file of this version of amfvi ({what} in it)")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amfvi.draws import Draws
+from amfvi.draws import Draws, default_names
 from amfvi.errors import InputError, UsageError
 from amfvi.randomness import stream
 from amfvi.support import Support
@@ -17,7 +18,8 @@ from amfvi.targets import Target
 
 __all__ = ["Split", "split_draws", "split_target"]
 
-BLOCKS_PER_CHAIN = 20
+N_TEST = 20_000  # fresh exact draws that score a fit to a named target
+MIN_BLOCKS_PER_CHAIN = 20
 HELDOUT_SHARE = 3 / 17  # of what is not test: 70/15/15 at the default test fraction
 TARGET_TRAIN_SHARE = 0.8
 
@@ -46,6 +48,12 @@ class Split:
         return self.train.shape[1]
 
     @property
+    def seen(self) -> Tensor:
+        """All draws that the fit has seen: training, held-out and fresh."""
+        parts = (self.train, self.heldout, self.fresh)
+        return torch.cat([part for part in parts if part is not None])
+
+    @property
     def for_weights(self) -> Tensor:
         return self.heldout if self.fresh is None else self.fresh
 
@@ -62,13 +70,12 @@ def split_target(target: Target, n_draws: int, n_fresh: int, seed: int, n_test: 
         raise UsageError(f"--n-fresh cannot be negative, found {n_fresh}")
     drawn = target.sample(n_draws, stream(seed, "draws"))
     n_train = round(TARGET_TRAIN_SHARE * n_draws)
-    names = tuple(f"x{i}" for i in range(1, target.dim + 1))
     return Split(
         train=drawn[:n_train],
         heldout=drawn[n_train:],
         fresh=target.sample(n_fresh, stream(seed, "fresh")) if n_fresh else None,
         test=target.sample(n_test, stream(seed, "test")) if n_test else None,
-        names=names,
+        names=default_names(target.dim),
         support=Support.unbounded(target.dim),
     )
 
@@ -120,7 +127,9 @@ def _roles_of_chain(
     n: int, shares: NDArray[np.float64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """A role per row of a chain: contiguous blocks in random order fill the shares."""
-    edges = np.linspace(0, n, min(BLOCKS_PER_CHAIN, n) + 1).round().astype(np.int64)
+    # Few blocks, so that few neighbours part, but enough for the smallest share.
+    blocks = max(MIN_BLOCKS_PER_CHAIN, math.ceil(3 / shares[shares > 0].min()))
+    edges = np.linspace(0, n, min(blocks, n) + 1).round().astype(np.int64)
     order = generator.permutation(len(edges) - 1)
     sizes = np.diff(edges)[order]
     midpoints = (np.cumsum(sizes) - sizes / 2) / n

@@ -181,9 +181,9 @@ def _batch_mean(
     # The distance to the fixed point shrinks by β a step, so the count is known.
     steps = 1 if beta == 0 else math.ceil(math.log(tolerance) / math.log(beta))
     weights = path.start
-    for step in range(1, steps + 1):
-        weights = beta * weights + (1 - beta) * fixed_point
-        path.record(step, weights)
+    for step in np.unique(np.geomspace(1, steps, num=min(steps, 400)).round().astype(int)):
+        weights = fixed_point + beta ** int(step) * (path.start - fixed_point)
+        path.record(int(step), weights)
     return steps, weights, True
 
 

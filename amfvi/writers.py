@@ -53,10 +53,12 @@ def write_columns(
     check_writable(path, overwrite=overwrite)
     with new_file(path, overwrite=overwrite) as temporary:
         if path.suffix.lower() == ".npy":
-            np.save(temporary, values)
+            with temporary.open("wb") as binary:
+                np.save(binary, values)
         elif path.suffix.lower() == ".npz":
             arrays: dict[str, Any] = {array_name: values, "names": np.array(names)}
-            np.savez_compressed(temporary, **arrays)
+            with temporary.open("wb") as binary:
+                np.savez_compressed(binary, **arrays)
         else:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 _write_csv(file, values, names)

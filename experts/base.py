@@ -91,10 +91,14 @@ class Expert(ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats at points ``x`` of shape (..., dim); shape (...).
 
-        The dtype of ``x`` sets the precision of the computation and of the result.
+        The dtype of ``x`` is that of the result and of the computation, which is
+        never below float32.
         """
         x = check_points(x, self.dim)
-        return self._log_prob(x.reshape(-1, self.dim)).reshape(x.shape[:-1])
+        points = x.reshape(-1, self.dim)
+        if x.dtype not in (torch.float32, torch.float64):  # half precision is for storage
+            points = points.float()
+        return self._log_prob(points).to(x.dtype).reshape(x.shape[:-1])
 
     @torch.no_grad()
     def sample(
@@ -187,8 +191,10 @@ class ExpertConfig(ABC):
     def _require_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if not value > 0:
-                raise UsageError(f"{self.kind}: {name} must be positive, found {value!r}")
+            whole = not isinstance(getattr(type(self), name), int) or isinstance(value, int)
+            if not value > 0 or not whole:
+                kind = "a positive whole number" if not whole else "positive"
+                raise UsageError(f"{self.kind}: {name} must be {kind}, found {value!r}")
 
 
 def match_tensors(

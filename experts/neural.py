@@ -79,6 +79,8 @@ class NeuralFlowConfig(Training, ExpertConfig):
             "layers", "hidden_features", "blocks", "learning_rate", "batch_size",
             "max_steps", "check_every", "patience", "clip_norm",
         )  # fmt: skip
+        if not self.weight_decay >= 0 or not self.annealings >= 0:
+            raise UsageError(f"{self.kind}: weight_decay and annealings cannot be negative")
         if not 0 <= self.averaging < 1:
             raise UsageError(f"{self.kind}: averaging must be in [0, 1), found {self.averaging!r}")
 
@@ -123,7 +125,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         # nn.Module initialises from the global state: put it back, one thread at a time.
         with _GLOBAL_STATE, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self.build(dim)
+            return self.build(dim).float()
 
 
 def _nll(flow: nn.Module, z: Tensor) -> Tensor:

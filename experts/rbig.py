@@ -248,9 +248,9 @@ class RBIG(ExpertConfig):
         expected |= {"rotations": shape([dim, dim * len(knots)])}
         expected |= {"x": joined, "y": joined, "slope": joined}
         match_tensors(self.kind, expected, tensors)
-        rotations = tensors["rotations"].split(dim, dim=1)
+        rotations = tensors["rotations"].double().split(dim, dim=1)
         counts = [int(k) for k in knots]
-        parts = (tensors[name].split(counts, dim=1) for name in ("x", "y", "slope"))
+        parts = (tensors[name].double().split(counts, dim=1) for name in ("x", "y", "slope"))
         splines = [
             MonotoneSpline(*(p.contiguous() for p in knot)) for knot in zip(*parts, strict=True)
         ]

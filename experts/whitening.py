@@ -41,6 +41,7 @@ class Whitening:
         """
         if bool(factor.triu(1).any()) or not bool((factor.diagonal() > 0).all()):
             raise InputError("the whitening factor is not lower triangular and positive")
+        mean, factor = mean.double(), factor.double()
         identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         return cls(mean, factor, inverse, -float(factor.diagonal().log().sum()))

@@ -81,6 +81,27 @@ def test_saving_never_overwrites_unasked_nor_what_is_not_a_model(mixture, saved,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis"]
 
 
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_an_interrupt_while_replacing_loses_nothing(mixture, saved, monkeypatch, failing_call):
+    from pathlib import Path
+
+    calls, rename = [], Path.rename
+
+    def interrupted(self, target):
+        calls.append(self)
+        if len(calls) == failing_call:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    before = (saved / "manifest.json").read_bytes()
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mixture.save(saved, overwrite=True)
+    monkeypatch.undo()
+    assert (saved / "manifest.json").read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
 def edit_manifest(**changes):
     def edit(path):
         manifest = json.loads((path / "manifest.json").read_text())

@@ -101,6 +101,12 @@ def test_heavy_tails_warn_and_normal_tails_do_not():
         Draws.of(np.column_stack([generator.normal(size=5000), generator.standard_cauchy(5000)]))
 
 
+def test_a_far_outlier_warns(x):
+    x[5, 1] = 1e4
+    with pytest.warns(AmfviWarning, match="'x2' has a value over 50 interquartile"):
+        Draws.of(np.concatenate([x, np.random.default_rng(2).normal(size=(3000, 3))]))
+
+
 def test_names_must_fit(x):
     with pytest.raises(UsageError, match="2 names given for 3 columns"):
         Draws.of(x, names=["a", "b"])

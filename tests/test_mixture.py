@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from amfvi.experts import MAF
 
 import amfvi
 from amfvi import mixture as mixture_module
@@ -120,7 +121,8 @@ def test_chunks_change_nothing(mixture, curved, monkeypatch):
     whole = mixture.log_prob(x), mixture.sample((500,), torch.Generator().manual_seed(0))
     monkeypatch.setattr(mixture_module, "CPU_CHUNK", 64)
     assert torch.allclose(mixture.log_prob(x), whole[0], atol=1e-12)
-    assert mixture.sample((500,), torch.Generator().manual_seed(0)).shape == (500, 2)
+    again = mixture.sample((500,), torch.Generator().manual_seed(0))
+    assert torch.equal(again, whole[1])
 
 
 def test_randomness_is_the_mixtures_own(mixture, parts, global_state_untouched):
@@ -170,6 +172,15 @@ def test_wrong_points_are_named(mixture):
         mixture.sample_expert("rbigg", 3, torch.Generator())
 
 
+def test_nonfinite_and_complex_points_are_refused_whatever_the_support(mixture, bounded):
+    for density in (mixture, bounded):
+        for point in ([0.0, math.nan], [math.inf, 1.0]):
+            with pytest.raises(InputError, match="points must be finite"):
+                density.log_prob([point])
+        with pytest.raises(InputError, match="real numbers, found dtype complex128"):
+            density.log_prob(np.array([[1 + 2j, 1]]))
+
+
 def test_a_nan_density_names_its_expert(parts):
     class Broken(_Shifted):
         def log_prob(self, x):
@@ -217,10 +228,14 @@ def test_fresh_draws_decide_the_weights_when_asked_for():
     [
         ({"weights": "emma"}, "unknown weight rule"),
         ({"beta": 1.5}, "beta must be in"),
-        ({"seed": -1}, "seed cannot be negative"),
+        ({"seed": -1}, "seed must be in"),
         ({"experts": "maff"}, "did you mean maf"),
         ({"device": "gpu7"}, "device 'gpu7' cannot be used here"),
         ({"time_limit": 0}, "time limit must be positive"),
+        ({"support": {"x1": (0, None)}}, "support .* goes with draws"),
+        ({"names": ["a", "b"]}, "names .* goes with draws"),
+        ({"test_fraction": 0.2}, "test_fraction .* goes with draws"),
+        ({"beta": 0.5, "weights": "uniform"}, "--beta goes with"),
     ],
 )
 def test_wrong_options_fail_before_any_fitting(arguments, message):
@@ -228,6 +243,26 @@ def test_wrong_options_fail_before_any_fitting(arguments, message):
         amfvi.fit("rings", **arguments)
 
 
+def test_chains_go_with_an_array_and_a_default_dtype_does_no_harm(curved):
+    chains = curved(2, 600, 0).reshape(3, 200, 2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        posterior = amfvi.fit(chains, chains=True, experts=[MAF(max_steps=25), "rbig"])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert posterior.log_prob(chains).shape == (3, 200)
+    half = posterior.log_prob(chains.half())
+    assert half.dtype == torch.float16
+
+
+def test_scores_on_other_draws_have_the_floor_of_those_draws(curved):
+    """A floor pooled with the training draws would be that of neither posterior."""
+    posterior = amfvi.fit(curved(2, 1000, 0), experts=["rbig"])
+    own = amfvi.evaluate(posterior)
+    narrow = amfvi.evaluate(posterior, curved(2, 1000, 1) * 0.1)
+    assert narrow.floor.w2 < 0.3 * own.floor.w2
+
+
 def test_fresh_draws_of_an_array_do_not_exist():
-    with pytest.raises(UsageError, match="need a named target"):
+    with pytest.raises(UsageError, match="goes with a named target"):
         amfvi.fit(np.random.default_rng(0).normal(size=(200, 2)), n_fresh=10)

@@ -92,7 +92,6 @@ def cell(row, text):
         (b"\xff\xfe\x00a,b\n1,2\n", "cannot be read"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_what_is_wrong_with_a_csv(tmp_path, text, message):
     path = write(tmp_path, text)
     with pytest.raises(InputError, match=message) as error:
@@ -131,6 +130,16 @@ def array_bytes(save, array):
         ("a.npz", array_bytes(lambda b, a: np.savez(b, u=a, v=a[:5]), ROWS), "expected an array"),
         ("a.npy", array_bytes(np.save, ROWS + 1j), "dtype complex128"),
         ("a.npy", array_bytes(np.save, ROWS.reshape(2, 100, 2)), "--chains"),
+        (
+            "a.npz",
+            array_bytes(lambda b, a: np.savez(b, draws=a, weights=a[:, 0]), ROWS),
+            "reserved",
+        ),
+        (
+            "a.npz",
+            array_bytes(lambda b, a: np.savez(b, draws=a, chain=a[:5, 0]), ROWS),
+            "one entry",
+        ),
         ("a.txt", b"a b\n1 2\n", r"unknown kind of file '.txt', expected .csv, .npy or .npz"),
     ],
 )

@@ -51,6 +51,12 @@ def test_copies_of_a_row_share_its_role():
     assert [len(p) for p in (split.train, split.heldout, split.test)] == [840, 180, 180]
 
 
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.22, 0.5])
+def test_any_share_is_met(fraction):
+    split = split_draws(numbered(2, 2000), fraction, 0)
+    assert len(split.test) == pytest.approx(4000 * fraction, rel=0.35)
+
+
 def test_no_test_draws_on_request():
     split = split_draws(numbered(1, 1000), 0.0, 0)
     assert split.test is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,18 +14,18 @@ from torch import Tensor
 
 from amfvi import targets
 from amfvi.draws import Draws
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import AmfviWarning, FitError, InputError, UsageError
 from amfvi.metrics.floor import Floor, floor_of_draws, floor_of_target, in_parallel
 from amfvi.metrics.likelihood import Estimate, kl, nll
 from amfvi.metrics.mmd import bandwidths, mmd_test
 from amfvi.metrics.wasserstein import wasserstein2
 from amfvi.mixture import Mixture
 from amfvi.randomness import stream
+from amfvi.split import N_TEST
 from amfvi.targets import Target
 
 __all__ = ["Evaluation", "Score", "evaluate", "evaluate_on_draws", "evaluate_on_target"]
 
-N_TEST = 20_000
 N_W2 = 2_000  # draws a side for W₂ and MMD²
 W2_REPEATS = 3
 
@@ -91,9 +92,10 @@ def evaluate(mixture: Mixture, data: Any = None, *, seed: int = 0) -> Evaluation
     if isinstance(data, Target):
         return evaluate_on_target(mixture, data, seed=seed)
     if data is None:
-        if mixture.summary is None or mixture.summary.split.test is None:
+        split = mixture.summary.split if mixture.summary is not None else None
+        if split is None or split.test is None:
             raise UsageError("no test draws were set aside; give a target or draws to score on")
-        return evaluate_on_draws(mixture, mixture.summary.split.test, seed=seed)
+        return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
     if not isinstance(data, Draws):
         data = Draws.of(data, names=mixture.names, support=mixture.bounds)
     return evaluate_on_draws(mixture, data.values, seed=seed)
@@ -127,13 +129,16 @@ def evaluate_on_target(
 
 
 def evaluate_on_draws(
-    mixture: Mixture, test: Tensor, *, seed: int, scale: Tensor | None = None
+    mixture: Mixture, test: Tensor, *, seed: int, others: Tensor | None = None
 ) -> Evaluation:
     """Score against test draws (n, d) alone; kl and entropy are then unknown.
 
+    w2 and mmd2 are in units of the training standard deviation of each parameter (of
+    the standard deviation of ``test``, for a mixture that knows none).
+
     Args:
-        scale: (d,), the units w2 and mmd2 are in: the training standard deviations,
-            if not given those the mixture was fitted with, else those of ``test``.
+        others: further draws of the same posterior (m, d), for the floor alone: the
+            more, the more draws a side w2 and mmd2 can use.
 
     Raises:
         UsageError: draws of another dimension; InputError: too few of them.
@@ -142,14 +147,10 @@ def evaluate_on_draws(
         raise UsageError(
             f"the draws have shape {(*test.shape,)}, the mixture has {mixture.dim} parameters"
         )
-    if len(test) < 4:
+    everything = test if others is None else torch.cat([test, others])
+    if len(test) < 2 or len(everything) < 4:
         raise InputError(f"found {len(test)} test draws, need at least 4 to score on")
-    everything = test
-    if mixture.summary is not None:
-        split = mixture.summary.split
-        everything = torch.cat([test, split.train, split.heldout])
-        scale = split.train.std(dim=0) if scale is None else scale
-    scale = test.std(dim=0) if scale is None else scale
+    scale = test.std(dim=0) if mixture.scale is None else mixture.scale
     n = min(N_W2, len(test), len(everything) // 2)
     generator = stream(seed, "evaluate", "truth")
     references = [
@@ -192,7 +193,10 @@ def _evaluate(
         transport, discrepancy = None, None
         if all(bool(x.isfinite().all()) for x in draws):
             pairs = zip(draws, scaled, strict=True)
-            transport = torch.tensor(in_parallel([partial(wasserstein2, *p) for p in pairs]))
+            try:
+                transport = torch.tensor(in_parallel([partial(wasserstein2, *p) for p in pairs]))
+            except FitError as error:  # one score the fewer, not the whole fit
+                warnings.warn(f"{name}: W2 is unknown: {error}", AmfviWarning, stacklevel=2)
             discrepancy = mmd_test(draws[0], scaled[0], widths, generator)
         return Score(
             nll=likelihood.mean,

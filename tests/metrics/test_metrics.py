@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from amfvi.targets import get
+from amfvi.targets.banana import Banana
 
 from amfvi.errors import InputError
 from amfvi.metrics import bandwidths, kl, mmd2, mmd_test, nll, wasserstein2
@@ -99,6 +100,19 @@ def test_floor_is_cached_positive_and_shrinks_with_n(tmp_path, monkeypatch):
     assert floor_of_target(target, 50) == small
     (tmp_path / "amfvi" / "floors.json").write_text("{damaged")
     assert floor_of_target(target, 50) == small
+
+
+def test_the_cache_knows_canonical_targets_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    canonical = floor_of_target(get("banana"), 50)
+
+    class Wide(Banana):
+        def _sample(self, n, generator):
+            return 10 * super()._sample(n, generator)
+
+    assert floor_of_target(Wide(), 50).w2 == pytest.approx(10 * canonical.w2, rel=0.5)
+    (tmp_path / "amfvi" / "floors.json").write_text('{"v1/banana/50": {"w2": 1}}')
+    assert floor_of_target(get("banana"), 50) == canonical
 
 
 def test_floor_of_draws_is_that_of_the_target():
