@@ -57,7 +57,20 @@ def cell(target: str, seed: int, n_draws: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def page(rows: list[dict[str, Any]], n_draws: int, seeds: int) -> str:
+def made_with(folder: Path) -> str:
+    """Versions and hardware of the runs in a folder; several if they differ."""
+    found = set()
+    for path in folder.glob("*/environment.json"):
+        environment = json.loads(path.read_text())
+        packages = environment["packages"]
+        found.add(
+            f"amfvi {packages['amfvi']}, torch {packages['torch']}, Python "
+            f"{environment['python']}, {environment['device']}, {environment['threads']} threads"
+        )
+    return "; ".join(sorted(found))
+
+
+def page(rows: list[dict[str, Any]], n_draws: int, seeds: int, made_with: str) -> str:
     """The Markdown page: a table of medians, then one of every run."""
     medians = [
         "| target | " + " | ".join(EXPERTS) + " | mixture | W2 / floor | seconds |",
@@ -89,7 +102,8 @@ def page(rows: list[dict[str, Any]], n_draws: int, seeds: int) -> str:
         f"# Six canonical posteriors, {n_draws} draws", "",
         f"`python experiments/canonical.py --n-draws {n_draws} --seeds {seeds}`", "",
         "Exact KL(p‖q) in nats, medians over seeds; W2 at 2,000 draws beside what two samples",
-        "of the truth score; seconds from process start to written run directory.", "",
+        "of the truth score; seconds from process start to written run directory.",
+        f"Made with {made_with}.", "",
         *medians, "",
         f"In {kept} of {len(rows)} runs the mixture's KL is at most the best expert's + 2 standard",
         "errors of their paired difference.", "",
@@ -118,7 +132,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    text = page(rows, options.n_draws, options.seeds)
+    text = page(rows, options.n_draws, options.seeds, made_with(folder))
     stem.with_suffix(".md").write_text(text)
     print(text)
 

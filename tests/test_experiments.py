@@ -1,0 +1,62 @@
+"""The experiment scripts run from end to end, small, and resume what they have finished."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amfvi.mixture import Mixture
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def run(script, *arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, EXPERIMENTS / f"{script}.py", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_throughput(tmp_path, fitted):
+    experts = {kind: fitted(kind, 2)[0] for kind in ("maf", "rbig")}
+    Mixture(experts, [0.5, 0.5]).save(tmp_path / "model")
+    out = run("throughput", "model", "--points", 3000, cwd=tmp_path).stdout
+    for name in ("maf", "rbig", "mixture", "peak memory"):
+        assert name in out
+
+
+def test_reference_posteriors(tmp_path):
+    generator = np.random.default_rng(0)
+    tau = generator.gamma(4.0, size=600)
+    rows = np.column_stack([generator.normal(size=600), tau])
+    np.savetxt(tmp_path / "toy.csv", rows, delimiter=",", header="mu,tau", comments="")
+    named = zip(("mu", "tau"), rows.T, strict=True)
+    moments = {name: {"mean": c.mean(), "sd": c.std()} for name, c in named}
+    (tmp_path / "summary.json").write_text(json.dumps({"toy": moments}))
+    out = run("reference_posteriors", tmp_path, "--positive", "toy=tau", cwd=tmp_path).stdout
+    cells = [cell.strip() for cell in out.splitlines()[-1].strip("|").split("|")]
+    assert cells[0] == "toy"
+    assert float(cells[2]) < 0.3
+    assert cells[7] == "0"
+
+
+@pytest.mark.slow
+def test_canonical_resumes_finished_cells(tmp_path):
+    options = ("--n-draws", 100, "--seeds", 1, "--folder", "cells", "--results", "results")
+    run("canonical", *options, cwd=tmp_path)
+    first = (tmp_path / "results" / "canonical-100.md").read_text()
+    untouched = (tmp_path / "cells" / "banana-0" / "metrics.json").stat().st_mtime_ns
+    run("canonical", *options, cwd=tmp_path)
+    assert (tmp_path / "results" / "canonical-100.md").read_text() == first
+    assert (tmp_path / "cells" / "banana-0" / "metrics.json").stat().st_mtime_ns == untouched
+    with (tmp_path / "results" / "canonical-100.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
