@@ -7,9 +7,7 @@ import json
 import math
 import platform
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +19,7 @@ import torch
 from amfvi import targets
 from amfvi.checkpoint import write_model
 from amfvi.draws import Draws
-from amfvi.errors import AmfviWarning, UsageError
+from amfvi.errors import UsageError
 from amfvi.experts import ExpertConfig
 from amfvi.fitting import (
     TEST_FRACTION,
@@ -36,6 +34,7 @@ from amfvi.mixture import Mixture
 from amfvi.outputs import check_directory, new_directory
 from amfvi.randomness import stream
 from amfvi.readers import read_draws
+from amfvi.run_log import RunLog
 from amfvi.split import Split
 from amfvi.stage_one import StageOneProgress
 from amfvi.targets import Target
@@ -107,7 +106,7 @@ def run(
         UsageError, InputError, FitError: see ``amfvi.fit``; nothing is written then.
     """
     started = time.monotonic()
-    log = _Log(say)
+    log = RunLog(say)
     beta = check_options(settings.weights, settings.beta, settings.seed, settings.timeout)
     device = resolve_device(settings.device)
     target, draws = _input(settings, log)
@@ -166,39 +165,7 @@ def run(
     return metrics
 
 
-class _Log:
-    """Lines for ``log.txt``, passed on as they come; warnings are lines too."""
-
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self.lines: list[str] = []
-        self.warned: list[str] = []
-        self._say = say
-        self._started = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(f"[{time.monotonic() - self._started:7.2f} s] {line}")
-        if self._say is not None:
-            self._say(line)
-
-    @contextmanager
-    def catching_warnings(self) -> Iterator[None]:
-        """Make amfvi's own warnings lines of the log; others stay warnings."""
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", AmfviWarning)
-                yield
-        finally:
-            for warning in caught:
-                if issubclass(warning.category, AmfviWarning):
-                    self.warned.append(str(warning.message))
-                    self(f"warning: {warning.message}")
-                else:
-                    warnings.warn_explicit(
-                        warning.message, warning.category, warning.filename, warning.lineno
-                    )
-
-
-def _input(settings: RunSettings, log: _Log) -> tuple[Target | None, Draws | None]:
+def _input(settings: RunSettings, log: RunLog) -> tuple[Target | None, Draws | None]:
     if (settings.target is None) == (settings.draws is None):
         raise UsageError("give exactly one of --target NAME and --draws FILE")
     if settings.target is not None:
@@ -227,7 +194,7 @@ def _evaluate(
     return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
 
 
-def _log_fit(log: _Log, mixture: Mixture, summary: FitSummary) -> None:
+def _log_fit(log: RunLog, mixture: Mixture, summary: FitSummary) -> None:
     for name, report in summary.reports.items():
         log(
             f"{name}: held-out NLL {report.heldout_nll:.5f} at step {report.best_step}, "
