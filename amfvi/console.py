@@ -65,11 +65,13 @@ def watch(quiet: bool) -> Iterator[Watch]:
 
 
 def show(*tables: Table | str) -> None:
-    """Print tables and lines to stdout, as wide as they need: a number is never cut."""
+    """Print tables and lines to stdout: words fold, a table of numbers is never cut."""
     console = Console()
     for table in tables:
         if isinstance(table, str):
             console.print(table, markup=False, highlight=False, soft_wrap=True)
+        elif not all(column.no_wrap for column in table.columns):
+            console.print(table)  # words fold
         else:
             unlimited = Console(width=10_000)
             needed = Measurement.get(unlimited, unlimited.options, table).maximum
@@ -122,7 +124,7 @@ def posterior_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     return table
@@ -140,7 +142,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A plain table of strings, first column on the left."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
