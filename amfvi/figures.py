@@ -68,11 +68,11 @@ def _window(target: Target | None, reference: Tensor) -> list[tuple[float, float
     return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
 
 
-def _grid(window: list[tuple[float, float]]) -> tuple[Array, Array, Tensor]:
-    """Cell centres along each axis and all of them as points (GRID², 2)."""
+def _grid(window: list[tuple[float, float]]) -> Tensor:
+    """The centres of GRID × GRID cells as points (GRID², 2), first axis fastest."""
     axes = [np.linspace(low, high, 2 * GRID + 1)[1::2] for low, high in window]
     x, y = np.meshgrid(*axes)
-    return axes[0], axes[1], torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=1))
+    return torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=1))
 
 
 def _show(ax: Axes, density: Array, window: list[tuple[float, float]], top: float) -> Any:
@@ -87,7 +87,7 @@ def _show(ax: Axes, density: Array, window: list[tuple[float, float]], top: floa
 
 def _density(mixture: Mixture, target: Target | None, reference: Tensor) -> Figure:
     window = _window(target, reference)
-    _, _, points = _grid(window)
+    points = _grid(window)
     fitted = mixture.log_prob(points).exp().numpy()
     if target is not None:
         truth, title = target.log_prob(points).exp().numpy(), f"target: {target.name}"
@@ -117,7 +117,7 @@ def _histogram(reference: Tensor, window: list[tuple[float, float]]) -> Array:
 
 def _expert_densities(mixture: Mixture, target: Target | None, reference: Tensor) -> Figure:
     window = _window(target, reference)
-    _, _, points = _grid(window)
+    points = _grid(window)
     densities = mixture.expert_log_probs(points).exp().numpy()
     truth = target.log_prob(points).exp().numpy() if target is not None else None
     top = float(np.quantile(truth if truth is not None else densities.max(axis=1), 0.999))

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -242,7 +241,7 @@ class RBIG(ExpertConfig):
         knots = tensors.get("knots", torch.empty(0, dtype=torch.int64))
         if knots.ndim != 1 or knots.dtype != torch.int64 or bool((knots < 2).any()):
             raise InputError("rbig: tensor 'knots' must hold the knot count of each layer")
-        shape = partial(torch.Size)
+        shape = torch.Size
         joined = shape([dim, int(knots.sum())])
         expected = {"mean": shape([dim]), "factor": shape([dim, dim]), "knots": knots.shape}
         expected |= {"rotations": shape([dim, dim * len(knots)])}

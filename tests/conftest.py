@@ -25,7 +25,6 @@ SMALL: dict[str, ExpertConfig] = {
     "realnvp": RealNVP(layers=4, hidden_features=16, max_steps=300),
     "rbig": RBIG(max_layers=60, patience=10),
 }
-DIMENSIONS = (1, 2, 3, 5, 10)
 
 
 def curved_draws(dim: int, n: int, seed: int) -> Tensor:
