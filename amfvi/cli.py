@@ -40,9 +40,9 @@ def fit(
     draws: Annotated[
         str | None, typer.Option(help="A CSV, NPY or NPZ file of posterior draws.")
     ] = None,
-    experts: Annotated[str, typer.Option(help="Comma-separated; see 'amfvi experts'.")] = (
-        "maf,realnvp,rbig"
-    ),
+    experts: Annotated[
+        str, typer.Option(help="Comma-separated, or robust; see 'amfvi experts'.")
+    ] = ("maf,realnvp,rbig"),
     weights: Annotated[str, typer.Option(help="ema, em, batch-mean or uniform.")] = "ema",
     beta: Annotated[
         float | None, typer.Option(help="Momentum of ema and batch-mean.  [default: 0.9]")
@@ -51,6 +51,9 @@ def fit(
         int | None, typer.Option(help="Draws of a target to fit to.  [default: 10000]")
     ] = None,
     n_fresh: Annotated[int, typer.Option(help="Further draws for the weights alone.")] = 0,
+    folds: Annotated[
+        int, typer.Option(help="Members of each expert, each blind to one fold of the draws.")
+    ] = 5,
     test_fraction: Annotated[
         float | None, typer.Option(help="Part of a file kept for scores.  [default: 0.15]")
     ] = None,
@@ -94,6 +97,7 @@ def fit(
         beta=beta,
         n_draws=n_draws,
         n_fresh=n_fresh,
+        folds=folds,
         test_fraction=test_fraction,
         bounds=parse_bounds(positive, bounds or []),
         chains=chains,

@@ -14,7 +14,7 @@ from amfvi import targets
 from amfvi.draws import Draws
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts import ExpertConfig, FitReport
-from amfvi.mixture import Mixture, log_densities
+from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
 from amfvi.split import N_TEST, Split, split_draws, split_target
 from amfvi.stage_one import StageOneProgress, fit_experts
 from amfvi.stage_two import RULES, WeightFit, fit_weights
@@ -25,6 +25,7 @@ __all__ = ["FitSummary", "fit", "fit_split", "resolve_device", "split_data"]
 N_DRAWS = 10_000
 TEST_FRACTION = 0.15
 BETA = 0.9
+FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ def fit(
     beta: float | None = None,
     n_draws: int | None = None,
     n_fresh: int = 0,
+    folds: int = FOLDS,
     test_fraction: float | None = None,
     names: Sequence[str] | None = None,
     support: Any = None,
@@ -75,6 +77,9 @@ def fit(
         n_draws: how many exact draws of a target to spend on training and held-out;
             10,000 if not given.
         n_fresh: further draws of a target for the weights alone.
+        folds: each expert is an ensemble of this many members, each blind to one
+            fold; the weights rest on the densities of the blind ones at all draws.
+            1 for a single member and a single held-out part.
         test_fraction: part of given draws set aside for ``amfvi.evaluate``; 0.15 if
             not given.
         names, support, chains, nonfinite: of given draws, see :meth:`Draws.of`.
@@ -101,6 +106,7 @@ def fit(
         data,
         n_draws=n_draws,
         n_fresh=n_fresh,
+        folds=folds,
         test_fraction=test_fraction,
         names=names,
         support=support,
@@ -127,6 +133,7 @@ def split_data(
     seed: int,
     n_draws: int | None = None,
     n_fresh: int = 0,
+    folds: int = FOLDS,
     test_fraction: float | None = None,
     **checks: Any,
 ) -> Split:
@@ -142,14 +149,15 @@ def split_data(
         given |= {} if test_fraction is None else {"test_fraction": test_fraction}
         _refuse(given, "a named target", "draws")
         n_draws = N_DRAWS if n_draws is None else n_draws
-        return split_target(data, n_draws, n_fresh, seed, N_TEST)
+        return split_target(data, n_draws, n_fresh, seed, N_TEST, folds)
     for_targets = {"n_draws": n_draws, "n_fresh": n_fresh or None}
     _refuse({k: v for k, v in for_targets.items() if v is not None}, "draws", "a named target")
     if isinstance(data, Draws):
         _refuse(given, "validated draws", "an array")
     else:
         data = Draws.of(data, **given)
-    return split_draws(data, TEST_FRACTION if test_fraction is None else test_fraction, seed)
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
+    return split_draws(data, fraction, seed, folds)
 
 
 def _refuse(given: Mapping[str, Any], found: str, wanted: str) -> None:
@@ -175,11 +183,10 @@ def fit_split(
         FitError: an expert or the weights could not be fitted.
     """
     started = time.monotonic()
-    box = split.support
+    box, folds = split.support, split.folds
     fitted = fit_experts(
         configs,
-        box.to_unconstrained(split.train)[0],
-        box.to_unconstrained(split.heldout)[0],
+        folds,
         seed=seed,
         device=device,
         progress=progress,
@@ -188,8 +195,11 @@ def fit_split(
     stage_one_done = time.monotonic()
     experts = {name: one.expert for name, one in fitted.items()}
     # The Jacobian of the support shifts each row by a constant, which changes no weight.
-    unconstrained = box.to_unconstrained(split.for_weights)[0].to(device)
-    found = fit_weights(log_densities(experts, unconstrained), rule, beta=beta)
+    if split.fresh is None:
+        log_q = cross_validated_log_densities(experts, folds)
+    else:
+        log_q = log_densities(experts, box.to_unconstrained(split.fresh)[0].to(device))
+    found = fit_weights(log_q, rule, beta=beta)
     summary = FitSummary(
         split=split,
         reports={name: one.report for name, one in fitted.items()},
@@ -205,7 +215,7 @@ def fit_split(
         support=box,
         names=split.names,
         seed=seed,
-        scale=split.train.std(dim=0),
+        scale=split.draws.std(dim=0),
         summary=summary,
     )
     return mixture, summary

@@ -14,14 +14,14 @@ from torch.distributions import Distribution, constraints
 
 from amfvi.draws import default_names
 from amfvi.errors import FitError, InputError, unknown_name
-from amfvi.experts import Expert
+from amfvi.experts import Expert, Folds
 from amfvi.experts.base import check_points
 from amfvi.support import Support
 
 if TYPE_CHECKING:
     from amfvi.fitting import FitSummary
 
-__all__ = ["Mixture", "log_densities"]
+__all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
 
 # Points evaluated at a time: small enough for a processor's cache, large enough to
 # fill an accelerator. Memory in use stays bounded however many points there are.
@@ -139,10 +139,14 @@ class Mixture(Distribution):
         """
         x = self._points(value)
         out = torch.empty(x.shape[:-1], dtype=x.dtype, device=x.device)
-        log_weights = self._weights.log()
         for rows, chunk in self._chunks(x, out.view(-1)):
-            rows.copy_(self._log_mixture(self._expert_log_probs(chunk), log_weights))
+            rows.copy_(self.mix(self._expert_log_probs(chunk)))
         return out
+
+    def mix(self, expert_log_probs: Tensor) -> Tensor:
+        """Log density (...) of the mixture from those of its experts (..., K), nats."""
+        log_weights = self._weights.log().to(expert_log_probs)
+        return torch.logsumexp(expert_log_probs + log_weights, dim=-1)
 
     @torch.no_grad()
     def expert_log_probs(self, value: Any) -> Tensor:
@@ -249,11 +253,10 @@ class Mixture(Distribution):
             yield rows, chunk.to(self.device)
 
     def _sample_expert(self, expert: Expert, n: int, generator: torch.Generator) -> Tensor:
-        draws = torch.empty(n, self.dim, dtype=torch.float64)
-        for part in draws.split(self._chunk_size()):
-            made = expert.sample(len(part), generator).cpu() if len(part) else part
-            part.copy_(self._box.from_unconstrained(made))
-        return draws
+        if n == 0:
+            return torch.empty(0, self.dim, dtype=torch.float64)
+        # At once, so that a seed means the same draws whatever the device and its chunks.
+        return self._box.from_unconstrained(expert.sample(n, generator).cpu())
 
     def _expert_log_probs(self, x: Tensor) -> Tensor:
         """(n, K) in the user's parameters, −inf outside the support."""
@@ -265,9 +268,6 @@ class Mixture(Distribution):
         out[inside] = log_densities(self._experts, y) + log_det[:, None]
         return out
 
-    def _log_mixture(self, log_q: Tensor, log_weights: Tensor) -> Tensor:
-        return torch.logsumexp(log_q + log_weights.to(log_q), dim=1)
-
 
 def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
     """Log densities (n, K) in nats of each expert at points ``y`` (n, d).
@@ -275,11 +275,22 @@ def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
     Raises:
         FitError: an expert returns NaN; the message names it and the point.
     """
-    columns = []
-    for name, expert in experts.items():
-        column = expert.log_prob(y)
-        broken = column.isnan()
+    return _columns({name: expert.log_prob(y) for name, expert in experts.items()}, y)
+
+
+def cross_validated_log_densities(experts: Mapping[str, Expert], folds: Folds) -> Tensor:
+    """Log densities (m, K) in nats at the held-out draws, as if nothing had seen them.
+
+    Raises:
+        FitError: an expert returns NaN; the message names it and the point.
+    """
+    columns = {name: expert.log_prob_cross_validated(folds) for name, expert in experts.items()}
+    return _columns(columns, folds.draws[folds.is_heldout])
+
+
+def _columns(columns: Mapping[str, Tensor], y: Tensor) -> Tensor:
+    for name, column in columns.items():
+        broken = column.isnan().to(y.device)
         if bool(broken.any()):
             raise FitError(f"expert {name!r} has density NaN at {y[broken][0].tolist()}")
-        columns.append(column)
-    return torch.stack(columns, dim=1)
+    return torch.stack(list(columns.values()), dim=1)

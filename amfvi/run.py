@@ -22,6 +22,7 @@ from amfvi.draws import Draws
 from amfvi.errors import UsageError
 from amfvi.experts import ExpertConfig
 from amfvi.fitting import (
+    FOLDS,
     TEST_FRACTION,
     FitSummary,
     check_options,
@@ -66,6 +67,7 @@ class RunSettings:
     beta: float | None = None
     n_draws: int | None = None
     n_fresh: int = 0
+    folds: int = FOLDS
     test_fraction: float | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     chains: bool = False
@@ -115,14 +117,15 @@ def run(
         target or draws,
         n_draws=settings.n_draws,
         n_fresh=settings.n_fresh,
+        folds=settings.folds,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
         **({"chains": settings.chains, "nonfinite": settings.nonfinite} if target else {}),
     )
     log(
-        f"{settings.name}: {split.dim} parameters, {len(split.train)} draws to train, "
-        f"{len(split.heldout)} held out, {0 if split.test is None else len(split.test)} to test; "
-        f"device {device}"
+        f"{settings.name}: {split.dim} parameters, {len(split.draws)} draws in {settings.folds} "
+        f"fold{'s' * (settings.folds > 1)} ({split.n_train} to train a member, {split.n_heldout} "
+        f"held out), {0 if split.test is None else len(split.test)} to test; device {device}"
     )
     left = None
     if settings.timeout is not None:
@@ -235,9 +238,10 @@ def _metrics(
         "name": settings.name,
         "dim": split.dim,
         "seed": settings.seed,
-        "n_train": len(split.train),
-        "n_heldout": len(split.heldout),
-        "n_weight": len(split.for_weights),
+        "folds": settings.folds,
+        "n_train": split.n_train,
+        "n_heldout": split.n_heldout,
+        "n_weight": split.n_weight,
         "n_test": 0 if split.test is None else len(split.test),
         "n_w2": evaluation.n_w2 if evaluation else 0,
         "n_dropped": draws.n_dropped if draws is not None else 0,
@@ -265,7 +269,7 @@ def _config(settings: RunSettings, summary: FitSummary, draws: Draws | None) -> 
     fields["bounds"] = {name: list(pair) for name, pair in settings.bounds.items()}
     fields["sha256"] = file_hash(str(settings.draws)) if draws is not None else None
     if draws is None:
-        fields["n_draws"] = len(summary.split.train) + len(summary.split.heldout)
+        fields["n_draws"] = len(summary.split.draws)
     else:
         fields["test_fraction"] = (
             TEST_FRACTION if settings.test_fraction is None else settings.test_fraction

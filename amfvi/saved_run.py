@@ -97,7 +97,7 @@ class SavedRun:
             draws = read_draws(
                 path, nonfinite=nonfinite, support=mixture.bounds, chains=bool(config["chains"])
             )
-            split = split_draws(draws, float(config["test_fraction"]), seed)
+            split = split_draws(draws, float(config["test_fraction"]), seed, int(config["folds"]))
             if split.test is None:
                 raise UsageError(
                     f"{self.path}: no test draws were set aside; give --target or other --draws"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amfvi.draws import Draws, default_names
 from amfvi.errors import InputError, UsageError
+from amfvi.experts.folds import TRAIN, Folds
 from amfvi.randomness import stream
 from amfvi.support import Support
 from amfvi.targets import Target
@@ -20,8 +21,9 @@ __all__ = ["Split", "split_draws", "split_target"]
 
 N_TEST = 20_000  # fresh exact draws that score a fit to a named target
 MIN_BLOCKS_PER_CHAIN = 20
-HELDOUT_SHARE = 3 / 17  # of what is not test: 70/15/15 at the default test fraction
-TARGET_TRAIN_SHARE = 0.8
+HELDOUT_SHARE = 3 / 17  # of a file less its test draws, without folds: 70/15/15
+TARGET_HELDOUT_SHARE = 0.2
+MOST_FOLDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +31,17 @@ class Split:
     """Draws by role, n × d float64 each, in the user's parameters.
 
     Attributes:
-        train: what the experts are fitted to.
-        heldout: for early stopping, and for the weights unless there are fresh draws.
+        draws: what the experts are fitted to.
+        fold: for each of them the member of every expert that does not train on it
+            but stops early by it, and whose density there goes into the weights;
+            −1 for draws that all members train on.
         fresh: further draws for the weights alone, or None.
         test: for scores only, or None.
         names, support: of the parameters.
     """
 
-    train: Tensor
-    heldout: Tensor
+    draws: Tensor
+    fold: Tensor
     fresh: Tensor | None
     test: Tensor | None
     names: tuple[str, ...]
@@ -45,34 +49,54 @@ class Split:
 
     @property
     def dim(self) -> int:
-        return self.train.shape[1]
+        return self.draws.shape[1]
+
+    @property
+    def folds(self) -> Folds:
+        """The draws and their folds in unconstrained space."""
+        return Folds(self.support.to_unconstrained(self.draws)[0], self.fold)
 
     @property
     def seen(self) -> Tensor:
-        """All draws that the fit has seen: training, held-out and fresh."""
-        parts = (self.train, self.heldout, self.fresh)
-        return torch.cat([part for part in parts if part is not None])
+        """All draws that the fit has seen, fresh ones included."""
+        return self.draws if self.fresh is None else torch.cat([self.draws, self.fresh])
 
     @property
-    def for_weights(self) -> Tensor:
-        return self.heldout if self.fresh is None else self.fresh
+    def n_train(self) -> int:
+        """Draws that a member trains on; the fewest, where folds differ by a few."""
+        return min(int((self.fold != f).sum()) for f in range(int(self.fold.max()) + 1))
+
+    @property
+    def n_heldout(self) -> int:
+        """Draws that a member does not train on."""
+        return len(self.draws) - self.n_train
+
+    @property
+    def n_weight(self) -> int:
+        """Draws that the weights rest on."""
+        return int((self.fold != TRAIN).sum()) if self.fresh is None else len(self.fresh)
 
 
-def split_target(target: Target, n_draws: int, n_fresh: int, seed: int, n_test: int) -> Split:
-    """Exactly ``n_draws`` exact draws, 80% to train, and fresh test draws.
+def split_target(
+    target: Target, n_draws: int, n_fresh: int, seed: int, n_test: int, folds: int
+) -> Split:
+    """Exactly ``n_draws`` exact draws in folds (in 80% and 20%, for one), and fresh test draws.
 
     Raises:
-        UsageError: too few draws.
+        UsageError: too few draws, or a number of folds out of range.
     """
+    _check_folds(folds)
     if n_draws < 20:
         raise UsageError(f"--n-draws must be at least 20, found {n_draws}")
     if n_fresh < 0:
         raise UsageError(f"--n-fresh cannot be negative, found {n_fresh}")
     drawn = target.sample(n_draws, stream(seed, "draws"))
-    n_train = round(TARGET_TRAIN_SHARE * n_draws)
+    fold = torch.arange(n_draws) % folds
+    if folds == 1:
+        fold[: n_draws - round(TARGET_HELDOUT_SHARE * n_draws)] = TRAIN
     return Split(
-        train=drawn[:n_train],
-        heldout=drawn[n_train:],
+        draws=drawn,
+        fold=fold,
         fresh=target.sample(n_fresh, stream(seed, "fresh")) if n_fresh else None,
         test=target.sample(n_test, stream(seed, "test")) if n_test else None,
         names=default_names(target.dim),
@@ -80,21 +104,23 @@ def split_target(target: Target, n_draws: int, n_fresh: int, seed: int, n_test: 
     )
 
 
-def split_draws(draws: Draws, test_fraction: float, seed: int) -> Split:
-    """Whole blocks of each chain to train, held-out and test.
+def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Split:
+    """Whole blocks of each chain to the folds and to the test draws.
 
     Neighbours in a chain resemble each other, so each chain is cut into contiguous
     blocks and a block goes to one role; copies of a row follow the first of them. The shares
-    are of distinct rows.
+    are of distinct rows. One fold holds out 3/17 of what is not test.
 
     Raises:
-        UsageError: ``test_fraction`` outside [0, 0.5].
+        UsageError: ``test_fraction`` outside [0, 0.5], or folds out of range.
         InputError: a role would be left without draws.
     """
+    _check_folds(folds)
     if not 0 <= test_fraction <= 0.5:
         raise UsageError(f"--test-fraction must be in [0, 0.5], found {test_fraction}")
-    heldout = HELDOUT_SHARE * (1 - test_fraction)
-    shares = np.array([1 - heldout - test_fraction, heldout, test_fraction])
+    of_folds = [1 / folds] * folds if folds > 1 else [1 - HELDOUT_SHARE, HELDOUT_SHARE]
+    names = [f"fold {f + 1}" for f in range(folds)] if folds > 1 else ["train", "held-out"]
+    shares = np.array([*(share * (1 - test_fraction) for share in of_folds), test_fraction])
     generator = np.random.default_rng(stream(seed, "split").initial_seed())
     _, first, copy_of = np.unique(
         draws.values.numpy(), axis=0, return_index=True, return_inverse=True
@@ -105,22 +131,29 @@ def split_draws(draws: Draws, test_fraction: float, seed: int) -> Split:
         rows = np.flatnonzero(chain == number)
         in_order = rows[np.argsort(first[rows])]
         role_of_distinct[in_order] = _roles_of_chain(len(rows), shares, generator)
-    role = role_of_distinct[copy_of.reshape(-1)]
-    parts = [draws.values[torch.from_numpy(np.flatnonzero(role == r))] for r in range(3)]
-    for name, part, share in zip(("train", "held-out", "test"), parts, shares, strict=True):
-        if share > 0 and len(part) < 2:
+    role = torch.from_numpy(role_of_distinct[copy_of.reshape(-1)])
+    for number, (name, share) in enumerate(zip([*names, "test"], shares, strict=True)):
+        found = int((role == number).sum())
+        if share > 0 and found < 2:
             raise InputError(
-                f"the {name} split would hold {len(part)} of {len(draws)} draws; "
+                f"the {name} split would hold {found} of {len(draws)} draws; "
                 "give more distinct draws"
             )
+    is_test = role == len(names)
+    fold = role[~is_test]
     return Split(
-        train=parts[0],
-        heldout=parts[1],
+        draws=draws.values[~is_test],
+        fold=fold if folds > 1 else fold - 1,  # role 0 is TRAIN then
         fresh=None,
-        test=parts[2] if test_fraction > 0 else None,
+        test=draws.values[is_test] if test_fraction > 0 else None,
         names=draws.names,
         support=draws.support,
     )
+
+
+def _check_folds(folds: int) -> None:
+    if not 1 <= folds <= MOST_FOLDS:
+        raise UsageError(f"--folds must be in [1, {MOST_FOLDS}], found {folds}")
 
 
 def _roles_of_chain(
@@ -133,7 +166,7 @@ def _roles_of_chain(
     order = generator.permutation(len(edges) - 1)
     sizes = np.diff(edges)[order]
     midpoints = (np.cumsum(sizes) - sizes / 2) / n
-    block_roles = np.searchsorted(np.cumsum(shares)[:2], midpoints, side="right")
+    block_roles = np.searchsorted(np.cumsum(shares)[:-1], midpoints, side="right")
     role = np.empty(n, dtype=np.int64)
     for block, its_role in zip(order, block_roles, strict=True):
         role[edges[block] : edges[block + 1]] = its_role

@@ -32,7 +32,7 @@ def report(path: Path, positive: list[str], reference: dict[str, dict[str, float
     if posterior.summary is None or posterior.summary.split.test is None:
         raise SystemExit(f"{path}: no test draws were set aside")
     split = posterior.summary.split
-    fitted_to = torch.cat([split.train, split.heldout])
+    fitted_to = split.draws
     gaussian = MultivariateNormal(fitted_to.mean(dim=0), fitted_to.T.cov())
     gain = posterior.log_prob(split.test) - gaussian.log_prob(split.test)
     made = posterior.sample((10_000,), torch.Generator().manual_seed(1))

@@ -6,21 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amfvi.experts.base import Checkpoint, Expert, ExpertConfig, FitReport, Progress
+from amfvi.experts.folds import Folds
+from amfvi.experts.gmm import GMM
 from amfvi.experts.maf import MAF
+from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
+from amfvi.experts.tmm import TMM
 
 from amfvi.errors import UsageError, unknown_name
 
 __all__ = [
     "DEFAULT",
     "EXPERTS",
+    "GMM",
     "MAF",
+    "NSF",
+    "PRESETS",
     "RBIG",
+    "TMM",
     "Checkpoint",
     "Expert",
     "ExpertConfig",
     "FitReport",
+    "Folds",
     "Progress",
     "RealNVP",
     "config_from_json",
@@ -31,9 +40,18 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "maf": MAF,
     "realnvp": RealNVP,
     "rbig": RBIG,
+    "nsf": NSF,
+    "gmm": GMM,
+    "tmm": TMM,
 }
 
 DEFAULT = ("maf", "realnvp", "rbig")
+
+# Names that stand for several experts.
+PRESETS = {
+    "paper": DEFAULT,
+    "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
+}
 
 Choice = str | ExpertConfig
 
@@ -41,8 +59,8 @@ Choice = str | ExpertConfig
 def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[str, ExpertConfig]:
     """Experts as the user names them, as an ordered mapping from name to config.
 
-    A sequence may hold names and configs; a second one of a kind is called
-    ``realnvp-2``. A mapping keeps its own names.
+    A sequence may hold names, names of presets ("paper", "robust") and configs; a
+    second one of a kind is called ``realnvp-2``. A mapping keeps its own names.
 
     Raises:
         UsageError: an unknown name, something that is no expert, or none at all.
@@ -56,14 +74,19 @@ def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[
         named = {str(name): _config(choice) for name, choice in experts.items()}
     else:
         named = {}
-        for choice in experts:
+        choices = [
+            part
+            for choice in experts
+            for part in (PRESETS.get(choice, (choice,)) if isinstance(choice, str) else (choice,))
+        ]
+        for choice in choices:
             config = _config(choice)
             name, number = config.kind, 2
             while name in named:
                 name, number = f"{config.kind}-{number}", number + 1
             named[name] = config
     if not named:
-        raise UsageError(f"no experts given (known: {', '.join(EXPERTS)})")
+        raise UsageError(f"no experts given (known: {', '.join([*EXPERTS, *PRESETS])})")
     return named
 
 
@@ -86,5 +109,5 @@ def _config(choice: Choice) -> ExpertConfig:
 
 def _family(kind: str) -> type[ExpertConfig]:
     if kind not in EXPERTS:
-        raise unknown_name("expert", kind, EXPERTS)
+        raise unknown_name("expert", kind, [*EXPERTS, *PRESETS])
     return EXPERTS[kind]

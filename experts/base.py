@@ -4,6 +4,9 @@ An *expert config* is a frozen dataclass of settings. Its :meth:`ExpertConfig.fi
 takes draws and returns a fitted, frozen :class:`Expert` and a :class:`FitReport`.
 There is no unfitted expert, so nothing can be called too early.
 
+An expert is an ensemble: F members of one family, fitted to F overlapping parts of
+the draws, whose densities are averaged. With one member it is a plain estimator.
+
 To write one: subclass :class:`ExpertConfig` (``kind``, ``fit``, ``restore``) and
 :class:`Expert` (``_log_prob``, ``_sample``, ``tensors``), then add a line to
 ``amfvi.experts.EXPERTS``. The public methods check shapes once; the private ones
@@ -13,15 +16,18 @@ may rely on that.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
+from amfvi.experts.folds import Folds, by_member
 from torch import Tensor
 
-from amfvi.errors import FitError, InputError, UsageError
+from amfvi.errors import InputError, UsageError
 
 __all__ = ["Checkpoint", "Expert", "ExpertConfig", "FitReport", "Progress", "check_points"]
 
@@ -46,7 +52,8 @@ class FitReport:
     """How one expert was fitted.
 
     Attributes:
-        history: training curve, one entry a check (a layer, for RBIG).
+        history: training curve, one entry a check (a layer, for RBIG; a number of
+            components, for mixtures); means over members and their draws.
         best_step: the step whose state was kept, the lowest held-out NLL.
         converged: whether the fit ended because the held-out NLL had stopped
             improving, not because steps, time or finite numbers ran out.
@@ -81,11 +88,15 @@ def check_points(x: Tensor, dim: int) -> Tensor:
 
 
 class Expert(ABC):
-    """A fitted, frozen, normalised density on R^dim: ``∫ exp(log_prob) = 1``."""
+    """A fitted, frozen, normalised density on R^dim: ``∫ exp(log_prob) = 1``.
 
-    def __init__(self, config: ExpertConfig, dim: int) -> None:
+    Its density is the mean of those of its ``members``.
+    """
+
+    def __init__(self, config: ExpertConfig, dim: int, members: int) -> None:
         self.config = config
         self.dim = dim
+        self.members = members
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
@@ -98,7 +109,41 @@ class Expert(ABC):
         points = x.reshape(-1, self.dim)
         if x.dtype not in (torch.float32, torch.float64):  # half precision is for storage
             points = points.float()
-        return self._log_prob(points).to(x.dtype).reshape(x.shape[:-1])
+        each = self._log_prob(points.expand(self.members, *points.shape))
+        mean = each.logsumexp(dim=0) - math.log(self.members) if self.members > 1 else each[0]
+        return mean.to(x.dtype).reshape(x.shape[:-1])
+
+    @torch.no_grad()
+    def log_prob_out_of_fold(self, folds: Folds) -> Tensor:
+        """Log densities in nats of the held-out draws, by the member blind to each.
+
+        Shape (m,), in the order of ``folds.draws[folds.is_heldout]``.
+        """
+        points = folds.draws[folds.is_heldout].to(self.device)
+        member = folds.fold[folds.is_heldout].to(self.device)
+        return by_member(self._log_prob, points, member, self.members)
+
+    @torch.no_grad()
+    def log_prob_cross_validated(self, folds: Folds) -> Tensor:
+        """Log densities in nats of the held-out draws, less what having seen them adds.
+
+        The density of the whole ensemble, lowered by one number: by how much its
+        members rate a draw higher, on average, than the member blind to it does. The
+        blind member alone would not do for weights: an expert whose members disagree
+        gains most by averaging them, and would be rated too low. With one member this
+        is its plain density. Shape (m,), as :meth:`log_prob_out_of_fold`.
+        """
+        points = folds.draws[folds.is_heldout].to(self.device)
+        each = self._log_prob(points.expand(self.members, *points.shape))
+        if self.members == 1:
+            return each[0]
+        member = folds.fold[folds.is_heldout].to(self.device)
+        blind = each.gather(0, member[None])[0]
+        excess = each.mean(dim=0) - blind
+        # One member that misses one draw by far says little of the ensemble.
+        low, high = np.quantile(excess.cpu().numpy(), [0.01, 0.99])
+        optimism = excess.clamp(low, high).mean()
+        return each.logsumexp(dim=0) - math.log(self.members) - optimism
 
     @torch.no_grad()
     def sample(
@@ -109,13 +154,22 @@ class Expert(ABC):
         All randomness is drawn on the CPU, so a seed means the same draws (up to
         rounding) on every device.
         """
-        return self._sample(n, generator, dtype)
+        if self.members == 1:
+            return self._sample(n, generator, dtype)[0]
+        member = torch.randint(self.members, (n,), generator=generator)
+        one_hot = torch.nn.functional.one_hot(member, self.members)
+        place = one_hot.cumsum(dim=0).gather(1, member[:, None]).squeeze(1) - 1
+        most = int(one_hot.sum(dim=0).max()) if n else 0
+        made = self._sample(most, generator, dtype)
+        return made[member.to(made.device), place.to(made.device)]
 
     @abstractmethod
-    def _log_prob(self, x: Tensor) -> Tensor: ...
+    def _log_prob(self, x: Tensor) -> Tensor:
+        """Log densities (members, n) of each member at its own points (members, n, d)."""
 
     @abstractmethod
-    def _sample(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor: ...
+    def _sample(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """``n`` draws of every member, (members, n, d)."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -143,19 +197,18 @@ class ExpertConfig(ABC):
     @abstractmethod
     def fit(
         self,
-        train: Tensor,
-        heldout: Tensor,
+        folds: Folds,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         time_limit: float | None = None,
     ) -> tuple[Expert, FitReport]:
-        """Fit to ``train`` (n, d), choosing the best state on ``heldout`` (m, d).
+        """Fit one member per fold, each stopped by the draws it does not train on.
 
-        Both float64. A pure function of its arguments: global random state is
-        neither read nor written. ``time_limit`` in seconds stops training early
-        and keeps the best state so far.
+        A pure function of its arguments: global random state is neither read nor
+        written. ``time_limit`` in seconds stops training early and keeps the best
+        state so far.
 
         Raises:
             FitError: no usable state was found; the message names the expert.
@@ -197,6 +250,12 @@ class ExpertConfig(ABC):
                 raise UsageError(f"{self.kind}: {name} must be {kind}, found {value!r}")
 
 
+def members_of(tensors: Mapping[str, Tensor]) -> int:
+    """How many members a saved expert has, by its tensor ``mean``; 1 if that is amiss."""
+    mean = tensors.get("mean")
+    return len(mean) if mean is not None and mean.ndim > 1 and len(mean) else 1
+
+
 def match_tensors(
     kind: str, expected: Mapping[str, torch.Size], found: Mapping[str, Tensor]
 ) -> None:
@@ -217,23 +276,3 @@ def match_tensors(
             )
         if not bool(torch.isfinite(found[name]).all()):
             raise InputError(f"{kind}: tensor {name!r} holds NaN or infinity")
-
-
-def require_finite_draws(kind: str, train: Tensor, heldout: Tensor) -> None:
-    """Reject draws no expert can be fitted to.
-
-    Raises:
-        FitError: too few rows, a non-finite value or disagreeing widths.
-    """
-    if train.ndim != 2 or heldout.ndim != 2 or train.shape[1] != heldout.shape[1]:
-        raise FitError(
-            f"{kind}: train and heldout must be (n, d) with one d, "
-            f"found {tuple(train.shape)} and {tuple(heldout.shape)}"
-        )
-    if len(train) < 2 or len(heldout) < 1:
-        raise FitError(
-            f"{kind}: needs at least 2 training draws and 1 held-out draw, "
-            f"found {len(train)} and {len(heldout)}"
-        )
-    if not bool(torch.isfinite(train).all() and torch.isfinite(heldout).all()):
-        raise FitError(f"{kind}: the draws hold NaN or infinity")

@@ -1,160 +1,124 @@
-"""Neural flows: nflows transforms behind a whitening, trained, then frozen."""
+"""Neural flows: a whitening and a flow of equal layers, trained, then frozen."""
 
 from __future__ import annotations
 
-import copy
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from amfvi.experts.base import (
-    ExpertConfig,
-    FitReport,
-    Progress,
-    match_tensors,
-    require_finite_draws,
-)
-from amfvi.experts.bijection import LOG_2PI, BijectiveExpert
+from amfvi.experts.base import ExpertConfig, FitReport, Progress, match_tensors, members_of
+from amfvi.experts.bijection import BijectiveExpert
+from amfvi.experts.flow import Flow, Parameters
+from amfvi.experts.folds import Folds
 from amfvi.experts.training import Training, train
 from amfvi.experts.whitening import Whitening
-from torch import Tensor, nn
+from torch import Tensor
 
 from amfvi.errors import UsageError
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
-_GLOBAL_STATE = threading.Lock()
-
 
 class NeuralFlow(BijectiveExpert):
     """A trained flow. It keeps a copy for each precision it is asked in."""
 
-    def __init__(self, config: NeuralFlowConfig, whitening: Whitening, flow: nn.Module) -> None:
+    def __init__(
+        self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
+    ) -> None:
         super().__init__(config, whitening)
-        flow = flow.eval().requires_grad_(False)
-        self._flows = {torch.float32: flow.float()}
+        self.flow = config.build(whitening.dim)
+        self._parameters = {torch.float32: parameters}
 
-    def _in(self, dtype: torch.dtype) -> nn.Module:
-        if dtype not in self._flows:
-            self._flows[dtype] = copy.deepcopy(self._flows[torch.float32]).to(dtype)
-        return self._flows[dtype]
+    def parameters(self, dtype: torch.dtype = torch.float32) -> Parameters:
+        """What was learned, by name, each (members, …)."""
+        if dtype not in self._parameters:
+            learned = self._parameters[torch.float32]
+            self._parameters[dtype] = {name: value.to(dtype) for name, value in learned.items()}
+        return self._parameters[dtype]
 
     def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self._in(z.dtype)(z)
+        return self.flow.forward(self.parameters(z.dtype), z)
 
     def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self._in(u.dtype).inverse(u)  # type: ignore[operator]
+        return self.flow.inverse(self.parameters(u.dtype), u)
 
     def tensors(self) -> dict[str, Tensor]:
-        flow = {
-            f"flow.{name}": value.detach().cpu().contiguous()
-            for name, value in self._flows[torch.float32].named_parameters()
+        learned = {
+            f"flow.{name}": value.cpu().contiguous() for name, value in self.parameters().items()
         }
-        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **flow}
+        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
 
     def to(self, device: torch.device | str) -> Self:
-        flow = copy.deepcopy(self._flows[torch.float32]).to(device)
-        return type(self)(self.config, self.whitening.to(device), flow)  # type: ignore[arg-type]
+        moved = {name: value.to(device) for name, value in self.parameters().items()}
+        return type(self)(self.config, self.whitening.to(device), moved)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralFlowConfig(Training, ExpertConfig):
-    """Architecture and training of a flow of ``layers`` equal layers.
+    """Architecture and training of a flow of equal layers.
 
     Attributes:
         layers: number of transforms in the composition.
         hidden_features: width of each conditioner network.
-        blocks: hidden blocks of each conditioner.
+        hidden_layers: hidden layers of each conditioner network.
     """
 
     layers: int = 5
     hidden_features: int = 32
-    blocks: int = 2
+    hidden_layers: int = 2
 
     def __post_init__(self) -> None:
         self._require_positive(
-            "layers", "hidden_features", "blocks", "learning_rate", "batch_size",
-            "max_steps", "check_every", "patience", "clip_norm",
+            "layers", "hidden_features", "hidden_layers", "learning_rate", "hidden_learning_rate",
+            "batch_size", "max_steps", "check_every", "patience", "clip_norm",
         )  # fmt: skip
-        if not self.weight_decay >= 0 or not self.annealings >= 0:
-            raise UsageError(f"{self.kind}: weight_decay and annealings cannot be negative")
+        if not self.decay >= 0:
+            raise UsageError(f"{self.kind}: decay cannot be negative, found {self.decay!r}")
         if not 0 <= self.averaging < 1:
             raise UsageError(f"{self.kind}: averaging must be in [0, 1), found {self.averaging!r}")
 
     @abstractmethod
-    def build(self, dim: int, context_features: int | None = None) -> nn.Module:
-        """An untrained transform that is the identity; called under a fixed seed."""
+    def build(self, dim: int) -> Flow:
+        """The architecture in ``dim`` dimensions."""
 
     def fit(
         self,
-        train: Tensor,
-        heldout: Tensor,
+        folds: Folds,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         time_limit: float | None = None,
     ) -> tuple[NeuralFlow, FitReport]:
-        require_finite_draws(self.kind, train, heldout)
-        whitening = Whitening.fit(train)
-        flow = self._seeded_build(train.shape[1], generator).to(device)
-        report = _train(
-            self, flow, whitening, train, heldout,
-            generator=generator, device=device, progress=progress, time_limit=time_limit,
-        )  # fmt: skip
-        expert = NeuralFlow(self, whitening.to(device), flow)
-        expert.verify(heldout[:1000].to(device))
+        folds.require_fittable(self.kind)
+        whitening = Whitening.fit(folds)
+        flow = self.build(folds.dim)
+        initial = flow.initial(folds.members, generator)
+        whitened = whitening.forward(folds.draws.expand(folds.members, -1, -1))
+        learned, report = train(
+            self.kind,
+            flow.nll,
+            {name: value.to(device) for name, value in initial.items()},
+            flow.masks,
+            whitened.float().to(device),
+            folds,
+            self,
+            generator=generator,
+            offset=-whitening.log_det,
+            progress=progress,
+            time_limit=time_limit,
+        )
+        expert = NeuralFlow(self, whitening.to(device), learned)
+        expert.verify(folds)
         return expert, report
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> NeuralFlow:
-        flow = self._seeded_build(dim, torch.Generator().manual_seed(0))
-        expected = {f"flow.{name}": p.shape for name, p in flow.named_parameters()}
-        expected |= {"mean": torch.Size([dim]), "factor": torch.Size([dim, dim])}
+        members = members_of(tensors)
+        shapes = self.build(dim).shapes(members)
+        expected = {f"flow.{name}": shape for name, shape in shapes.items()}
+        expected |= {"mean": torch.Size([members, dim]), "factor": torch.Size([members, dim, dim])}
         match_tensors(self.kind, expected, tensors)
-        with torch.no_grad():
-            for name, parameter in flow.named_parameters():
-                parameter.copy_(tensors[f"flow.{name}"])
-        return NeuralFlow(self, Whitening.of(tensors["mean"], tensors["factor"]), flow)
-
-    def _seeded_build(self, dim: int, generator: torch.Generator) -> nn.Module:
-        """Build with initial weights from ``generator``, not from the global state."""
-        seed = int(torch.randint(2**62, (1,), generator=generator))
-        # nn.Module initialises from the global state: put it back, one thread at a time.
-        with _GLOBAL_STATE, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.build(dim).float()
-
-
-def _nll(flow: nn.Module, z: Tensor) -> Tensor:
-    """Negative log density of a flow to the standard normal at (n, d), nats."""
-    u, log_det = flow(z)
-    return 0.5 * (u.square().sum(dim=1) + z.shape[1] * LOG_2PI) - log_det
-
-
-def _train(
-    config: NeuralFlowConfig,
-    flow: nn.Module,
-    whitening: Whitening,
-    draws: Tensor,
-    heldout: Tensor,
-    *,
-    generator: torch.Generator,
-    device: torch.device | str,
-    progress: Progress | None,
-    time_limit: float | None,
-) -> FitReport:
-    return train(
-        config.kind,
-        flow,
-        _nll,
-        whitening.forward(draws).float().to(device),
-        whitening.forward(heldout).float().to(device),
-        config,
-        generator=generator,
-        offset=-whitening.log_det,
-        progress=progress,
-        time_limit=time_limit,
-    )
+        learned = {name: tensors[f"flow.{name}"].float() for name in shapes}
+        return NeuralFlow(self, Whitening.of(tensors["mean"], tensors["factor"]), learned)

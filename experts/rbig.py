@@ -23,9 +23,10 @@ from amfvi.experts.base import (
     FitReport,
     Progress,
     match_tensors,
-    require_finite_draws,
+    members_of,
 )
-from amfvi.experts.bijection import LOG_2PI, BijectiveExpert
+from amfvi.experts.bijection import BijectiveExpert, normal_nll
+from amfvi.experts.folds import Folds
 from amfvi.experts.spline import MonotoneSpline
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
@@ -40,18 +41,18 @@ MAX_LOG_SECANT = 4.0  # a secant of e⁴ or e⁻⁴ is noise or a tie, not a den
 
 
 class Layer(NamedTuple):
-    """z ← spline(rotation · z), on z of shape (d, n)."""
+    """z ← spline(rotation · z), member by member, on z of shape (members, d, n)."""
 
     rotation: Tensor
     spline: MonotoneSpline
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value, log_slope = self.spline.forward(self.rotation @ z)
-        return value, log_slope.sum(dim=0)
+        return value, log_slope.sum(dim=1)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value, log_slope = self.spline.inverse(z)
-        return self.rotation.T @ value, log_slope.sum(dim=0)
+        return self.rotation.mT @ value, log_slope.sum(dim=1)
 
     def to(self, where: torch.device | str | torch.dtype) -> Layer:
         s = self.spline
@@ -68,46 +69,46 @@ class Gaussianization(BijectiveExpert):
         super().__init__(config, whitening)
         self._layers = {torch.float64: layers}
 
-    def _in(self, dtype: torch.dtype) -> list[Layer]:
+    def layers(self, dtype: torch.dtype = torch.float64) -> list[Layer]:
+        """The layers, first to last."""
         if dtype not in self._layers:
             self._layers[dtype] = [layer.to(dtype) for layer in self._layers[torch.float64]]
         return self._layers[dtype]
 
     def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        u, log_det = z.T.contiguous(), z.new_zeros(len(z))
-        for layer in self._in(z.dtype):
-            u, term = layer.forward(u)
+        log_det = z.new_zeros(z.shape[0], z.shape[2])
+        for layer in self.layers(z.dtype):
+            z, term = layer.forward(z)
             log_det = log_det + term
-        return u.T, log_det
+        return z, log_det
 
     def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = u.T.contiguous(), u.new_zeros(len(u))
-        for layer in reversed(self._in(u.dtype)):
-            z, term = layer.inverse(z)
+        log_det = u.new_zeros(u.shape[0], u.shape[2])
+        for layer in reversed(self.layers(u.dtype)):
+            u, term = layer.inverse(u)
             log_det = log_det + term
-        return z.T, log_det
+        return u, log_det
 
     def tensors(self) -> dict[str, Tensor]:
-        layers = self._layers[torch.float64]
+        layers = self.layers()
         splines = [layer.spline for layer in layers]
-        d = self.dim
+        empty = torch.empty(self.members, self.dim, 0, dtype=torch.float64)
 
         def joined(parts: list[Tensor]) -> Tensor:
-            empty = torch.empty(d, 0, dtype=torch.float64)
-            return torch.cat([empty, *(p.cpu() for p in parts)], dim=1)
+            return torch.cat([empty, *(p.cpu() for p in parts)], dim=2)
 
         return {
             "mean": self.whitening.mean.cpu(),
             "factor": self.whitening.factor.cpu(),
             "rotations": joined([layer.rotation for layer in layers]),
-            "knots": torch.tensor([s.x.shape[1] for s in splines], dtype=torch.int64),
+            "knots": torch.tensor([s.x.shape[2] for s in splines], dtype=torch.int64),
             "x": joined([s.x for s in splines]),
             "y": joined([s.y for s in splines]),
             "slope": joined([s.slope for s in splines]),
         }
 
     def to(self, device: torch.device | str) -> Self:
-        layers = [layer.to(device) for layer in self._layers[torch.float64]]
+        layers = [layer.to(device) for layer in self.layers()]
         return type(self)(self.config, self.whitening.to(device), layers)  # type: ignore[arg-type]
 
 
@@ -122,7 +123,7 @@ class RBIG(ExpertConfig):
             square root of the number of draws. Each layer takes a random number
             from a third of that up, at random positions, so that no two layers
             round off the same detail.
-        rotations: candidates a layer chooses from, by the largest sliced
+        rotations: random candidates a layer chooses from, by the largest sliced
             Wasserstein-2 distance of their axes to the normal (Dai & Seljak 2021).
         max_layers: most layers.
         patience: layers without held-out improvement before the fit stops; it is
@@ -130,9 +131,9 @@ class RBIG(ExpertConfig):
     """
 
     kind: ClassVar[str] = "rbig"
-    step: float = 0.2
+    step: float = 0.5
     max_knots: int | None = None
-    rotations: int = 8
+    rotations: int = 1
     max_layers: int = 400
     patience: int = 20
 
@@ -145,8 +146,7 @@ class RBIG(ExpertConfig):
 
     def fit(
         self,
-        train: Tensor,
-        heldout: Tensor,
+        folds: Folds,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
@@ -154,18 +154,21 @@ class RBIG(ExpertConfig):
         time_limit: float | None = None,
     ) -> tuple[Gaussianization, FitReport]:
         started = time.monotonic()
-        require_finite_draws(self.kind, train, heldout)
-        whitening = Whitening.fit(train)
-        z = whitening.forward(train).to(device).T.contiguous()
-        h = whitening.forward(heldout).to(device).T.contiguous()
-        z_log_det, h_log_det = z.new_zeros(z.shape[1]), h.new_zeros(h.shape[1])
-        scores = _normal_scores(z.shape[1], z)
+        folds.require_fittable(self.kind)
+        whitening = Whitening.fit(folds)
+        z = whitening.forward(folds.draws.expand(folds.members, -1, -1)).to(device)
+        log_det = whitening.log_det[:, None].to(device).expand(-1, len(folds))
+        fold = folds.fold.to(device)
+        train_rows = [rows.to(device) for rows in folds.train_rows]
+        is_train = torch.stack([fold != f for f in range(folds.members)])
+        is_heldout = torch.stack([fold == f for f in range(folds.members)])
 
         def checkpoint(step: int) -> Checkpoint:
+            nll = normal_nll(z, log_det)
             return Checkpoint(
                 step=step,
-                train_nll=_nll(z, z_log_det) - whitening.log_det,
-                heldout_nll=_nll(h, h_log_det) - whitening.log_det,
+                train_nll=float(nll[is_train].mean()),
+                heldout_nll=float(nll[is_heldout].mean()),
             )
 
         history = [checkpoint(0)]
@@ -175,11 +178,9 @@ class RBIG(ExpertConfig):
         best_step, best_nll = 0, history[0].heldout_nll
         stopped_by, converged = "max_layers", False
         for step in range(1, self.max_layers + 1):
-            layer = self._next_layer(z, scores, generator)
+            layer = self._next_layer(z, train_rows, generator)
             z, term = layer.forward(z)
-            z_log_det = z_log_det + term
-            h, term = layer.forward(h)
-            h_log_det = h_log_det + term
+            log_det = log_det + term
             layers.append(layer)
             history.append(checkpoint(step))
             if history[-1].heldout_nll < best_nll:
@@ -193,7 +194,7 @@ class RBIG(ExpertConfig):
                 stopped_by = "timeout"
                 break
         expert = Gaussianization(self, whitening.to(device), layers[:best_step])
-        expert.verify(heldout[:1000].to(device))
+        expert.verify(folds)
         return expert, FitReport(
             history=tuple(history),
             best_step=best_step,
@@ -202,70 +203,79 @@ class RBIG(ExpertConfig):
             seconds=time.monotonic() - started,
         )
 
-    def _next_layer(self, z: Tensor, scores: Tensor, generator: torch.Generator) -> Layer:
-        """The best candidate rotation of z (d, n) with its marginal maps."""
-        subset = z[:, :SCORING_DRAWS]
-        subset_scores = _normal_scores(subset.shape[1], z)
-        candidates = [_random_rotation(len(z), generator).to(z) for _ in range(self.rotations)]
-        distances = [
-            ((r @ subset).sort(dim=1).values - subset_scores).square().mean() for r in candidates
-        ]
-        rotation = candidates[int(torch.stack(distances).argmax())]
-        marginals = (rotation @ z).sort(dim=1).values
-        return Layer(rotation, self._marginal_maps(marginals, scores, generator))
+    def _next_layer(self, z: Tensor, train_rows: list[Tensor], generator: torch.Generator) -> Layer:
+        """For each member a rotation of its training draws, with its marginal maps."""
+        fewest = min(len(rows) for rows in train_rows)
+        most = self.max_knots or min(max(12, round(0.45 * math.sqrt(fewest))), 100)
+        blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
+        blocks = max(1, min(blocks, fewest // 2))
+        parts = []
+        for one, rows in zip(z, train_rows, strict=True):
+            draws = one[:, rows]
+            rotation = self._rotation(draws, generator)
+            marginals = (rotation @ draws).sort(dim=1).values
+            parts.append((rotation, *self._knots(marginals, blocks, generator)))
+        rotations, x, y = (torch.stack(part) for part in zip(*parts, strict=True))
+        return Layer(rotations, MonotoneSpline.through(x, y))
 
-    def _marginal_maps(
-        self, marginals: Tensor, scores: Tensor, generator: torch.Generator
-    ) -> MonotoneSpline:
-        """Splines from sorted coordinates (d, n) part of the way to normal scores (n,).
+    def _rotation(self, draws: Tensor, generator: torch.Generator) -> Tensor:
+        """The candidate along whose axes ``draws`` (d, n) look least normal, (d, d)."""
+        d = len(draws)
+        candidates = [_random_rotation(d, generator).to(draws) for _ in range(self.rotations)]
+        if len(candidates) == 1:
+            return candidates[0]
+        subset = draws[:, :SCORING_DRAWS]
+        scores = _normal_scores(subset.shape[1], subset)
+        distances = [((r @ subset).sort(dim=1).values - scores).square().mean() for r in candidates]
+        return candidates[int(torch.stack(distances).argmax())]
+
+    def _knots(
+        self, marginals: Tensor, blocks: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Knots of maps from sorted coordinates (d, n) part of the way to normal scores.
 
         A knot is the mean of a block of neighbouring order statistics against the
         mean of their normal scores: quantiles smoothed by averaging.
         """
         n = marginals.shape[1]
-        most = self.max_knots or min(max(12, round(0.45 * math.sqrt(n))), 100)
-        blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
+        scores = _normal_scores(n, marginals)
         phase = 0.1 + 0.8 * float(torch.rand(1, generator=generator))
-        inner = (torch.arange(blocks) + phase) * n / blocks
-        edges = torch.cat([torch.zeros(1), inner, torch.full((1,), float(n))])
-        edges = edges.round().long().unique().to(marginals.device)
+        inner = ((torch.arange(blocks) + phase) * n / blocks).round().long().clamp(1, n - 1)
+        edges = torch.cat([torch.tensor([0]), inner, torch.tensor([n])]).to(marginals.device)
         x, y = _block_means(marginals, edges), _block_means(scores[None], edges)
         x_gap = x.diff(dim=1).clamp(min=MIN_KNOT_GAP)
         secant = (y.diff(dim=1) / x_gap).clamp(math.exp(-MAX_LOG_SECANT), math.exp(MAX_LOG_SECANT))
         y_gap = x_gap * (1 + self.step * (secant - 1))
         first_x = x[:, :1]
         first_y = first_x + self.step * (y[:, :1] - first_x)
-        return MonotoneSpline.through(_accumulate(first_x, x_gap), _accumulate(first_y, y_gap))
+        return _accumulate(first_x, x_gap), _accumulate(first_y, y_gap)
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> Gaussianization:
         knots = tensors.get("knots", torch.empty(0, dtype=torch.int64))
         if knots.ndim != 1 or knots.dtype != torch.int64 or bool((knots < 2).any()):
             raise InputError("rbig: tensor 'knots' must hold the knot count of each layer")
+        members = members_of(tensors)
         shape = torch.Size
-        joined = shape([dim, int(knots.sum())])
-        expected = {"mean": shape([dim]), "factor": shape([dim, dim]), "knots": knots.shape}
-        expected |= {"rotations": shape([dim, dim * len(knots)])}
+        joined = shape([members, dim, int(knots.sum())])
+        expected = {"mean": shape([members, dim]), "factor": shape([members, dim, dim])}
+        expected |= {"knots": knots.shape, "rotations": shape([members, dim, dim * len(knots)])}
         expected |= {"x": joined, "y": joined, "slope": joined}
         match_tensors(self.kind, expected, tensors)
-        rotations = tensors["rotations"].double().split(dim, dim=1)
+        rotations = tensors["rotations"].double().split(dim, dim=2)
         counts = [int(k) for k in knots]
-        parts = (tensors[name].double().split(counts, dim=1) for name in ("x", "y", "slope"))
+        parts = (tensors[name].double().split(counts, dim=2) for name in ("x", "y", "slope"))
         splines = [
             MonotoneSpline(*(p.contiguous() for p in knot)) for knot in zip(*parts, strict=True)
         ]
+        identity = torch.eye(dim, dtype=torch.float64)
         for number, (rotation, spline) in enumerate(zip(rotations, splines, strict=True)):
-            increasing = all(bool((t.diff(dim=1) > 0).all()) for t in (spline.x, spline.y))
+            increasing = all(bool((t.diff(dim=2) > 0).all()) for t in (spline.x, spline.y))
             if not increasing or not bool((spline.slope > 0).all()):
                 raise InputError(f"rbig: layer {number} of the saved model is not increasing")
-            if not torch.allclose(rotation @ rotation.T, torch.eye(dim, dtype=rotation.dtype)):
+            if not torch.allclose(rotation @ rotation.mT, identity.expand_as(rotation)):
                 raise InputError(f"rbig: layer {number} of the saved model has no rotation")
         layers = [Layer(r.contiguous(), s) for r, s in zip(rotations, splines, strict=True)]
         return Gaussianization(self, Whitening.of(tensors["mean"], tensors["factor"]), layers)
-
-
-def _nll(z: Tensor, log_det: Tensor) -> float:
-    """Mean negative log density of z (d, n) mapped with these log-determinants, nats."""
-    return float((0.5 * (z.square().sum(dim=0) + len(z) * LOG_2PI) - log_det).mean())
 
 
 def _normal_scores(n: int, like: Tensor) -> Tensor:

@@ -1,28 +1,74 @@
-"""Elementwise monotone rational-quadratic splines with linear tails.
+"""Elementwise monotone rational-quadratic splines.
 
 Gregory & Delbourgo 1982; the form that Durkan et al. 2019 (arXiv:1906.04032, §3.1)
-use in flows. Unlike theirs, the spline here is not the identity outside its knots:
-it goes on with the end slope, so a standard normal seen through it has Gaussian
-tails of their own width on either side.
+use in flows. :class:`Bin` is one bin of such a spline at every point;
+:class:`MonotoneSpline` is a function given by its knots, with linear tails.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["MonotoneSpline"]
+__all__ = ["Bin", "MonotoneSpline"]
+
+CELLS = 1024  # of the grid that says in which bin a point lies
+MOST_COMPARISONS = 6
+
+
+class Bin(NamedTuple):
+    """The bin each point lies in: lower corner, extent, and slopes at both ends."""
+
+    x: Tensor
+    y: Tensor
+    width: Tensor
+    height: Tensor
+    slope_below: Tensor
+    slope_above: Tensor
+
+    def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and log derivative at ``v``, which lies in the bin."""
+        secant = self.height / self.width
+        t = ((v - self.x) / self.width).clamp(0, 1)
+        tt = t * (1 - t)
+        denominator = secant + (self.slope_below + self.slope_above - 2 * secant) * tt
+        value = self.y + self.height * (secant * t.square() + self.slope_below * tt) / denominator
+        return value, self._log_slope(t, tt, secant, denominator)
+
+    def inverse(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The point whose value is ``v``, and the log derivative of the inverse there."""
+        secant = self.height / self.width
+        excess = self.slope_below + self.slope_above - 2 * secant
+        rise = (v - self.y).clamp(min=0).minimum(self.height)
+        a = self.height * (secant - self.slope_below) + rise * excess
+        b = self.height * self.slope_below - rise * excess
+        c = -secant * rise
+        # b > 0, so this form of the root subtracts no nearly equal numbers.
+        t = (-2 * c / (b + (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
+        tt = t * (1 - t)
+        return self.x + t * self.width, -self._log_slope(t, tt, secant, secant + excess * tt)
+
+    def _log_slope(self, t: Tensor, tt: Tensor, secant: Tensor, denominator: Tensor) -> Tensor:
+        ends = self.slope_above * t.square() + self.slope_below * (1 - t).square()
+        return ((secant / denominator).square() * (ends + 2 * secant * tt)).log()
 
 
 @dataclass(frozen=True)
 class MonotoneSpline:
-    """d increasing functions, each through K knots.
+    """Increasing functions of one variable, each through K knots.
+
+    Unlike the splines of Durkan et al. they are not the identity outside the knots:
+    they go on with the end slope, so a standard normal seen through one has Gaussian
+    tails of their own width on either side.
 
     Attributes:
-        x, y: knot positions and values, strictly increasing along dim 1, (d, K).
-        slope: derivatives at the knots, positive, (d, K).
+        x, y: knot positions and values, strictly increasing along the last
+            dimension, (…, K).
+        slope: derivatives at the knots, positive, (…, K).
     """
 
     x: Tensor
@@ -31,69 +77,112 @@ class MonotoneSpline:
 
     @classmethod
     def through(cls, x: Tensor, y: Tensor) -> MonotoneSpline:
-        """The spline through knots (d, K ≥ 2), knot slopes by harmonic means.
+        """The spline through knots (…, K ≥ 2), knot slopes by harmonic means.
 
         Where both neighbouring secants are finite and positive so is the slope,
         which makes the interpolant monotone.
         """
-        width = x.diff(dim=1)
-        secant = y.diff(dim=1) / width
-        weight = width[:, 1:] / (width[:, 1:] + width[:, :-1])
-        inner = 1 / (weight / secant[:, :-1] + (1 - weight) / secant[:, 1:])
-        return cls(x, y, torch.cat([secant[:, :1], inner, secant[:, -1:]], dim=1))
+        width = x.diff(dim=-1)
+        secant = y.diff(dim=-1) / width
+        weight = width[..., 1:] / (width[..., 1:] + width[..., :-1])
+        inner = 1 / (weight / secant[..., :-1] + (1 - weight) / secant[..., 1:])
+        return cls(x, y, torch.cat([secant[..., :1], inner, secant[..., -1:]], dim=-1))
 
     def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and log derivatives at ``v`` (d, n); both (d, n)."""
-        x0, x1, y0, y1, d0, d1 = self._bracket(self.x, v)
-        width, height = x1 - x0, y1 - y0
+        """Values and log derivatives at ``v`` (…, n)."""
+        rows = self._rows(v)
+        found = self._table.index_select(0, rows.flatten()).view(*rows.shape, self._table.shape[1])
+        x, per_width, y, height, a, c, s0, s1, s2 = found.unbind(-1)
+        t = (v - x) * per_width
+        tt = t - t.square()
+        denominator = 1 + c * tt
+        value = y + height * torch.addcmul(t, a, tt) / denominator
+        slope = torch.addcmul(s0, s1, t).addcmul_(s2, tt) / denominator.square()
+        return value, slope.log()
+
+    def _rows(self, v: Tensor) -> Tensor:
+        """The row of :attr:`_table` for each ``v``, like ``searchsorted`` but without search.
+
+        A grid of equal cells says in which bin a cell begins; a few comparisons do the
+        rest. Where many knots share a cell, a search it is after all.
+        """
+        bins_of_function = self.x.shape[-1] + 1
+        first = torch.arange(self.x[..., 0].numel(), device=v.device).view(*self.x.shape[:-1], 1)
+        begin, per_cell, longest, ends = self._cells
+        if longest > MOST_COMPARISONS:
+            return torch.searchsorted(self.x, v.contiguous()) + first * bins_of_function
+        cells = ((v - self.x[..., :1]) * per_cell).long().clamp_(0, CELLS - 1)
+        rows = begin.index_select(0, cells.add_(first * CELLS).flatten())
+        flat = v.reshape(-1)
+        for _ in range(longest):
+            rows += flat > ends.index_select(0, rows)
+        return rows.view(v.shape)
+
+    @cached_property
+    def _cells(self) -> tuple[Tensor, Tensor, int, Tensor]:
+        """First row of each cell, cells a unit of x, most knots in a cell, upper end by row."""
+        low, high = self.x[..., :1], self.x[..., -1:]
+        edges = torch.arange(CELLS + 1, dtype=self.x.dtype, device=self.x.device)
+        width = (high - low) / CELLS
+        slack = 1e-3 * width  # a point may round into the next cell
+        begin = torch.searchsorted(self.x, low + edges[:-1] * width - slack)
+        end = torch.searchsorted(self.x, low + edges[1:] * width + slack)
+        longest = int((end - begin).max())
+        infinity = torch.full_like(high, torch.inf)
+        ends = torch.cat([self.x, infinity], dim=-1).flatten()
+        first = torch.arange(low.numel(), device=low.device).view(low.shape)
+        return (begin + first * (self.x.shape[-1] + 1)).flatten(), 1 / width, longest, ends
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """What :meth:`forward` needs of each bin in a row, a function's bins one after another.
+
+        With t the place in a bin, from 0 to 1, and a, b the slopes at its ends over its
+        mean slope s, less one, the value is y + h·(t + a·t(1−t)) / (1 + (a + b)·t(1−t)), and its
+        derivative s·(1 + a + (b − a)·t − (a + b)·t(1−t)) over the square of that
+        denominator. The tails are bins too, with a = b = 0.
+        """
+        width, height = self.x.diff(dim=-1), self.y.diff(dim=-1)
         secant = height / width
-        t = ((v - x0) / width).clamp(0, 1)
-        tt = t * (1 - t)
-        denominator = secant + (d0 + d1 - 2 * secant) * tt
-        value = y0 + height * (secant * t.square() + d0 * tt) / denominator
-        log_slope = _log_slope(t, tt, secant, d0, d1, denominator)
-        below, above = v < self.x[:, :1], v > self.x[:, -1:]
-        value = torch.where(below, self.y[:, :1] + (v - self.x[:, :1]) * self.slope[:, :1], value)
-        value = torch.where(
-            above, self.y[:, -1:] + (v - self.x[:, -1:]) * self.slope[:, -1:], value
+        a, b = self.slope[..., :-1] / secant - 1, self.slope[..., 1:] / secant - 1
+        ends = self.slope[..., [0, -1]]
+        zero, one = torch.zeros_like(ends), torch.ones_like(ends)
+
+        def with_tails(tails: Tensor, inner: Tensor) -> Tensor:
+            return torch.cat([tails[..., :1], inner, tails[..., 1:]], dim=-1)
+
+        columns = (
+            with_tails(self.x[..., [0, -1]], self.x[..., :-1]),
+            with_tails(one, 1 / width),
+            with_tails(self.y[..., [0, -1]], self.y[..., :-1]),
+            with_tails(ends, height),
+            with_tails(zero, a),
+            with_tails(zero, a + b),
+            with_tails(ends, secant * (1 + a)),
+            with_tails(zero, secant * (b - a)),
+            with_tails(zero, -secant * (a + b)),
         )
-        return value, self._with_tail_slopes(log_slope, below, above)
+        return torch.stack(columns, dim=-1).flatten(0, -2)
 
     def inverse(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Points whose values are ``v`` (d, n) and the log derivatives of the inverse."""
-        x0, x1, y0, y1, d0, d1 = self._bracket(self.y, v)
-        width, height = x1 - x0, y1 - y0
-        secant = height / width
-        excess = d0 + d1 - 2 * secant
-        rise = (v - y0).clamp(min=0).minimum(height)
-        a = height * (secant - d0) + rise * excess
-        b = height * d0 - rise * excess
-        c = -secant * rise
-        # b > 0, so this form of the root subtracts no nearly equal numbers.
-        t = (-2 * c / (b + (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
-        tt = t * (1 - t)
-        log_slope = _log_slope(t, tt, secant, d0, d1, secant + excess * tt)
-        value = x0 + t * width
-        below, above = v < self.y[:, :1], v > self.y[:, -1:]
-        value = torch.where(below, self.x[:, :1] + (v - self.y[:, :1]) / self.slope[:, :1], value)
-        value = torch.where(
-            above, self.x[:, -1:] + (v - self.y[:, -1:]) / self.slope[:, -1:], value
-        )
-        return value, -self._with_tail_slopes(log_slope, below, above)
+        """Points whose values are ``v`` (…, n) and the log derivatives of the inverse."""
+        value, log_slope = self._bin(self.y, v).inverse(v)
+        outside, x, y, slope = self._tail(self.y, v)
+        value = torch.where(outside, x + (v - y) / slope, value)
+        return value, torch.where(outside, -slope.log(), log_slope)
 
-    def _bracket(self, knots: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """The x, y and slope at both ends of the bin that each ``v`` lies in."""
-        last = knots.shape[1] - 2
+    def _bin(self, knots: Tensor, v: Tensor) -> Bin:
+        last = knots.shape[-1] - 2
         k = (torch.searchsorted(knots, v.contiguous()) - 1).clamp(0, last)
-        return tuple(t.gather(1, i) for t in (self.x, self.y, self.slope) for i in (k, k + 1))
+        x, x1, y, y1, below, above = (
+            t.gather(-1, i) for t in (self.x, self.y, self.slope) for i in (k, k + 1)
+        )
+        return Bin(x, y, x1 - x, y1 - y, below, above)
 
-    def _with_tail_slopes(self, log_slope: Tensor, below: Tensor, above: Tensor) -> Tensor:
-        log_slope = torch.where(below, self.slope[:, :1].log(), log_slope)
-        return torch.where(above, self.slope[:, -1:].log(), log_slope)
-
-
-def _log_slope(
-    t: Tensor, tt: Tensor, secant: Tensor, d0: Tensor, d1: Tensor, denominator: Tensor
-) -> Tensor:
-    numerator = d1 * t.square() + 2 * secant * tt + d0 * (1 - t).square()
-    return 2 * secant.log() + numerator.log() - 2 * denominator.log()
+    def _tail(self, knots: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which ``v`` lie outside the knots; x, y and slope at the nearer end."""
+        below = v < knots[..., :1]
+        x, y, slope = (
+            torch.where(below, t[..., :1], t[..., -1:]) for t in (self.x, self.y, self.slope)
+        )
+        return below | (v > knots[..., -1:]), x, y, slope

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from amfvi.experts import MAF, RBIG, Expert, ExpertConfig, FitReport, RealNVP
+from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Expert, ExpertConfig, FitReport, Folds, RealNVP
 from scipy import stats
 from torch import Tensor
 
@@ -21,10 +21,14 @@ REPOSITORY = Path(__file__).parents[1]
 
 # Every family, small enough to fit in about a second. A new expert is one line here.
 SMALL: dict[str, ExpertConfig] = {
-    "maf": MAF(layers=3, hidden_features=16, blocks=1, max_steps=300),
+    "maf": MAF(layers=3, hidden_features=16, max_steps=300),
     "realnvp": RealNVP(layers=4, hidden_features=16, max_steps=300),
     "rbig": RBIG(max_layers=60, patience=10),
+    "nsf": NSF(layers=2, hidden_features=16, max_steps=300),
+    "gmm": GMM(max_components=6),
+    "tmm": TMM(max_components=4),
 }
+BIJECTIVE = ("maf", "realnvp", "rbig", "nsf")
 
 
 def curved_draws(dim: int, n: int, seed: int) -> Tensor:
@@ -38,11 +42,16 @@ def curved_draws(dim: int, n: int, seed: int) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+def in_folds(draws: Tensor, members: int) -> Folds:
+    """Every fifth draw held out, or every draw by one of several members."""
+    fold = torch.arange(len(draws)) % (members if members > 1 else 5)
+    return Folds(draws, fold if members > 1 else torch.where(fold == 4, 0, -1))
+
+
 @cache
-def _fitted(kind: str, dim: int, seed: int) -> tuple[Expert, FitReport]:
-    draws = curved_draws(dim, 1500, seed)
+def _fitted(kind: str, dim: int, seed: int, members: int) -> tuple[Expert, FitReport]:
     generator = torch.Generator().manual_seed(seed)
-    return SMALL[kind].fit(draws[:1200], draws[1200:], generator=generator)
+    return SMALL[kind].fit(in_folds(curved_draws(dim, 1500, seed), members), generator=generator)
 
 
 @pytest.fixture(params=SMALL)
@@ -51,10 +60,22 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=BIJECTIVE)
+def bijective(request: pytest.FixtureRequest) -> str:
+    """Each family that maps draws to a normal, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def folded() -> Callable[[Tensor, int], Folds]:
+    """folded(draws, members): every fifth draw held out, or all by one of the members."""
+    return in_folds
+
+
 @pytest.fixture
 def fitted() -> Callable[..., tuple[Expert, FitReport]]:
-    """fitted(kind, dim, seed=0): a small expert with its report, fitted once a session."""
-    return lambda kind, dim, seed=0: _fitted(kind, dim, seed)
+    """fitted(kind, dim, seed=0, members=2): a small expert with its report, fitted once."""
+    return lambda kind, dim, seed=0, members=2: _fitted(kind, dim, seed, members)
 
 
 @pytest.fixture

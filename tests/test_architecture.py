@@ -18,6 +18,7 @@ LEVELS = (
     ("amfvi.draws", "amfvi.readers", "amfvi.writers", "amfvi.posterior_summary"),
     ("amfvi.experts", "amfvi.targets"),
     ("amfvi.split",),
+    ("amfvi.worker",),
     ("amfvi.stage_one", "amfvi.stage_two"),
     ("amfvi.mixture",),
     ("amfvi.checkpoint", "amfvi.fitting"),

@@ -159,7 +159,10 @@ def first_expert(**changes):
         (edit_tensors(lambda t: t.pop("0.mean")), "tensor 'mean' is missing"),
         (edit_tensors(lambda t: t.update({"0.extra": torch.ones(1)})), "unexpected tensor"),
         (edit_tensors(lambda t: t.update({"9.mean": torch.ones(2)})), "unexpected tensor '9.mean'"),
-        (edit_tensors(lambda t: t.update({"0.mean": torch.ones(5)})), r"shape \(5,\), expected"),
+        (
+            edit_tensors(lambda t: t.update({"0.mean": torch.ones(5)})),
+            "has shape",
+        ),
         (edit_tensors(lambda t: t["2.x"].fill_(math.nan)), "NaN or infinity"),
         (edit_tensors(lambda t: t["2.x"].fill_(1.0)), "is not increasing"),
         (edit_tensors(lambda t: t["2.rotations"].fill_(1.0)), "has no rotation"),

@@ -63,8 +63,8 @@ def test_metrics_have_the_documented_keys(finished):
     metrics = json.loads((finished[0] / "metrics.json").read_text())
     scores = {"nll", "nll_se", "kl", "kl_se", "w2", "w2_sd", "mmd2", "mmd_p"}
     assert {
-        "schema", "name", "dim", "seed", "n_train", "n_heldout", "n_weight", "n_test", "n_w2",
-        "entropy", "mixture", "experts", "weights", "floor", "seconds",
+        "schema", "name", "dim", "seed", "folds", "n_train", "n_heldout", "n_weight", "n_test",
+        "n_w2", "entropy", "mixture", "experts", "weights", "floor", "seconds",
     } <= metrics.keys()  # fmt: skip
     assert metrics["mixture"].keys() == scores
     for expert in metrics["experts"].values():
@@ -73,7 +73,7 @@ def test_metrics_have_the_documented_keys(finished):
     assert metrics["floor"].keys() == {"w2", "w2_sd", "mmd2", "mmd2_sd"}
     assert metrics["seconds"].keys() == {"stage_one", "stage_two", "evaluate", "total"}
     sizes = [metrics[k] for k in ("n_train", "n_heldout", "n_weight", "n_test", "n_w2")]
-    assert sizes == [480, 120, 120, 20_000, 2000]
+    assert sizes == [480, 120, 600, 20_000, 2000]
     assert sum(e["weight"] for e in metrics["experts"].values()) == pytest.approx(1)
     exact = metrics["mixture"]["nll"] - metrics["entropy"]
     assert metrics["mixture"]["kl"] == pytest.approx(exact, abs=4 * metrics["mixture"]["nll_se"])
@@ -134,7 +134,8 @@ def test_fit_a_file_with_a_positive_parameter(cli, csv_file):
     assert metrics["name"] == "d"
     assert metrics["mixture"]["kl"] is None
     assert metrics["entropy"] is None
-    assert (metrics["n_train"], metrics["n_heldout"], metrics["n_test"]) == (280, 60, 60)
+    assert metrics["folds"] == 5
+    assert (metrics["n_train"] + metrics["n_heldout"], metrics["n_test"]) == (340, 60)
     draws = np.load(csv_file.parent / "runs" / "d-0" / "draws.npz")["draws"]
     assert (draws[:, 1] > 0).all()
     code, out, _ = cli("evaluate", "runs/d-0", "--json")

@@ -12,7 +12,7 @@ from amfvi.experts import MAF
 import amfvi
 from amfvi import mixture as mixture_module
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.mixture import Mixture
+from amfvi.mixture import Mixture, cross_validated_log_densities
 from amfvi.support import Support
 
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -203,12 +203,21 @@ def test_fit_joins_both_stages():
     posterior = amfvi.fit("bimodal", n_draws=1500, experts=["rbig", "rbig"], seed=3)
     summary = posterior.summary
     assert list(posterior.experts) == ["rbig", "rbig-2"]
-    assert len(summary.split.train) == 1200
+    assert summary.split.n_train == 1200
     assert summary.weights.gap <= 1e-5
-    log_q = posterior.expert_log_probs(summary.split.heldout).numpy()
-    mixed = posterior.log_prob(summary.split.heldout).mean()
-    assert float(mixed) >= log_q.mean(axis=0).max() - 1e-5
+    log_q = cross_validated_log_densities(posterior.experts, summary.split.folds)
+    assert len(log_q) == summary.weights.n == 1500
+    assert float(posterior.mix(log_q).mean()) >= float(log_q.mean(dim=0).max()) - 1e-5
     assert {"stage_one", "stage_two"} == set(summary.seconds)
+
+
+def test_with_one_fold_the_mixture_cannot_lose_on_the_held_out_draws():
+    posterior = amfvi.fit("bimodal", n_draws=1500, folds=1, experts=["rbig", "gmm"], seed=3)
+    split = posterior.summary.split
+    heldout = split.draws[split.fold == 0]
+    assert len(heldout) == posterior.summary.weights.n == 300
+    log_q = posterior.expert_log_probs(heldout)
+    assert float(posterior.log_prob(heldout).mean()) >= float(log_q.mean(dim=0).max()) - 1e-5
 
 
 def test_experts_do_not_depend_on_their_company():

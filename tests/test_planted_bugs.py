@@ -27,16 +27,14 @@ BUGS = {
     ),
     "coupling_log_det_of_the_wrong_sign": (
         """
-        from amfvi.experts import realnvp
-        C = realnvp.BoundedAffineCoupling
-        forward, inverse = C._coupling_transform_forward, C._coupling_transform_inverse
+        from amfvi.experts.elementwise import BoundedAffine
         def flipped(right):
-            def wrong(self, inputs, transform_params):
-                value, log_det = right(self, inputs, transform_params)
-                return value, -log_det
+            def wrong(self, v, raw):
+                value, log_slope = right(self, v, raw)
+                return value, -log_slope
             return wrong
-        C._coupling_transform_forward = flipped(forward)
-        C._coupling_transform_inverse = flipped(inverse)
+        BoundedAffine.forward = flipped(BoundedAffine.forward)
+        BoundedAffine.inverse = flipped(BoundedAffine.inverse)
         """,
         "tests/experts/test_contract.py",
         "integrates and realnvp",
@@ -44,16 +42,42 @@ BUGS = {
     "whitening_without_its_jacobian": (
         """
         from amfvi.experts import bijection
-        def wrong(self, x):
-            u, log_det = self._flow(self.whitening.forward(x).to(x.dtype))
-            return u, log_det
-        bijection.BijectiveExpert._log_prob = lambda self, x: (
-            wrong(self, x)[1]
-            - 0.5 * (wrong(self, x)[0].square().sum(1) + self.dim * bijection.LOG_2PI)
+        bijection.BijectiveExpert._log_prob = lambda self, x: -bijection.normal_nll(
+            *self._flow(self.whitening.forward(x).to(x.dtype))
         )
         """,
         "tests/experts/test_contract.py",
         "(integrates or equivariance) and maf",
+    ),
+    "a_member_that_sees_its_own_fold": (
+        """
+        import torch
+        from amfvi.experts.folds import Folds
+        Folds.train_rows = property(
+            lambda self: [torch.arange(len(self))] * self.members
+        )
+        """,
+        "tests/experts/test_contract.py",
+        "never_trains and (maf or rbig)",
+    ),
+    "weights_by_densities_that_have_seen_the_draws": (
+        """
+        from amfvi.experts.base import Expert
+        Expert.log_prob_cross_validated = lambda self, folds: self.log_prob(folds.draws)
+        """,
+        "tests/test_stage_one.py",
+        "overfitted",
+    ),
+    "masks_that_let_a_coordinate_see_itself": (
+        """
+        import torch
+        from amfvi.experts.flow import Flow
+        Flow.masks = property(lambda self: {
+            name: torch.ones(shape[1:]) for name, shape in self.shapes(1).items()
+        })
+        """,
+        "tests/experts/test_contract.py",
+        "round_trip and maf",
     ),
     "draws_in_blocks_by_expert": (
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = ["Evaluation", "Score", "evaluate", "evaluate_on_draws", "evaluate_on_
 
 N_W2 = 2_000  # draws a side for W₂ and MMD²
 W2_REPEATS = 3
+MIXTURE = "the mixture"  # beside names of experts
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 
@@ -182,44 +183,75 @@ def _evaluate(
 ) -> Evaluation:
     scaled = [reference / scale for reference in references]
     widths = bandwidths(scaled[0])
-    log_q = mixture.log_prob(test)
     expert_log_q = mixture.expert_log_probs(test)
+    log_q = mixture.mix(expert_log_q)
 
-    def score(name: str, column: Tensor, sample: Sampler) -> Score:
-        likelihood = nll(column)
-        divergence = kl(log_p, column) if log_p is not None else None
-        generator = stream(seed, "evaluate", name)
-        draws = [sample(len(r), generator).cpu() / scale for r in references]
-        transport, discrepancy = None, None
-        if all(bool(x.isfinite().all()) for x in draws):
-            pairs = zip(draws, scaled, strict=True)
-            try:
-                transport = torch.tensor(in_parallel([partial(wasserstein2, *p) for p in pairs]))
-            except FitError as error:  # one score the fewer, not the whole fit
-                warnings.warn(f"{name}: W2 is unknown: {error}", AmfviWarning, stacklevel=2)
-            discrepancy = mmd_test(draws[0], scaled[0], widths, generator)
+    samplers: dict[str, Sampler] = {
+        name: partial(mixture.sample_expert, name) for name in mixture.experts
+    }
+    samplers[MIXTURE] = lambda n, generator: mixture.sample((n,), generator)
+    columns = dict(zip(mixture.experts, expert_log_q.T, strict=True)) | {MIXTURE: log_q}
+    distances = _distances(samplers, scaled, widths, scale, seed)
+
+    def score(name: str) -> Score:
+        likelihood = nll(columns[name])
+        divergence = kl(log_p, columns[name]) if log_p is not None else None
         return Score(
             nll=likelihood.mean,
             nll_se=likelihood.se,
             kl=divergence.mean if divergence else None,
             kl_se=divergence.se if divergence else None,
-            w2=float(transport.mean()) if transport is not None else None,
-            w2_sd=float(transport.std()) if transport is not None else None,
-            mmd2=discrepancy[0] if discrepancy else None,
-            mmd_p=discrepancy[1] if discrepancy else None,
+            **distances[name],
         )
 
-    scores = {
-        name: score(name, expert_log_q[:, k], partial(mixture.sample_expert, name))
-        for k, name in enumerate(mixture.experts)
-    }
+    scores = {name: score(name) for name in mixture.experts}
     best = int(torch.nan_to_num(expert_log_q.mean(dim=0), nan=-math.inf).argmax())
     return Evaluation(
         n_test=len(test),
         n_w2=len(references[0]),
         entropy=entropy,
-        mixture=score("mixture", log_q, lambda n, generator: mixture.sample((n,), generator)),
+        mixture=score(MIXTURE),
         experts=scores,
         floor=floor,
         advantage=Estimate.of(log_q - expert_log_q[:, best]),
     )
+
+
+def _distances(
+    samplers: Mapping[str, Sampler],
+    references: list[Tensor],
+    widths: Tensor,
+    scale: Tensor,
+    seed: int,
+) -> dict[str, dict[str, float | None]]:
+    """W2 and MMD² of draws from each sampler to the scaled references, side by side."""
+    jobs: list[Callable[[], Any]] = []
+    names = []
+    for name, sample in samplers.items():
+        generator = stream(seed, "evaluate", name)
+        draws = [sample(len(r), generator).cpu() / scale for r in references]
+        if not all(bool(x.isfinite().all()) for x in draws):
+            continue  # an expert's runaway draw has no distance to anything
+        names.append(name)
+        jobs += [partial(_w2_or_why_not, *pair) for pair in zip(draws, references, strict=True)]
+        jobs.append(partial(mmd_test, draws[0], references[0], widths, generator))
+    found = in_parallel(jobs)
+    scores = {name: dict.fromkeys(("w2", "w2_sd", "mmd2", "mmd_p")) for name in samplers}
+    size = len(references) + 1
+    for number, name in enumerate(names):
+        *transports, (statistic, p_value) = found[number * size : (number + 1) * size]
+        scores[name] |= {"mmd2": statistic, "mmd_p": p_value}
+        failed = [t for t in transports if isinstance(t, FitError)]
+        if failed:  # one score the fewer, not the whole fit
+            warnings.warn(f"{name}: W2 is unknown: {failed[0]}", AmfviWarning, stacklevel=2)
+        else:
+            w2 = torch.tensor(transports)
+            scores[name] |= {"w2": float(w2.mean()), "w2_sd": float(w2.std())}
+    return scores
+
+
+def _w2_or_why_not(x: Tensor, y: Tensor) -> float | FitError:
+    try:
+        return wasserstein2(x, y)
+    except FitError as error:
+        return error

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from amfvi.randomness import stream
 from amfvi.targets import TARGETS, Target
 
 __all__ = ["Floor", "floor_of_draws", "floor_of_target"]
+
+T = TypeVar("T")
 
 REPEATS = 10
 CACHE_VERSION = 1
@@ -77,7 +80,7 @@ def _floor(pairs: list[tuple[Tensor, Tensor]], widths: Tensor) -> Floor:
     )
 
 
-def in_parallel(jobs: list[Callable[[], float]]) -> list[float]:
+def in_parallel(jobs: list[Callable[[], T]]) -> list[T]:
     """Results of the jobs in order; the transport solver lets other threads run."""
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
         return list(pool.map(lambda job: job(), jobs))

@@ -4,66 +4,95 @@ from __future__ import annotations
 
 import pytest
 import torch
-from amfvi.experts import MAF, RealNVP, resolve
+from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
+from amfvi.experts.muon import orthogonalised
 from amfvi.experts.training import Training, train
-from torch import nn
 
 from amfvi.errors import AmfviWarning, FitError, UsageError
 
 
-class Shift(nn.Module):
-    """A model of one parameter, N(mean, 1), whose loss can be made to fail."""
-
-    def __init__(self, start: float = 3.0) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.tensor([start]))
+def nll(parameters, z):
+    """Each member is N(mean, 1), of one parameter."""
+    return 0.5 * (z[:, 0] - parameters["mean"]).square()
 
 
-def nll(flow: Shift, z: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (z[:, 0] - flow.mean).square()
-
-
-def run(flow, loss, **settings):
+def run(loss, start=3.0, **settings):
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(400, 1, generator=generator)
+    draws = torch.randn(400, 1, generator=generator)
+    folds = Folds(draws, torch.arange(400) % 2)
     options = Training(**{"learning_rate": 0.05, "max_steps": 2000, **settings})
-    return train("shift", flow, loss, z, z, options, generator=generator), z
+    initial = {"mean": torch.full((2, 1), start)}
+    masks = {"mean": torch.ones(1)}
+    points = draws.T.expand(2, -1, -1).contiguous()
+    kept, report = train("shift", loss, initial, masks, points, folds, options, generator=generator)
+    return kept["mean"][:, 0], report, draws
 
 
-def test_finds_the_optimum_and_says_why_it_stopped():
-    flow = Shift()
-    report, z = run(flow, nll)
-    assert float(flow.mean.detach()) == pytest.approx(float(z.mean()), abs=0.02)
+def test_each_member_finds_the_optimum_of_its_own_draws_and_says_why_it_stopped():
+    means, report, draws = run(nll)
+    for member, mean in enumerate(means):
+        assert float(mean) == pytest.approx(float(draws[1 - member :: 2].mean()), abs=0.02)
     assert report.converged
     assert "held-out" in report.stopped_by
 
 
 def test_max_steps_is_not_convergence():
-    report, _ = run(Shift(), nll, max_steps=50)
+    _, report, _ = run(nll, max_steps=50)
     assert (report.stopped_by, report.converged) == ("max_steps", False)
-    assert report.history[-1].step == 50
+    assert report.history[-1].step == 50 + 150  # the last phase is never shorter
+
+
+def test_masked_parameters_never_move():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(200, 2, generator=generator)
+    folds = Folds(draws, torch.arange(200) % 2)
+    kept, _ = train(
+        "pair",
+        lambda p, z: (z - p["mean"][..., None]).square().sum(dim=1),
+        {"mean": torch.full((2, 2), 0.5)},
+        {"mean": torch.tensor([1.0, 0.0])},
+        draws.T.expand(2, -1, -1).contiguous(),
+        folds,
+        Training(max_steps=100),
+        generator=generator,
+    )
+    assert torch.equal(kept["mean"][:, 1], torch.full((2,), 0.5))
+    assert (kept["mean"][:, 0] - 0.5).abs().min() > 0.1
 
 
 def test_nan_loss_names_expert_and_step_and_keeps_the_best_state():
-    flow, calls = Shift(), []
+    calls = []
 
-    def broken(model, z):
-        if z.requires_grad or torch.is_grad_enabled():
+    def broken(parameters, z):
+        if torch.is_grad_enabled():
             calls.append(1)
             if len(calls) >= 90:
-                return nll(model, z) * float("nan")
-        return nll(model, z)
+                return nll(parameters, z) * float("nan")
+        return nll(parameters, z)
 
-    with pytest.warns(AmfviWarning, match="shift: non-finite loss at step 90"):
-        report, _ = run(flow, broken)
+    with pytest.warns(AmfviWarning, match="shift: non-finite loss by step 100"):
+        means, report, _ = run(broken)
     assert report.best_step == 75
     assert not report.converged
-    assert torch.isfinite(flow.mean).all()
+    assert torch.isfinite(means).all()
 
 
 def test_no_finite_start_is_an_error():
     with pytest.raises(FitError, match="shift: no finite held-out density at the start"):
-        run(Shift(float("nan")), nll)
+        run(nll, start=float("nan"))
+
+
+def test_muon_directions_have_unit_singular_values_and_the_same_vectors():
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(5, 16, 16, generator=generator))
+    singular = torch.logspace(0, -0.5, 16)
+    found = orthogonalised(u @ torch.diag(singular) @ v)
+    rotated = u.mT @ found @ v.mT
+    assert torch.allclose(rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1)),
+                          torch.zeros(()), atol=1e-3)  # fmt: skip
+    diagonal = rotated.diagonal(dim1=-2, dim2=-1)
+    assert (diagonal > 0.5).all()
+    assert (diagonal < 1.3).all()
 
 
 @pytest.mark.parametrize(
@@ -72,6 +101,8 @@ def test_no_finite_start_is_an_error():
         (lambda: MAF(layers=0), "maf: layers must be positive, found 0"),
         (lambda: RealNVP(learning_rate=-1.0), "realnvp: learning_rate must be positive"),
         (lambda: MAF(averaging=1.0), "maf: averaging must be in"),
+        (lambda: GMM(max_components=100), "gmm: max_components must be at most 64, found 100"),
+        (lambda: NSF(bins=1), r"nsf: bins must be in \[2, 100\], found 1"),
         (lambda: resolve(["rbjg"]), "unknown expert 'rbjg'; did you mean rbig"),
         (lambda: resolve([]), "no experts given"),
         (lambda: resolve([3]), "an expert is a name or a config, found int"),
@@ -86,3 +117,9 @@ def test_second_of_a_kind_is_numbered_and_mappings_keep_their_names():
     wide = MAF(hidden_features=64)
     assert list(resolve(["realnvp", "realnvp", wide])) == ["realnvp", "realnvp-2", "maf"]
     assert resolve({"wide": wide, "plain": "maf"}) == {"wide": wide, "plain": MAF()}
+
+
+def test_presets_stand_for_several_experts():
+    assert tuple(resolve("paper")) == DEFAULT
+    assert list(resolve("robust")) == [*DEFAULT, "nsf", "gmm", "tmm"]
+    assert list(resolve("robust,gmm"))[-1] == "gmm-2"

@@ -1,0 +1,192 @@
+"""Other density estimators, each with sensible settings: what ``race.py`` runs against.
+
+A peer takes draws (n, d) and a seed and returns a function from points (m, d) to log
+densities (m,). All standardise each coordinate, hold out the last fifth of the draws
+for early stopping, and keep the best state. What is imported is imported before the
+clock starts; what is compiled is compiled after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+LogDensity = Callable[[Array], Array]
+Peer = Callable[[Array, int], LogDensity]
+
+LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28)
+EPOCHS, PATIENCE, BATCH, RATE = 200, 15, 256, 3e-3
+
+
+def scikit_learn_gmm(draws: Array, seed: int) -> LogDensity:
+    """GaussianMixture, full covariances; components up a ladder, best on held-out draws."""
+    from sklearn.mixture import GaussianMixture
+
+    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    z = (draws - mean) / sd
+    n = len(z) * 4 // 5
+    fits = [GaussianMixture(k, random_state=seed, max_iter=500).fit(z[:n]) for k in LADDER]
+    best = max(fits, key=lambda fit: fit.score(z[n:]))
+    shift = np.log(sd).sum()
+    return lambda x: best.score_samples((x - mean) / sd) - shift
+
+
+def flowjax_spline(draws: Array, seed: int) -> LogDensity:
+    """Its default masked autoregressive flow with rational-quadratic splines of 8 knots."""
+    from flowjax.bijections import RationalQuadraticSpline
+
+    return _flowjax(draws, seed, RationalQuadraticSpline(knots=8, interval=4))
+
+
+def flowjax_affine(draws: Array, seed: int) -> LogDensity:
+    """Its default masked autoregressive flow, affine."""
+    return _flowjax(draws, seed, None)
+
+
+def _flowjax(draws: Array, seed: int, transformer: object) -> LogDensity:
+    import equinox as eqx
+    import jax.numpy as jnp
+    import jax.random as jr
+    from flowjax.distributions import Normal
+    from flowjax.flows import masked_autoregressive_flow
+    from flowjax.train import fit_to_data
+
+    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    build, train = jr.split(jr.key(seed))
+    flow = masked_autoregressive_flow(
+        build, base_dist=Normal(jnp.zeros(draws.shape[1])), transformer=transformer
+    )
+    flow, _ = fit_to_data(
+        train, flow, jnp.asarray((draws - mean) / sd), learning_rate=RATE, max_epochs=EPOCHS,
+        max_patience=PATIENCE, batch_size=BATCH, val_prop=0.2, show_progress=False,
+    )  # fmt: skip
+    log_prob = eqx.filter_jit(lambda x: flow.log_prob(x))
+    shift = np.log(sd).sum()
+    return lambda x: np.asarray(log_prob(jnp.asarray((x - mean) / sd)), dtype=float) - shift
+
+
+def zuko_maf(draws: Array, seed: int) -> LogDensity:
+    """MAF of 5 transforms, two hidden layers of 32."""
+    import zuko
+
+    dim = draws.shape[1]
+    return _zuko(draws, seed, lambda: zuko.flows.MAF(dim, transforms=5, hidden_features=(32, 32)))
+
+
+def zuko_nsf(draws: Array, seed: int) -> LogDensity:
+    """NSF of 3 transforms, 8 bins, two hidden layers of 32."""
+    import zuko
+
+    dim = draws.shape[1]
+    return _zuko(draws, seed, lambda: zuko.flows.NSF(dim, transforms=3, hidden_features=(32, 32)))
+
+
+def _zuko(draws: Array, seed: int, build: Callable) -> LogDensity:  # type: ignore[type-arg]
+    return _trained(draws, seed, build, lambda flow, z: flow().log_prob(z))
+
+
+def nflows_maf(draws: Array, seed: int) -> LogDensity:
+    """MAF of 5 masked affine autoregressive transforms, two blocks of 32."""
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+    from nflows.transforms import (
+        CompositeTransform,
+        MaskedAffineAutoregressiveTransform,
+        ReversePermutation,
+    )
+
+    dim = draws.shape[1]
+
+    def build() -> Flow:
+        layers = []
+        for _ in range(5):
+            layers += [ReversePermutation(dim), MaskedAffineAutoregressiveTransform(dim, 32)]
+        return Flow(CompositeTransform(layers), StandardNormal([dim]))
+
+    return _trained(draws, seed, build, lambda flow, z: flow.log_prob(z))
+
+
+def normflows_spline(draws: Array, seed: int) -> LogDensity:
+    """Five autoregressive rational-quadratic spline layers, two blocks of 32, tails at 4."""
+    import normflows as nf
+
+    dim = draws.shape[1]
+
+    def build() -> nf.NormalizingFlow:
+        layers = []
+        for _ in range(5):
+            layers += [
+                nf.flows.AutoregressiveRationalQuadraticSpline(dim, 2, 32, tail_bound=4),
+                nf.flows.Permute(dim, mode="swap"),
+            ]
+        return nf.NormalizingFlow(nf.distributions.DiagGaussian(dim, trainable=False), layers)
+
+    return _trained(draws, seed, build, lambda flow, z: flow.log_prob(z))
+
+
+def _trained(draws: Array, seed: int, build: Callable, log_prob: Callable) -> LogDensity:  # type: ignore[type-arg]
+    """A torch module trained by AdamW with cosine decay, scored once an epoch."""
+    import torch
+
+    torch.manual_seed(seed)
+    flow = build()
+    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    z = torch.from_numpy((draws - mean) / sd).float()
+    n = len(z) * 4 // 5
+    batches = max(n // BATCH, 1)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * batches)
+    best, best_state, stale = math.inf, flow.state_dict(), 0
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(n)[: batches * BATCH].chunk(batches):
+            optimizer.zero_grad()
+            (-log_prob(flow, z[rows]).mean()).backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            score = -float(log_prob(flow, z[n:]).mean())
+        if score < best:
+            best, stale = score, 0
+            best_state = {name: value.clone() for name, value in flow.state_dict().items()}
+        else:
+            stale += 1
+            if stale == PATIENCE:
+                break
+    flow.load_state_dict(best_state)
+    flow.eval()
+    shift = np.log(sd).sum()
+
+    @torch.no_grad()
+    def evaluate(x: Array) -> Array:
+        points = torch.from_numpy((x - mean) / sd).float()
+        parts = [log_prob(flow, part) for part in points.split(2**15)]
+        return torch.cat(parts).double().numpy() - shift
+
+    return evaluate
+
+
+PEERS: dict[str, tuple[Peer, tuple[str, ...]]] = {
+    "gmm (scikit-learn)": (scikit_learn_gmm, ("sklearn.mixture",)),
+    "spline (flowjax)": (flowjax_spline, ("flowjax.flows", "flowjax.train", "equinox")),
+    "maf (flowjax)": (flowjax_affine, ("flowjax.flows", "flowjax.train", "equinox")),
+    "nsf (zuko)": (zuko_nsf, ("zuko", "torch")),
+    "maf (zuko)": (zuko_maf, ("zuko", "torch")),
+    "maf (nflows)": (nflows_maf, ("nflows.flows", "nflows.transforms", "torch")),
+    "spline (normflows)": (normflows_spline, ("normflows", "torch")),
+}
+
+
+def missing(name: str) -> str | None:
+    """The module that this peer needs and that is not installed, or None."""
+    for module in PEERS[name][1]:
+        try:
+            import_module(module)
+        except ImportError:
+            return module.partition(".")[0]
+    return None

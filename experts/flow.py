@@ -1,0 +1,152 @@
+"""Flows of equal layers, for all members of an ensemble at once.
+
+A layer is a network that sees some coordinates and, for each coordinate, the
+parameters of an increasing function. Which inputs an output may see is a matter of
+masks: degrees make the layer autoregressive (Germain et al. 2015, arXiv:1502.03509),
+halves make it a coupling. Permutations between layers are in the masks as well, so
+that nothing is ever moved. Masked weights are zero from the start and stay zero,
+which spares a product with the mask in every evaluation.
+
+Everything is feature-major, (members, features, n): rows of points are contiguous
+and a layer is one batched matrix product. ``amfvi.experts.nflows_export`` writes the
+same flow as nflows modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from amfvi.experts.bijection import normal_nll
+from amfvi.experts.elementwise import Elementwise
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["HIDDEN", "Flow", "Parameters"]
+
+Parameters = dict[str, Tensor]
+HIDDEN = "hidden.weight"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The architecture; what is learned is handed to each call.
+
+    Attributes:
+        dim: number of coordinates d.
+        layers: number of layers L.
+        width: hidden units H of each network.
+        depth: hidden layers D of each network.
+        autoregressive: each coordinate sees those before it, in an order that is
+            reversed from layer to layer; otherwise the two halves take turns.
+        elementwise: the family of increasing functions.
+    """
+
+    dim: int
+    layers: int
+    width: int
+    depth: int
+    autoregressive: bool
+    elementwise: Elementwise
+
+    def shapes(self, members: int) -> dict[str, torch.Size]:
+        """Shapes of the parameters by name; the outputs are ordered (parameter, coordinate)."""
+        outputs = self.elementwise.parameters * self.dim
+        lead = (members, self.layers)
+        return {
+            "input.weight": torch.Size((*lead, self.width, self.dim)),
+            "input.bias": torch.Size((*lead, self.width, 1)),
+            HIDDEN: torch.Size((*lead, self.depth - 1, self.width, self.width)),
+            "hidden.bias": torch.Size((*lead, self.depth - 1, self.width, 1)),
+            "output.weight": torch.Size((*lead, outputs, self.width)),
+            "output.bias": torch.Size((*lead, outputs, 1)),
+        }
+
+    @cached_property
+    def masks(self) -> Parameters:
+        """For each parameter 1 where it may differ from zero, shaped as for one member."""
+        parts = [self._layer_masks(layer) for layer in range(self.layers)]
+        return {name: torch.stack([part[name] for part in parts]) for name in self.shapes(1)}
+
+    def initial(self, members: int, generator: torch.Generator) -> Parameters:
+        """Random hidden layers and outputs that make every layer the identity, float32."""
+        identity = self.elementwise.identity().float().repeat_interleave(self.dim)[:, None]
+        parameters = {}
+        for name, shape in self.shapes(members).items():
+            if name == "output.weight":
+                parameters[name] = torch.zeros(shape, dtype=torch.float32)
+            elif name == "output.bias":
+                parameters[name] = identity.expand(shape).clone()
+            else:
+                fan_in = self.dim if name.startswith("input") else self.width
+                uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1
+                parameters[name] = uniform / math.sqrt(fan_in) * self.masks[name]
+        return parameters
+
+    def nll(self, parameters: Parameters, z: Tensor) -> Tensor:
+        """−log density of the flow to the standard normal at z (members, d, n), nats."""
+        return normal_nll(*self.forward(parameters, z))
+
+    def forward(self, parameters: Parameters, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (members, d, n) to normal scores and log-determinants (members, n)."""
+        log_det = z.new_zeros(z.shape[0], z.shape[2])
+        for layer in self._unstacked(parameters):
+            z, log_slope = self.elementwise.forward(z, self._network(layer, z))
+            log_det = log_det + log_slope.sum(dim=1)
+        return z, log_det
+
+    def inverse(self, parameters: Parameters, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal scores (members, d, n) to points and log-determinants (members, n)."""
+        log_det = u.new_zeros(u.shape[0], u.shape[2])
+        # In pass i the i-th coordinate of the order becomes right; couplings need one.
+        passes = self.dim if self.autoregressive else 1
+        for layer in reversed(list(self._unstacked(parameters))):
+            z = u
+            for _ in range(passes):
+                z, log_slope = self.elementwise.inverse(u, self._network(layer, z))
+            u, log_det = z, log_det + log_slope.sum(dim=1)
+        return u, log_det
+
+    def _unstacked(self, parameters: Parameters) -> Iterator[tuple[Tensor, ...]]:
+        """The parameters of one layer after another, each (members, …)."""
+        return zip(*(parameters[name].unbind(1) for name in self.shapes(1)), strict=True)
+
+    def _network(self, layer: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        """Raw parameters (members, parameters, d, n) of one layer at z (members, d, n)."""
+        w_in, b_in, w_hidden, b_hidden, w_out, b_out = layer
+        in_place = not torch.is_grad_enabled()
+        h = F.silu(torch.baddbmm(b_in, w_in, z), inplace=in_place)
+        for w, b in zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True):
+            h = F.silu(torch.baddbmm(b, w, h), inplace=in_place)
+        raw = torch.baddbmm(b_out, w_out, h)
+        return raw.view(len(z), self.elementwise.parameters, self.dim, z.shape[2])
+
+    def _layer_masks(self, layer: int) -> Parameters:
+        order = torch.arange(1, self.dim + 1)
+        if self.autoregressive:
+            order = order.flip(0) if layer % 2 else order
+            # As in nflows' MADE, so that a flow can be written as its modules.
+            degree = torch.arange(self.width) % max(1, self.dim - 1) + min(1, self.dim - 1)
+            sees_input = degree[:, None] >= order[None]
+            sees_hidden = degree[:, None] >= degree[None]
+            sees_output = order[:, None] > degree[None]
+            free = torch.ones(self.dim, 1, dtype=torch.bool)
+        else:
+            given = order % 2 == layer % 2
+            sees_input = given[None].expand(self.width, self.dim)
+            sees_hidden = torch.ones(self.width, self.width, dtype=torch.bool)
+            sees_output = (~given)[:, None].expand(self.dim, self.width)
+            free = ~given[:, None]
+        copies = self.elementwise.parameters
+        masks = {
+            "input.weight": sees_input,
+            "input.bias": torch.ones(self.width, 1),
+            HIDDEN: sees_hidden.expand(self.depth - 1, -1, -1),
+            "hidden.bias": torch.ones(self.depth - 1, self.width, 1),
+            "output.weight": sees_output.repeat(copies, 1),
+            "output.bias": free.repeat(copies, 1),
+        }
+        return {name: mask.float() for name, mask in masks.items()}

@@ -1,0 +1,70 @@
+"""Gaussian and Student-t mixtures: they find what made the draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from amfvi.experts import GMM, TMM, Folds
+from amfvi.targets import get
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+
+def cross(draws, members=5):
+    return Folds(draws, torch.arange(len(draws)) % members)
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_gaussian_mixture_is_recovered(number):
+    target = get("bimodal")
+    draws = target.sample(6000, seed(number))
+    expert, report = GMM().fit(cross(draws), generator=seed(number))
+    fresh = target.sample(20_000, seed(100 + number))
+    kl = target.log_prob(fresh) - expert.log_prob(fresh)
+    # Eleven parameters: 11/2n = .0009 expected; a component too many costs as much again.
+    assert float(kl.mean()) < 0.004
+    assert report.best_step <= 4
+
+
+def test_agrees_with_scikit_learn_at_the_same_optimum():
+    draws = get("bimodal").sample(4000, seed(0))
+    expert, _ = GMM(max_components=2, tolerance=1e-9).fit(
+        Folds.holdout(draws[:3500], draws[3500:]), generator=seed(0)
+    )
+    theirs = GaussianMixture(2, tol=1e-9, max_iter=1000, random_state=0).fit(draws[:3500].numpy())
+    x = draws[3500:]
+    expected = torch.from_numpy(theirs.score_samples(x.numpy()))
+    assert torch.allclose(expert.log_prob(x), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("freedom", [1.5, 4.0])
+def test_heavy_tails_are_measured(freedom):
+    random = np.random.default_rng(int(10 * freedom))
+    shape = np.array([[1.0, 0.7], [0.7, 2.0]])
+    law = stats.multivariate_t([1, -2], shape, df=freedom)
+    draws = torch.from_numpy(law.rvs(5000, random_state=random))
+    expert, _ = TMM().fit(cross(draws), generator=seed(0))
+    assert expert.components.freedom.numpy() == pytest.approx(freedom, rel=0.15)
+    fresh = law.rvs(50_000, random_state=random)
+    kl = law.logpdf(fresh) - expert.log_prob(torch.from_numpy(fresh)).numpy()
+    assert kl.mean() < 0.01
+
+
+def test_light_tails_need_no_heavy_ones():
+    draws = get("x_shape").sample(4000, seed(0))
+    expert, _ = TMM().fit(cross(draws), generator=seed(0))
+    assert (expert.components.freedom > 10).all()
+
+
+def test_collinear_and_repeated_draws_do_no_harm():
+    draws = torch.randn(300, 2, generator=seed(0), dtype=torch.float64)
+    draws = torch.cat([draws, draws[:100].expand(3, -1, -1).reshape(-1, 2)])
+    draws = torch.cat([draws, draws[:, :1] + 1e-3 * draws[:, 1:]], dim=1)
+    for config in (GMM(), TMM()):
+        expert, _ = config.fit(cross(draws), generator=seed(0))
+        assert torch.isfinite(expert.log_prob(draws)).all()
