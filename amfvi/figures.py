@@ -241,7 +241,8 @@ def _training(mixture: Mixture, summary: FitSummary, target: Target | None) -> F
         margin = 0.08 * max(high - low, 1e-3)
         ax.set_ylim(low - margin, high + margin)
         ax.set_title(f"{name}  ({report.seconds:.1f} s)", fontsize=10)
-        ax.set_xlabel("layer" if name.startswith("rbig") else "step")
+        kind = mixture.experts[name].config.kind
+        ax.set_xlabel({"rbig": "layer", "gmm": "components", "tmm": "components"}.get(kind, "step"))
     panels[0].set_ylabel("negative log density (nats)")
     styles = [("held-out", "-", "k", None), ("training", ":", "k", None), ("kept", "", "k", "o")]
     handles = [

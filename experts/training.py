@@ -292,10 +292,12 @@ class _Steps:
         loss = self._nll(self._unpacked(self._leaves), points).mean(dim=1)
         gradients = torch.autograd.grad(loss.sum(), self._leaves)
         with torch.no_grad():
-            # Muon's directions are orthogonalised: of length and clipping they know nothing.
-            gradient = gradients[0].mul_(self._masks[0])
-            shrink = settings.clip_norm / (gradient.norm(dim=1, keepdim=True) + 1e-6)
-            self._leaves[0].grad = gradient.mul_(shrink.clamp_(max=1.0))
+            # The hidden weights' too: one spike would steer their momentum for long.
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+            shrink = (settings.clip_norm / (norms + 1e-6)).clamp_(max=1.0)
+            for g in gradients:
+                g.mul_(shrink.view(-1, *[1] * (g.ndim - 1)))
+            self._leaves[0].grad = gradients[0].mul_(self._masks[0])
             torch.mul(self._rate, settings.learning_rate, out=self._adam_rate)
             self._adam.step()
             if self._muon is not None:
