@@ -27,6 +27,7 @@ from amfvi.errors import FitError, UsageError, unknown_name
 __all__ = ["RULES", "WeightFit", "fit_weights"]
 
 RULES = ("ema", "em", "batch-mean", "uniform")
+FADING = 1e-3
 
 Matrix = NDArray[np.float64]
 
@@ -158,7 +159,7 @@ def _responsibilities(
     for step in range(max_steps + 1):
         gradient = _gradient(ratios, row_weights, weights)
         if gradient.max() - 1 <= tolerance:
-            return step, weights, True
+            return step, _without_the_fading(ratios, row_weights, weights, tolerance), True
         if step == max_steps:
             break
         # wₖ·gradientₖ is the mean responsibility of expert k.
@@ -166,6 +167,22 @@ def _responsibilities(
         weights = weights / weights.sum()
         path.record(step + 1, weights)
     return max_steps, weights, False
+
+
+def _without_the_fading(
+    ratios: Matrix, row_weights: Matrix, weights: Matrix, tolerance: float
+) -> Matrix:
+    """The same with zeros for weights on their way to zero, which they never reach.
+
+    Only if the certificate holds without them too.
+    """
+    fading = (weights < FADING) & (_gradient(ratios, row_weights, weights) < 1)
+    pruned = np.where(fading, 0.0, weights)
+    pruned /= pruned.sum()
+    if (ratios @ pruned <= 0).any():
+        return weights
+    holds = _gradient(ratios, row_weights, pruned).max() - 1 <= tolerance
+    return pruned if holds else weights
 
 
 def _batch_mean(
@@ -201,7 +218,9 @@ class _Path:
             self._weights.append(weights)
 
     def arrays(self, last_step: int, last: Matrix) -> tuple[NDArray[np.int64], Matrix]:
-        if self._steps[-1] != last_step:
+        if self._steps[-1] == last_step:
+            self._weights[-1] = last
+        else:
             self._steps.append(last_step)
             self._weights.append(last)
         return np.array(self._steps, dtype=np.int64), np.array(self._weights)

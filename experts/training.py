@@ -50,7 +50,7 @@ class Training:
     learning_rate: float = 1e-2
     hidden_learning_rate: float = 2e-2
     batch_size: int = 128
-    max_steps: int = 1500
+    max_steps: int = 1300
     check_every: int = 25
     patience: int = 6
     decay: float = 0.4

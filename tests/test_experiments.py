@@ -49,6 +49,36 @@ def test_reference_posteriors(tmp_path):
     assert cells[7] == "0"
 
 
+def test_real_posteriors(tmp_path):
+    rows = np.random.default_rng(0).multivariate_normal([1, 2], [[1, 0.5], [0.5, 2]], size=600)
+    np.savetxt(tmp_path / "toy.csv", rows, delimiter=",", header="a,b", comments="")
+    out = run("real_posteriors", tmp_path, "--experts", "gmm", cwd=tmp_path).stdout
+    cells = [cell.strip() for cell in out.splitlines()[-1].strip("|").split("|")]
+    assert cells[:2] == ["toy", "2"]
+    assert abs(float(cells[2]) - float(cells[3])) < 0.05  # a Gaussian is what it is
+
+
+def test_frozen_speed(tmp_path):
+    out = run("frozen_speed", "--points", 2000, cwd=tmp_path).stdout
+    for name in ("| amfvi |", "| nflows, same weights |", "sum of its experts"):
+        assert name in out
+
+
+def test_race_resumes_finished_cells(tmp_path):
+    options = (
+        "--n-draws", 100, "--seeds", 1, "--targets", "banana", "--folder", "cells",
+        "--methods", "paper,gmm (scikit-learn)", "--results", "results",
+    )  # fmt: skip
+    run("race", *options, cwd=tmp_path)
+    (first,) = (tmp_path / "cells").glob("*paper.npz")
+    made = first.stat().st_mtime_ns
+    page = (tmp_path / "results" / "race-100.md").read_text()
+    assert "| paper | banana |" in page
+    run("race", *options, cwd=tmp_path)
+    assert first.stat().st_mtime_ns == made
+    assert (tmp_path / "results" / "race-100.md").read_text() == page
+
+
 @pytest.mark.slow
 def test_canonical_resumes_finished_cells(tmp_path):
     options = ("--n-draws", 100, "--seeds", 1, "--folder", "cells", "--results", "results")

@@ -175,3 +175,21 @@ def test_bad_input_is_named():
         fit_weights(log_q, draw_weights=np.ones(3))
     with pytest.raises(FitError, match="batch-mean weights need one expert"):
         fit_weights(np.array([[0, -np.inf], [-np.inf, 0]]), "batch-mean")
+
+
+@pytest.mark.parametrize("rule", OPTIMAL)
+def test_a_hopeless_expert_ends_with_no_weight_at_all(rule):
+    """And the certificate still holds, so that the mixture is the good expert itself."""
+    x = np.random.default_rng(0).normal(size=3000)
+    log_q = np.stack([normal_log_density(x, 0, 1), normal_log_density(x, 3, 0.3)], axis=1)
+    found = fit_weights(log_q, rule)
+    assert found.weights.tolist() == [1.0, 0.0]
+    assert found.path[-1].tolist() == [1.0, 0.0]
+    assert found.gap <= 1e-5
+
+
+def test_a_small_weight_that_helps_is_kept():
+    generator = np.random.default_rng(1)
+    x = np.where(generator.uniform(size=20_000) < 5e-4, 8.0, generator.normal(size=20_000))
+    log_q = np.stack([normal_log_density(x, 0, 1), normal_log_density(x, 8, 0.1)], axis=1)
+    assert fit_weights(log_q, "em").weights[1] == pytest.approx((x == 8).mean(), rel=0.05)

@@ -123,3 +123,15 @@ def test_presets_stand_for_several_experts():
     assert tuple(resolve("paper")) == DEFAULT
     assert list(resolve("robust")) == [*DEFAULT, "nsf", "gmm", "tmm"]
     assert list(resolve("robust,gmm"))[-1] == "gmm-2"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("config", [MAF(max_steps=400), RealNVP(max_steps=400), NSF(max_steps=400)])
+def test_a_captured_step_learns_what_an_eager_one_learns(config, curved, folded):
+    folds = folded(curved(2, 4000, 0), 5)
+    seed = torch.Generator().manual_seed
+    on_cpu, _ = config.fit(folds, generator=seed(0))
+    on_gpu, _ = config.fit(folds, generator=seed(0), device="cuda")
+    fresh = curved(2, 10_000, 9)
+    gap = on_cpu.log_prob(fresh) - on_gpu.to("cpu").log_prob(fresh)
+    assert abs(float(gap.mean())) < 0.02
