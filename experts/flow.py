@@ -7,9 +7,9 @@ halves make it a coupling. Permutations between layers are in the masks as well,
 that nothing is ever moved. Masked weights are zero from the start and stay zero,
 which spares a product with the mask in every evaluation.
 
-Everything is feature-major, (members, features, n): rows of points are contiguous
-and a layer is one batched matrix product. ``amfvi.experts.nflows_export`` writes the
-same flow as nflows modules.
+Points are feature-major, (members, features, n): the rows that elementwise functions
+work on are contiguous, and a layer is one batched matrix product.
+``amfvi.experts.nflows_export`` writes the same flow as nflows modules.
 """
 
 from __future__ import annotations
@@ -117,10 +117,18 @@ class Flow:
     def _network(self, layer: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """Raw parameters (members, parameters, d, n) of one layer at z (members, d, n)."""
         w_in, b_in, w_hidden, b_hidden, w_out, b_out = layer
-        in_place = not torch.is_grad_enabled()
-        h = F.silu(torch.baddbmm(b_in, w_in, z), inplace=in_place)
-        for w, b in zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True):
-            h = F.silu(torch.baddbmm(b, w, h), inplace=in_place)
+        hidden = list(zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True))
+        if torch.is_grad_enabled():
+            h = F.silu(torch.baddbmm(b_in, w_in, z))
+            for w, b in hidden:
+                h = F.silu(torch.baddbmm(b, w, h))
+        else:
+            # The same point-major, (members, n, H): measured 1.6 times as fast for many
+            # points, and a fifth slower for a training step.
+            h = F.silu(torch.baddbmm(b_in.mT, z.mT, w_in.mT), inplace=True)
+            for w, b in hidden:
+                h = F.silu(torch.baddbmm(b.mT, h, w.mT), inplace=True)
+            h = h.mT
         raw = torch.baddbmm(b_out, w_out, h)
         return raw.view(len(z), self.elementwise.parameters, self.dim, z.shape[2])
 
