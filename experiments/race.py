@@ -137,7 +137,9 @@ def verdicts(cells: dict[tuple[str, str, int], Any], methods: list[str], seeds: 
     return lines
 
 
-def page(rows: list[dict[str, Any]], cells: Any, methods: list[str], n: int, seeds: int) -> str:
+def page(
+    rows: list[dict[str, Any]], cells: Any, methods: list[str], n: int, seeds: int, extra: str
+) -> str:
     targets = list(dict.fromkeys(r["target"] for r in rows))
 
     def medians(key: str, shown: str) -> list[str]:
@@ -154,11 +156,11 @@ def page(rows: list[dict[str, Any]], cells: Any, methods: list[str], n: int, see
     runs = {m: len({r["seed"] for r in rows if r["method"] == m}) for m in methods}
     return "\n".join([
         f"# The race, {n} draws", "",
-        f"`python experiments/race.py --n-draws {n} --seeds {seeds}`", "",
+        f"`python experiments/race.py --n-draws {n} --seeds {seeds}{extra}`", "",
         "Medians over seeds (" + ", ".join(f"{m}: {k}" for m, k in runs.items()) + ").", "",
         "## Exact KL(p‖q), nats, on 20,000 fresh draws", "", *medians("kl", ".4f"), "",
         "## Seconds to fit, compilation included", "", *medians("seconds", ".1f"), "",
-        "## Log density, thousand points a second",  "",
+        "## Log density, points a second",  "",
         *medians("points_per_second", ",.0f"), "",
         "## Against the best peer", "",
         "Medians and their ratio; then runs that lose to that run's best peer by more than two",
@@ -212,7 +214,8 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    text = page(rows, cells, methods, options.n_draws, options.seeds)
+    extra = f' --methods "{options.methods}"' if options.methods else ""
+    text = page(rows, cells, methods, options.n_draws, options.seeds, extra)
     stem.with_suffix(".md").write_text(text)
     print(text)
 
