@@ -72,18 +72,23 @@ class Worker:
             WorkerError: the process is gone.
         """
         job = (config, folds.draws, folds.fold, generator.get_state(), time_limit)
+        self._over_the_pipe(lambda: self._pipe.send_bytes(pickle.dumps(job)))
+        while True:
+            kind, content = pickle.loads(self._over_the_pipe(self._pipe.recv_bytes))
+            if kind == "progress":
+                progress(*content)
+            elif kind == "warning":
+                warnings.warn(content, AmfviWarning, stacklevel=2)
+            elif kind == "error":
+                raise content
+            else:
+                return content
+
+    @staticmethod
+    def _over_the_pipe(call: Callable[[], Any]) -> Any:
+        """``call``; what it raises is the pipe's doing, never that of a caller's progress."""
         try:
-            self._pipe.send_bytes(pickle.dumps(job))
-            while True:
-                kind, content = pickle.loads(self._pipe.recv_bytes())
-                if kind == "progress":
-                    progress(*content)
-                elif kind == "warning":
-                    warnings.warn(content, AmfviWarning, stacklevel=2)
-                elif kind == "error":
-                    raise content
-                else:
-                    return content
+            return call()
         except (EOFError, OSError) as error:
             raise WorkerError(f"the worker process ended: {error}") from None
 

@@ -117,8 +117,8 @@ class NeuralFlowConfig(Training, ExpertConfig):
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> NeuralFlow:
         members = members_of(tensors)
         shapes = self.build(dim).shapes(members)
-        expected = {f"flow.{name}": shape for name, shape in shapes.items()}
-        expected |= {"mean": torch.Size([members, dim]), "factor": torch.Size([members, dim, dim])}
+        expected = {"mean": torch.Size([members, dim]), "factor": torch.Size([members, dim, dim])}
+        expected |= {f"flow.{name}": shape for name, shape in shapes.items()}
         match_tensors(self.kind, expected, tensors)
         learned = {name: tensors[f"flow.{name}"].float() for name in shapes}
         return NeuralFlow(self, Whitening.of(tensors["mean"], tensors["factor"]), learned)

@@ -161,7 +161,7 @@ def first_expert(**changes):
         (edit_tensors(lambda t: t.update({"9.mean": torch.ones(2)})), "unexpected tensor '9.mean'"),
         (
             edit_tensors(lambda t: t.update({"0.mean": torch.ones(5)})),
-            "has shape",
+            r"'mean' has shape \(5,\), expected",
         ),
         (edit_tensors(lambda t: t["2.x"].fill_(math.nan)), "NaN or infinity"),
         (edit_tensors(lambda t: t["2.x"].fill_(1.0)), "is not increasing"),
