@@ -15,9 +15,10 @@ from amfvi.draws import Draws
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts import ExpertConfig, FitReport
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
+from amfvi.parsimony import without_the_needless
 from amfvi.split import N_TEST, Split, split_draws, split_target
 from amfvi.stage_one import StageOneProgress, fit_experts
-from amfvi.stage_two import RULES, WeightFit, fit_weights
+from amfvi.stage_two import OPTIMAL, RULES, WeightFit, fit_weights
 from amfvi.targets import Target
 
 __all__ = ["FitSummary", "fit", "fit_split", "resolve_device", "split_data"]
@@ -200,6 +201,8 @@ def fit_split(
     else:
         log_q = log_densities(experts, box.to_unconstrained(split.fresh)[0].to(device))
     found = fit_weights(log_q, rule, beta=beta)
+    if rule in OPTIMAL:
+        found = without_the_needless(log_q, found)
     summary = FitSummary(
         split=split,
         reports={name: one.report for name, one in fitted.items()},

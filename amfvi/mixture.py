@@ -25,7 +25,7 @@ __all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
 
 # Points evaluated at a time: small enough for a processor's cache, large enough to
 # fill an accelerator. Memory in use stays bounded however many points there are.
-CPU_CHUNK = 2**15
+CPU_CHUNK = 2**17
 ACCELERATOR_CHUNK = 2**18
 WIDE = 32  # parameters, above which chunks shrink in proportion
 
@@ -139,8 +139,16 @@ class Mixture(Distribution):
         """
         x = self._points(value)
         out = torch.empty(x.shape[:-1], dtype=x.dtype, device=x.device)
+        present = self._weights > 0
+        experts = {
+            name: expert
+            for (name, expert), weight in zip(self._experts.items(), present, strict=True)
+            if weight
+        }
+        log_weights = self._weights[present].log().to(x.dtype).to(self.device)
         for rows, chunk in self._chunks(x, out.view(-1)):
-            rows.copy_(self.mix(self._expert_log_probs(chunk)))
+            joint = self._log_densities(experts, chunk) + log_weights
+            rows.copy_(torch.logsumexp(joint, dim=-1))
         return out
 
     def mix(self, expert_log_probs: Tensor) -> Tensor:
@@ -154,7 +162,7 @@ class Mixture(Distribution):
         x = self._points(value)
         out = torch.empty(*x.shape[:-1], len(self._experts), dtype=x.dtype, device=x.device)
         for rows, chunk in self._chunks(x, out.view(-1, len(self._experts))):
-            rows.copy_(self._expert_log_probs(chunk))
+            rows.copy_(self._log_densities(self._experts, chunk))
         return out
 
     @torch.no_grad()
@@ -258,14 +266,14 @@ class Mixture(Distribution):
         # At once, so that a seed means the same draws whatever the device and its chunks.
         return self._box.from_unconstrained(expert.sample(n, generator).cpu())
 
-    def _expert_log_probs(self, x: Tensor) -> Tensor:
-        """(n, K) in the user's parameters, −inf outside the support."""
+    def _log_densities(self, experts: Mapping[str, Expert], x: Tensor) -> Tensor:
+        """(n, len(experts)) in the user's parameters, −inf outside the support."""
         if not self._box.bounded:
-            return log_densities(self._experts, x)
+            return log_densities(experts, x)
         inside = self._box.contains(x)
-        out = x.new_full((len(x), len(self._experts)), -torch.inf)
+        out = x.new_full((len(x), len(experts)), -torch.inf)
         y, log_det = self._box.to_unconstrained(x[inside])
-        out[inside] = log_densities(self._experts, y) + log_det[:, None]
+        out[inside] = log_densities(experts, y) + log_det[:, None]
         return out
 
 

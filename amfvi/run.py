@@ -211,6 +211,9 @@ def _log_fit(log: RunLog, mixture: Mixture, summary: FitSummary) -> None:
     if found.n_ignored:
         log(f"warning: no expert has any density at {found.n_ignored} of {found.n} held-out draws")
     log(f"weights ({found.rule}, {found.steps} steps, gap {found.gap:.2g}): {shown}")
+    needless = [n for n, w in zip(mixture.experts, found.weights, strict=True) if w == 0]
+    if needless and found.given_up:
+        log(f"left out for {found.given_up:.2g} nats a draw: {', '.join(needless)}")
 
 
 def _metrics(
@@ -254,6 +257,7 @@ def _metrics(
             "n_eff": found.n_eff,
             "steps": found.steps,
             "gap": found.gap,
+            "given_up": found.given_up,
             "converged": found.converged,
         },
         "advantage": scores["advantage"] if scores else None,

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from amfvi.errors import FitError, UsageError, unknown_name
 
-__all__ = ["RULES", "WeightFit", "fit_weights"]
+__all__ = ["OPTIMAL", "RULES", "Matrix", "WeightFit", "fit_weights"]
 
 RULES = ("ema", "em", "batch-mean", "uniform")
+OPTIMAL = ("ema", "em")  # those that end at the maximum-likelihood weights
 FADING = 1e-3
 
 Matrix = NDArray[np.float64]
@@ -49,6 +50,8 @@ class WeightFit:
         n: number of draws the weights rest on.
         n_ignored: draws at which every expert's density is zero; no weights can
             help there.
+        given_up: mean log density in nats that leaving experts out cost on these
+            draws; ``gap`` is then about the experts that were kept.
     """
 
     weights: Matrix
@@ -61,6 +64,7 @@ class WeightFit:
     path_steps: NDArray[np.int64]
     n: int
     n_ignored: int
+    given_up: float = 0.0
 
     @property
     def n_eff(self) -> float:

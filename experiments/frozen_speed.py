@@ -3,10 +3,11 @@
     python experiments/frozen_speed.py [--dim 2] [--points 200000]
 
 Five autoregressive affine layers of two hidden layers of 32 everywhere: ours as a
-fitted expert of one member; the very same weights as nflows modules; zuko's and
-FlowJAX's own (compiled), fresh, where they are installed. All in one process, turn by
-turn, best of five passes; ratios to ours. Also the mixture's time beside the sum of
-its experts'.
+fitted expert of one member; the very same weights as nflows modules, and nflows' flow
+as it comes (residual blocks); zuko's and FlowJAX's own (compiled), fresh, where they are
+installed. All in one process, in three rounds of several passes each, so that no
+library's idle threads slow another's passes for long; the best pass of each, and ratios
+to ours. Also the mixture's time beside the sum of its experts'.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import partial
 import torch
 from amfvi.experts import MAF
 from amfvi.experts.nflows_export import to_nflows
-from peers import missing
+from peers import missing, nflows_flow
 from torch import Tensor
 
 import amfvi
@@ -27,15 +28,16 @@ import amfvi
 Call = Callable[[], object]
 
 
-def best_seconds(calls: dict[str, Call], passes: int = 5) -> dict[str, float]:
-    """The quickest pass of each, in turns; a first one, that may compile, does not count."""
+def best_seconds(calls: dict[str, Call], rounds: int = 3, passes: int = 8) -> dict[str, float]:
+    """The quickest pass of each; the first of a round, that may compile, does not count."""
     best = dict.fromkeys(calls, float("inf"))
-    for number in range(passes + 1):
+    for _ in range(rounds):
         for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if number:
-                best[name] = min(best[name], time.perf_counter() - started)
+            for number in range(passes + 1):
+                started = time.perf_counter()
+                call()
+                if number:
+                    best[name] = min(best[name], time.perf_counter() - started)
     return best
 
 
@@ -54,9 +56,11 @@ def rivals(expert: object, x: Tensor) -> dict[str, Call]:
     dim = x.shape[1]
     pieces = x.split(2**15)
     theirs = nflows_density(expert, x.dtype)
+    as_it_comes = nflows_flow(dim).to(x.dtype).eval()
     calls: dict[str, Call] = {
         "amfvi": lambda: expert.log_prob(x),  # type: ignore[attr-defined]
         "nflows, same weights": lambda: [theirs(piece) for piece in pieces],
+        "nflows, as it comes": lambda: [as_it_comes.log_prob(piece) for piece in pieces],
     }
     if missing("maf (zuko)") is None:
         import zuko

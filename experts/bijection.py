@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
 from amfvi.experts.base import Expert, ExpertConfig
 from amfvi.experts.folds import Folds
+from amfvi.experts.pieces import in_pieces
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
@@ -18,11 +18,9 @@ __all__ = ["BijectiveExpert", "normal_nll"]
 
 LOG_2PI = math.log(2 * math.pi)
 
-# Points a member at a time on a CPU, so that what a layer makes of them stays in its cache.
-CPU_ROWS = 8192
-ACCELERATOR_ROWS = 2**18
-
-Map = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Rows of all members at a time, on a CPU so that what a layer makes of them stays in cache.
+CPU_ROWS = 2**14
+ACCELERATOR_ROWS = 2**20
 
 
 def normal_nll(u: Tensor, log_det: Tensor) -> Tensor:
@@ -41,37 +39,39 @@ class BijectiveExpert(Expert):
         super().__init__(config, whitening.dim, whitening.members)
         self.whitening = whitening
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Points of each member (members, n, d) to normal scores (members, n, d).
 
         Also log |det du/dx|, (members, n), nats.
         """
-        u, log_det = self._in_pieces(self._flow, self.whitening.forward(x).to(x.dtype))
-        return u.mT, log_det + self.whitening.log_det[:, None].to(x.dtype)
+        return in_pieces(self._forward, x, self._rows)
 
-    @torch.no_grad()
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Normal scores (members, n, d) to points (members, n, d).
 
         Also log |det dx/du|, (members, n), nats.
         """
-        z, log_det = self._in_pieces(self._unflow, u.mT.contiguous())
+        return in_pieces(self._inverse, u, self._rows)
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        return in_pieces(self._density, x, self._rows)
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        u, log_det = self._flow(self.whitening.forward(x).to(x.dtype))
+        return u.mT, log_det + self.whitening.log_det[:, None].to(x.dtype)
+
+    def _inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = self._unflow(u.mT.contiguous())
         log_det = log_det - self.whitening.log_det[:, None].to(u.dtype)
         return self.whitening.inverse(z).to(u.dtype), log_det
 
-    def _in_pieces(self, function: Map, points: Tensor) -> tuple[Tensor, Tensor]:
-        """``function`` of points (members, d, n), some rows at a time."""
-        rows = CPU_ROWS if points.device.type == "cpu" else ACCELERATOR_ROWS
-        if points.shape[2] <= rows:
-            return function(points)
-        parts = [function(piece) for piece in points.split(rows, dim=2)]
-        values, log_dets = zip(*parts, strict=True)
-        return torch.cat(values, dim=2), torch.cat(log_dets, dim=1)
-
-    def _log_prob(self, x: Tensor) -> Tensor:
-        u, log_det = self.forward(x)
+    def _density(self, x: Tensor) -> Tensor:
+        u, log_det = self._forward(x)
         return -normal_nll(u.mT, log_det)
+
+    @property
+    def _rows(self) -> int:
+        return CPU_ROWS if self.device.type == "cpu" else ACCELERATOR_ROWS
 
     def _sample(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         u = torch.randn(self.members, n, self.dim, generator=generator, dtype=torch.float64)

@@ -2,6 +2,8 @@
 
 Each takes points (members, d, n) and raw, unbounded parameters
 (members, parameters, d, n), and gives values and log derivatives (members, d, n).
+Parameters that are the same for all points may have 1 in place of n; so may the log
+derivatives then.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class RationalQuadratic:
         k = (v.unsqueeze(1) >= inner).sum(dim=1, keepdim=True)
 
         def at(t: Tensor, index: Tensor) -> Tensor:
-            return t.gather(1, index).squeeze(1)
+            return t.expand(-1, -1, -1, index.shape[3]).gather(1, index).squeeze(1)
 
         width, height = (2 * self.edge * at(e, k) for e in (widths, heights))
         return Bin(

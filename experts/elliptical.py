@@ -21,6 +21,7 @@ from amfvi.experts.base import (
 )
 from amfvi.experts.em import Components, expectation_maximisation
 from amfvi.experts.folds import Folds
+from amfvi.experts.pieces import in_pieces
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
@@ -29,7 +30,9 @@ from amfvi.errors import FitError, InputError, UsageError
 __all__ = ["EllipticalConfig", "EllipticalMixture"]
 
 LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 64)
-ROOM = 2**20  # numbers held at a time while densities are evaluated on a CPU
+# Numbers held at a time while densities are evaluated, on a CPU so that they stay in cache.
+ROOM = 2**18
+ACCELERATOR_ROOM = 2**26
 
 
 class EllipticalMixture(Expert):
@@ -52,17 +55,16 @@ class EllipticalMixture(Expert):
         self._shift = -towards.reshape(members, -1, 1)
 
     def _log_prob(self, x: Tensor) -> Tensor:
-        rows = x.shape[1]
-        if x.device.type == "cpu":
-            rows = max(1, ROOM // (self.members * self._count * self.dim))
+        room = ROOM if x.device.type == "cpu" else ACCELERATOR_ROOM
+        return in_pieces(self._density, x, max(1, room // (self._count * self.dim)))
+
+    def _density(self, x: Tensor) -> Tensor:
         scale, shift = self._scale.to(x.dtype), self._shift.to(x.dtype)
-        parts = []
-        for piece in x.split(rows, dim=1):
-            z = self.whitening.forward(piece).to(x.dtype)
-            standard = torch.baddbmm(shift, scale, z)
-            squared = standard.square().unflatten(1, (self._count, self.dim)).sum(dim=2)
-            parts.append(self.components.log_joint(squared, self._gaussian).logsumexp(dim=1))
-        return torch.cat(parts, dim=1) + float(self.whitening.log_det)
+        z = self.whitening.forward(x).to(x.dtype)
+        standard = torch.baddbmm(shift, scale, z)
+        squared = standard.square().unflatten(1, (self._count, self.dim)).sum(dim=2)
+        joint = self.components.log_joint(squared, self._gaussian)
+        return joint.logsumexp(dim=1) + float(self.whitening.log_det)
 
     def _sample(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         parts = self.components

@@ -23,8 +23,7 @@ class MAF(NeuralFlowConfig):
     """
 
     kind: ClassVar[str] = "maf"
+    activation: str = "leaky_relu"
 
     def build(self, dim: int) -> Flow:
-        return Flow(
-            dim, self.layers, self.hidden_features, self.hidden_layers, True, SoftplusAffine()
-        )
+        return self._flow(dim, SoftplusAffine(), autoregressive=True)

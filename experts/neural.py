@@ -10,48 +10,51 @@ from typing import Self
 import torch
 from amfvi.experts.base import ExpertConfig, FitReport, Progress, match_tensors, members_of
 from amfvi.experts.bijection import BijectiveExpert
-from amfvi.experts.flow import Flow, Parameters
+from amfvi.experts.elementwise import Elementwise
+from amfvi.experts.flow import ACTIVATIONS, Flow, Parameters
 from amfvi.experts.folds import Folds
+from amfvi.experts.frozen import FrozenFlow
 from amfvi.experts.training import Training, train
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
-from amfvi.errors import UsageError
+from amfvi.errors import UsageError, unknown_name
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
 
 class NeuralFlow(BijectiveExpert):
-    """A trained flow. It keeps a copy for each precision it is asked in."""
+    """A trained flow. It keeps a frozen copy for each precision it is asked in."""
 
     def __init__(
         self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
     ) -> None:
         super().__init__(config, whitening)
         self.flow = config.build(whitening.dim)
-        self._parameters = {torch.float32: parameters}
+        self.parameters = parameters
+        self._frozen: dict[torch.dtype, FrozenFlow] = {}
 
-    def parameters(self, dtype: torch.dtype = torch.float32) -> Parameters:
-        """What was learned, by name, each (members, …)."""
-        if dtype not in self._parameters:
-            learned = self._parameters[torch.float32]
-            self._parameters[dtype] = {name: value.to(dtype) for name, value in learned.items()}
-        return self._parameters[dtype]
+    def frozen(self, dtype: torch.dtype) -> FrozenFlow:
+        """The flow in whitened space, computing in ``dtype``."""
+        if dtype not in self._frozen:
+            learned = {name: value.to(dtype) for name, value in self.parameters.items()}
+            self._frozen[dtype] = FrozenFlow(self.flow, learned)
+        return self._frozen[dtype]
 
     def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.flow.forward(self.parameters(z.dtype), z)
+        return self.frozen(z.dtype).forward(z)
 
     def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self.flow.inverse(self.parameters(u.dtype), u)
+        return self.frozen(u.dtype).inverse(u)
 
     def tensors(self) -> dict[str, Tensor]:
         learned = {
-            f"flow.{name}": value.cpu().contiguous() for name, value in self.parameters().items()
+            f"flow.{name}": value.cpu().contiguous() for name, value in self.parameters.items()
         }
         return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {name: value.to(device) for name, value in self.parameters().items()}
+        moved = {name: value.to(device) for name, value in self.parameters.items()}
         return type(self)(self.config, self.whitening.to(device), moved)  # type: ignore[arg-type]
 
 
@@ -63,17 +66,21 @@ class NeuralFlowConfig(Training, ExpertConfig):
         layers: number of transforms in the composition.
         hidden_features: width of each conditioner network.
         hidden_layers: hidden layers of each conditioner network.
+        activation: of the hidden units, "leaky_relu" (slope 0.1 below zero) or "silu".
     """
 
     layers: int = 5
     hidden_features: int = 32
     hidden_layers: int = 2
+    activation: str = "silu"
 
     def __post_init__(self) -> None:
         self._require_positive(
             "layers", "hidden_features", "hidden_layers", "learning_rate", "hidden_learning_rate",
             "batch_size", "max_steps", "check_every", "patience", "clip_norm",
         )  # fmt: skip
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)
         if not self.decay >= 0:
             raise UsageError(f"{self.kind}: decay cannot be negative, found {self.decay!r}")
         if not 0 <= self.averaging < 1:
@@ -82,6 +89,17 @@ class NeuralFlowConfig(Training, ExpertConfig):
     @abstractmethod
     def build(self, dim: int) -> Flow:
         """The architecture in ``dim`` dimensions."""
+
+    def _flow(self, dim: int, elementwise: Elementwise, *, autoregressive: bool) -> Flow:
+        return Flow(
+            dim,
+            self.layers,
+            self.hidden_features,
+            self.hidden_layers,
+            autoregressive,
+            elementwise,
+            self.activation,
+        )
 
     def fit(
         self,
@@ -100,6 +118,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         learned, report = train(
             self.kind,
             flow.nll,
+            lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
             {name: value.to(device) for name, value in initial.items()},
             flow.masks,
             whitened.float().to(device),

@@ -6,7 +6,7 @@ import math
 
 import torch
 from amfvi.experts.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
-from amfvi.experts.flow import Flow
+from amfvi.experts.flow import ACTIVATIONS, Flow
 from amfvi.experts.neural import NeuralFlow
 from nflows.nn.nets import MLP
 from nflows.transforms import (
@@ -18,7 +18,6 @@ from nflows.transforms import (
 )
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from amfvi.errors import UsageError
 
@@ -51,7 +50,8 @@ def to_nflows(expert: NeuralFlow, member: int = 0) -> CompositeTransform:
     Raises:
         UsageError: nflows has no such layer.
     """
-    flow, learned = expert.flow, expert.parameters(torch.float64)
+    flow = expert.flow
+    learned = {name: value.double() for name, value in expert.parameters.items()}
     transforms: list[nn.Module] = []
     for number in range(flow.layers):
         layer = {name: value[member, number] for name, value in learned.items()}
@@ -70,7 +70,7 @@ def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:
         "hidden_features": flow.width,
         "num_blocks": flow.depth - 1,
         "use_residual_blocks": False,
-        "activation": F.silu,
+        "activation": ACTIVATIONS[flow.activation],
     }
     weight = layer["input.weight"].flip(1) if reverse else layer["input.weight"]
     output = {name: layer[name].view(flow.elementwise.parameters, flow.dim, -1) for name in
@@ -121,7 +121,7 @@ def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
     transform = BoundedAffineCoupling(
         mask=mask,
         transform_net_create_fn=lambda inputs, outputs: Conditioner(
-            [inputs], [outputs], [flow.width] * flow.depth, activation=F.silu
+            [inputs], [outputs], [flow.width] * flow.depth, activation=ACTIVATIONS[flow.activation]
         ),
     )
     net = transform.transform_net

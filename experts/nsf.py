@@ -41,4 +41,4 @@ class NSF(NeuralFlowConfig):
 
     def build(self, dim: int) -> Flow:
         elementwise = RationalQuadratic(self.bins, self.edge)
-        return Flow(dim, self.layers, self.hidden_features, self.hidden_layers, True, elementwise)
+        return self._flow(dim, elementwise, autoregressive=True)

@@ -23,8 +23,7 @@ class RealNVP(NeuralFlowConfig):
 
     kind: ClassVar[str] = "realnvp"
     layers: int = 6
+    activation: str = "leaky_relu"
 
     def build(self, dim: int) -> Flow:
-        return Flow(
-            dim, self.layers, self.hidden_features, self.hidden_layers, False, BoundedAffine()
-        )
+        return self._flow(dim, BoundedAffine(), autoregressive=False)

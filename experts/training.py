@@ -66,6 +66,7 @@ class Training:
 def train(
     name: str,
     nll: Loss,
+    frozen_nll: Loss,
     initial: Parameters,
     masks: Parameters,
     draws: Tensor,
@@ -83,6 +84,7 @@ def train(
         name: the expert's, for messages.
         nll: from parameters and points (members, d, n) to negative log densities
             (members, n), nats.
+        frozen_nll: the same, quicker and without gradients.
         initial: parameters by name, each (members, …), on the device of ``draws``.
         masks: for each, 1 where it may change.
         draws: all draws as each member sees them, (members, d, n).
@@ -93,7 +95,7 @@ def train(
         FitError: the starting state already has no finite held-out density.
     """
     started = time.monotonic()
-    score = _heldout_score(nll, draws, folds, offset)
+    score = _heldout_score(frozen_nll, draws, folds, offset)
     steps = _Steps(nll, initial, masks, draws, folds, settings, generator)
     best_nll, best_step = score(steps.averaged), 0
     if not math.isfinite(best_nll):

@@ -20,6 +20,7 @@ LEVELS = (
     ("amfvi.split",),
     ("amfvi.worker",),
     ("amfvi.stage_one", "amfvi.stage_two"),
+    ("amfvi.parsimony",),
     ("amfvi.mixture",),
     ("amfvi.checkpoint", "amfvi.fitting"),
     ("amfvi.metrics",),

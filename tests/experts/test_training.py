@@ -24,7 +24,9 @@ def run(loss, start=3.0, **settings):
     initial = {"mean": torch.full((2, 1), start)}
     masks = {"mean": torch.ones(1)}
     points = draws.T.expand(2, -1, -1).contiguous()
-    kept, report = train("shift", loss, initial, masks, points, folds, options, generator=generator)
+    kept, report = train(
+        "shift", loss, loss, initial, masks, points, folds, options, generator=generator
+    )
     return kept["mean"][:, 0], report, draws
 
 
@@ -46,9 +48,14 @@ def test_masked_parameters_never_move():
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(200, 2, generator=generator)
     folds = Folds(draws, torch.arange(200) % 2)
+
+    def squares(p, z):
+        return (z - p["mean"][..., None]).square().sum(dim=1)
+
     kept, _ = train(
         "pair",
-        lambda p, z: (z - p["mean"][..., None]).square().sum(dim=1),
+        squares,
+        squares,
         {"mean": torch.full((2, 2), 0.5)},
         {"mean": torch.tensor([1.0, 0.0])},
         draws.T.expand(2, -1, -1).contiguous(),
