@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from amfvi.errors import AmfviError, AmfviWarning, UsageError
+from amfvi.worker import WORTH_A_PROCESS, start_early
 
 __all__ = ["app", "main"]
 
@@ -84,6 +85,8 @@ def fit(
     """Fit a mixture to a target or to draws, score it and save it."""
     if (target is None) == (draws is None):
         raise UsageError("give exactly one of --target NAME and --draws FILE")
+    if device in ("auto", "cpu") and (n_draws is None or n_draws * folds >= WORTH_A_PROCESS):
+        start_early()  # both processes then import torch at the same time
     from amfvi import console
     from amfvi.experts import resolve
     from amfvi.run import RunSettings, run

@@ -18,13 +18,10 @@ import torch
 from amfvi.errors import AmfviWarning
 from amfvi.experts import Expert, ExpertConfig, FitReport, Folds, Progress
 from amfvi.randomness import stream
-from amfvi.worker import Worker, WorkerError, fit_on_one_thread
+from amfvi.worker import WORTH_A_PROCESS, Worker, WorkerError, take
+from amfvi.worker_process import fit_on_one_thread
 
 __all__ = ["FittedExpert", "StageOneProgress", "fit_experts"]
-
-
-# Rows times members from which starting a process, about a second, is soon won back.
-WORTH_A_PROCESS = 20_000
 
 
 class StageOneProgress(Protocol):
@@ -115,7 +112,7 @@ def fit_experts(
 
 def _started_worker(stack: ExitStack) -> Worker | None:
     try:
-        return stack.enter_context(Worker())
+        return stack.enter_context(take())
     except WorkerError:  # then this process does the work in one more thread
         return None
 

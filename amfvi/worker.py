@@ -3,27 +3,34 @@
 Small networks spend most of a step inside the interpreter: two of them in two threads
 of one process are no faster than one after the other. A :class:`Worker` is a fresh
 interpreter that imports this package and nothing of the caller's, so that a script
-needs no ``if __name__ == "__main__"``.
+needs no ``if __name__ == "__main__"``. This side of it imports nothing heavy, so that
+the process can start before torch is imported here.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from multiprocessing.connection import Connection, Pipe
-from typing import Any, Self
+from contextlib import suppress
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
+from amfvi.errors import AmfviWarning
 
-from amfvi.errors import AmfviError, AmfviWarning, FitError
-from amfvi.experts import Expert, ExpertConfig, FitReport, Folds, Progress
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["Worker", "WorkerError", "fit_on_one_thread"]
+    from amfvi.experts import Expert, ExpertConfig, FitReport, Folds, Progress
+
+__all__ = ["WORTH_A_PROCESS", "Worker", "WorkerError", "start_early", "take"]
+
+# Rows times members from which starting a process, about a second, is soon won back.
+WORTH_A_PROCESS = 20_000
 
 
 class WorkerError(Exception):
@@ -45,7 +52,7 @@ class Worker:
         try:
             self._process = subprocess.Popen(
                 # -P: the caller's folder is none of the worker's.
-                [sys.executable, "-P", "-m", "amfvi.worker", str(far_end.fileno())],
+                [sys.executable, "-P", "-m", "amfvi.worker_process", str(far_end.fileno())],
                 pass_fds=[far_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -101,58 +108,30 @@ class Worker:
         self._pipe.close()
 
 
-def fit_on_one_thread(
-    config: ExpertConfig, folds: Folds, **options: Any
-) -> tuple[Expert, FitReport]:
-    """Fit with one thread inside each operation, wherever: the sums then round alike."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return config.fit(folds, **options)
-    finally:
-        torch.set_num_threads(before)
+_early: list[Worker] = []
 
 
-def serve(pipe: Connection) -> None:
-    """Fit what comes down the pipe until it is closed."""
+def start_early() -> None:
+    """Start a process now, that the next :func:`take` finds with its imports done.
 
-    def send(kind: str, content: Any) -> None:
-        pipe.send_bytes(pickle.dumps((kind, content)))
-
-    while True:
-        try:
-            config, draws, fold, state, time_limit = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        generator = torch.Generator()
-        generator.set_state(state)
-        with warnings.catch_warnings():
-            warnings.showwarning = _to_caller(send)
-            warnings.simplefilter("always", AmfviWarning)
-            try:
-                fitted = fit_on_one_thread(
-                    config,
-                    Folds(draws, fold),
-                    generator=generator,
-                    progress=lambda fraction, nll: send("progress", (fraction, nll)),
-                    time_limit=time_limit,
-                )
-            except AmfviError as error:
-                send("error", error)
-            except Exception as error:
-                send("error", FitError(f"{config.kind}: {type(error).__name__}: {error}"))
-            else:
-                send("done", fitted)
+    For a caller that has imports of its own ahead. One that nobody takes ends with
+    this process.
+    """
+    if not _early and (os.cpu_count() or 1) > 1:
+        with suppress(WorkerError):  # then take will say why
+            _early.append(Worker())
 
 
-def _to_caller(send: Callable[[str, Any], None]) -> Callable[..., None]:
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, AmfviWarning):
-            send("warning", str(message))
+def take() -> Worker:
+    """The process started early, or a new one.
 
-    return show
+    Raises:
+        WorkerError: this system cannot start any.
+    """
+    return _early.pop() if _early else Worker()
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us will end us
-    serve(Connection(int(sys.argv[1])))
+@atexit.register
+def _end_early() -> None:
+    while _early:
+        _early.pop().__exit__()

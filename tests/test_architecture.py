@@ -18,7 +18,7 @@ LEVELS = (
     ("amfvi.draws", "amfvi.readers", "amfvi.writers", "amfvi.posterior_summary"),
     ("amfvi.experts", "amfvi.targets"),
     ("amfvi.split",),
-    ("amfvi.worker",),
+    ("amfvi.worker", "amfvi.worker_process"),
     ("amfvi.stage_one", "amfvi.stage_two"),
     ("amfvi.parsimony",),
     ("amfvi.mixture",),

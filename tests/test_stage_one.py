@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from amfvi.experts.base import Checkpoint
 import amfvi
 from amfvi import stage_one
 from amfvi.errors import AmfviWarning, FitError
-from amfvi.worker import Worker, WorkerError, fit_on_one_thread
+from amfvi.worker import Worker, WorkerError, start_early, take
+from amfvi.worker_process import fit_on_one_thread
 
 
 class Memory(Expert):
@@ -105,6 +108,24 @@ def test_an_error_in_a_worker_is_raised_here(small, folds):
         worker.fit(small["maf"], broken, generator=seed(0), progress=ignore, time_limit=None)
 
 
+def test_a_worker_started_early_is_taken_once(small, folds, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    start_early()
+    start_early()
+    with take() as first, take() as second:
+        assert first is not second
+        for worker in (first, second):
+            worker.fit(small["gmm"], folds, generator=seed(0), progress=ignore, time_limit=None)
+
+
+def test_a_worker_that_nobody_takes_ends_with_the_process_that_started_it():
+    script = "import os; os.cpu_count = lambda: 2; from amfvi import worker; worker.start_early(); "
+    script += "print(worker._early[0]._process.pid)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
 def test_a_killed_worker_is_noticed(folds):
     with Worker() as worker:
         stop = threading.Timer(2.0, os.kill, (worker._process.pid, signal.SIGKILL))
@@ -127,7 +148,7 @@ def test_work_of_a_lost_worker_is_done_here(small, folds, monkeypatch):
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(stage_one, "Worker", Lost)
+    monkeypatch.setattr(stage_one, "take", Lost)
     monkeypatch.setattr(stage_one, "WORTH_A_PROCESS", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     configs = {name: small[name] for name in ("rbig", "gmm", "tmm")}
