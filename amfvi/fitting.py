@@ -16,7 +16,7 @@ from amfvi.errors import UsageError, unknown_name
 from amfvi.experts import ExpertConfig, FitReport
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
 from amfvi.parsimony import without_the_needless
-from amfvi.split import N_TEST, Split, split_draws, split_target
+from amfvi.split import N_TEST, Split, check_folds, split_draws, split_target
 from amfvi.stage_one import StageOneProgress, fit_experts
 from amfvi.stage_two import OPTIMAL, RULES, WeightFit, fit_weights
 from amfvi.targets import Target
@@ -100,7 +100,7 @@ def fit(
     References:
         AMF-VI: arXiv:2510.02056.
     """
-    beta = check_options(weights, beta, seed, time_limit)
+    beta = check_options(weights, beta, seed, time_limit, folds)
     configs = expert_families.resolve(experts)
     chosen_device = resolve_device(device)
     split = split_data(
@@ -224,7 +224,9 @@ def fit_split(
     return mixture, summary
 
 
-def check_options(rule: str, beta: float | None, seed: int, time_limit: float | None) -> float:
+def check_options(
+    rule: str, beta: float | None, seed: int, time_limit: float | None, folds: int
+) -> float:
     """Check what can be checked before any draw is made or read; the β to use.
 
     Raises:
@@ -240,6 +242,7 @@ def check_options(rule: str, beta: float | None, seed: int, time_limit: float | 
         raise UsageError(f"--beta must be in [0, 1), found {beta}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed must be in [0, 2**63), found {seed}")
+    check_folds(folds)
     if time_limit is not None and not time_limit > 0:
         raise UsageError(f"the time limit must be positive, found {time_limit}")
     return beta

@@ -109,7 +109,9 @@ def run(
     """
     started = time.monotonic()
     log = RunLog(say)
-    beta = check_options(settings.weights, settings.beta, settings.seed, settings.timeout)
+    beta = check_options(
+        settings.weights, settings.beta, settings.seed, settings.timeout, settings.folds
+    )
     device = resolve_device(settings.device)
     target, draws = _input(settings, log)
     check_directory(settings.directory, overwrite=settings.force, ours=CONFIG)

@@ -17,7 +17,7 @@ from amfvi.randomness import stream
 from amfvi.support import Support
 from amfvi.targets import Target
 
-__all__ = ["Split", "split_draws", "split_target"]
+__all__ = ["Split", "check_folds", "split_draws", "split_target"]
 
 N_TEST = 20_000  # fresh exact draws that score a fit to a named target
 MIN_BLOCKS_PER_CHAIN = 20
@@ -85,7 +85,7 @@ def split_target(
     Raises:
         UsageError: too few draws, or a number of folds out of range.
     """
-    _check_folds(folds)
+    check_folds(folds)
     if n_draws < 20:
         raise UsageError(f"--n-draws must be at least 20, found {n_draws}")
     if n_fresh < 0:
@@ -115,7 +115,7 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
         UsageError: ``test_fraction`` outside [0, 0.5], or folds out of range.
         InputError: a role would be left without draws.
     """
-    _check_folds(folds)
+    check_folds(folds)
     if not 0 <= test_fraction <= 0.5:
         raise UsageError(f"--test-fraction must be in [0, 0.5], found {test_fraction}")
     of_folds = [1 / folds] * folds if folds > 1 else [1 - HELDOUT_SHARE, HELDOUT_SHARE]
@@ -151,7 +151,12 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
     )
 
 
-def _check_folds(folds: int) -> None:
+def check_folds(folds: int) -> None:
+    """Check the number of folds.
+
+    Raises:
+        UsageError: out of range.
+    """
     if not 1 <= folds <= MOST_FOLDS:
         raise UsageError(f"--folds must be in [1, {MOST_FOLDS}], found {folds}")
 

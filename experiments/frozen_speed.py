@@ -93,7 +93,8 @@ def main() -> None:
     draws[:, -1] += draws[:, 0].square()
     with torch.enable_grad():
         one = amfvi.fit(draws.numpy(), experts=[MAF(max_steps=100)], folds=1, seed=0)
-        several = amfvi.fit(draws.numpy(), experts="maf,rbig,gmm", seed=0)
+        experts = amfvi.fit(draws.numpy(), experts="maf,rbig,gmm", seed=0).experts
+    several = amfvi.Mixture(experts, [1 / 3] * 3)  # an expert of weight zero would be passed over
     x = one.sample((options.points,), generator)
     print(f"{options.points} points of {options.dim} parameters")
     print("| | float64, points/s | to ours | float32, points/s | to ours |\n|---|---|---|---|---|")

@@ -14,10 +14,14 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +141,15 @@ def verdicts(cells: dict[tuple[str, str, int], Any], methods: list[str], seeds: 
     return lines
 
 
+def made_with() -> str:
+    """Versions and hardware."""
+    versions = []
+    for package in ("amfvi", "torch", "scikit-learn", "flowjax", "zuko", "nflows", "normflows"):
+        with suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
+    return f"{', '.join(versions)}, Python {platform.python_version()}, {os.cpu_count()} CPU cores"
+
+
 def page(
     rows: list[dict[str, Any]], cells: Any, methods: list[str], n: int, seeds: int, extra: str
 ) -> str:
@@ -157,7 +170,8 @@ def page(
     return "\n".join([
         f"# The race, {n} draws", "",
         f"`python experiments/race.py --n-draws {n} --seeds {seeds}{extra}`", "",
-        "Medians over seeds (" + ", ".join(f"{m}: {k}" for m, k in runs.items()) + ").", "",
+        "Medians over seeds (" + ", ".join(f"{m}: {k}" for m, k in runs.items()) + ").",
+        f"Made with {made_with()}.", "",
         "## Exact KL(p‖q), nats, on 20,000 fresh draws", "", *medians("kl", ".4f"), "",
         "## Seconds to fit, compilation included", "", *medians("seconds", ".1f"), "",
         "## Log density, points a second",  "",

@@ -209,6 +209,7 @@ def test_timeout_finishes_with_what_there_is(command):
         (("fit", "--target", "rings", "--seed", str(2**64)), 2, "seed must be in"),
         (("fit", "--target", "rings", "--n-draws", "3"), 2, "n-draws must be at least 20"),
         (("fit", "--target", "rings", "--timeout", "0"), 2, "must be positive"),
+        (("fit", "--target", "rings", "--folds", "0", "--out", "."), 2, "folds must be in"),
         (("fit", "--target", "rings", "--device", "warp"), 2, "device 'warp' cannot be used"),
         (("fit", "--target", "rings", "--positive", "x1"), 2, "go with --draws"),
         (("fit", "--target", "rings", "--test-fraction", "0.1"), 2, "goes with draws"),

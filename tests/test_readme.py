@@ -43,6 +43,15 @@ def test_the_table_is_the_one_in_the_results():
     assert table in README
 
 
+def test_the_race_is_the_one_in_the_results():
+    page = (ROOT / "experiments" / "results" / "race-10000.md").read_text(encoding="utf-8")
+    table = page.split("\n\n")[4]
+    assert table.startswith("| method |")
+    assert table in README
+    lost = re.search(r"^\| robust \|.*seed \d", page, flags=re.MULTILINE)
+    assert lost is None, "README says that no run lost"
+
+
 def test_every_command_shown_exists():
     from amfvi.cli import app
 
