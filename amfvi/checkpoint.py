@@ -18,7 +18,7 @@ from amfvi.support import Support
 
 __all__ = ["load", "read_json", "save", "write_model"]
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
 

@@ -85,7 +85,10 @@ def fit(
     """Fit a mixture to a target or to draws, score it and save it."""
     if (target is None) == (draws is None):
         raise UsageError("give exactly one of --target NAME and --draws FILE")
-    if device in ("auto", "cpu") and (n_draws is None or n_draws * folds >= WORTH_A_PROCESS):
+    # Guesses, to be right or to cost little: what is known for sure takes seconds to import.
+    rows = 10_000 if n_draws is None else n_draws
+    several = "," in experts or experts in ("paper", "robust")
+    if several and device in ("auto", "cpu") and (draws or rows * folds >= WORTH_A_PROCESS):
         start_early()  # both processes then import torch at the same time
     from amfvi import console
     from amfvi.experts import resolve

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
 
-# Points evaluated at a time: small enough for a processor's cache, large enough to
-# fill an accelerator. Memory in use stays bounded however many points there are.
+# Points at a time, so that memory in use stays bounded however many there are, and an
+# accelerator is filled. Experts cut them smaller themselves (experts/pieces.py).
 CPU_CHUNK = 2**17
 ACCELERATOR_CHUNK = 2**18
 WIDE = 32  # parameters, above which chunks shrink in proportion
@@ -132,7 +132,8 @@ class Mixture(Distribution):
         """Log density in nats at points (..., d); shape (...), −inf outside the support.
 
         Evaluated in chunks on the mixture's device. The result has the dtype and
-        the device of ``value``; arrays and lists count as float64 on the CPU.
+        the device of ``value``; arrays and lists count as float64 on the CPU. Experts
+        of weight zero are not evaluated.
 
         Raises:
             InputError: a wrong last dimension.

@@ -40,7 +40,7 @@ def without_the_needless(log_densities: Tensor | Matrix, found: WeightFit) -> We
     again = fit_weights(log_q[:, kept], found.rule, beta=found.beta or 0.0)
     weights = np.zeros_like(found.weights)
     weights[kept] = again.weights
-    steps = found.steps + again.steps
+    steps = found.steps + 1 + again.steps  # leaving out counts as an update
     with np.errstate(divide="ignore"):
         best, reached = (
             np.logaddexp.reduce(log_q + np.log(w), axis=1).mean() for w in (found.weights, weights)
@@ -49,11 +49,10 @@ def without_the_needless(log_densities: Tensor | Matrix, found: WeightFit) -> We
         found,
         weights=weights,
         steps=steps,
-        gap=again.gap,
         converged=found.converged and again.converged,
         path=np.vstack([found.path, weights]),
-        path_steps=np.append(found.path_steps, max(steps, found.path_steps[-1] + 1)),
-        given_up=float(best - reached),
+        path_steps=np.append(found.path_steps, steps),
+        given_up=max(float(best - reached), 0.0),
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from amfvi.errors import AmfviWarning
 from amfvi.experts import Expert, ExpertConfig, FitReport, Folds, Progress
 from amfvi.randomness import stream
-from amfvi.worker import WORTH_A_PROCESS, Worker, WorkerError, take
+from amfvi.worker import WORTH_A_PROCESS, Worker, WorkerError, end_early, take
 from amfvi.worker_process import fit_on_one_thread
 
 __all__ = ["FittedExpert", "StageOneProgress", "fit_experts"]
@@ -94,6 +94,7 @@ def fit_experts(
         own_processes = len(folds) * folds.members >= WORTH_A_PROCESS
         for _ in range(workers - 1):
             helpers.put(_started_worker(stack) if own_processes else None)
+        end_early()
         jobs = {
             name: pool.submit(fit_one, position, name, config)
             for position, (name, config) in enumerate(configs.items())

@@ -51,7 +51,8 @@ class WeightFit:
         n_ignored: draws at which every expert's density is zero; no weights can
             help there.
         given_up: mean log density in nats that leaving experts out cost on these
-            draws; ``gap`` is then about the experts that were kept.
+            draws. ``gap`` is then about the weights before; the two together bound
+            what the best possible weights could gain.
     """
 
     weights: Matrix

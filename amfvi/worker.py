@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from amfvi.experts import Expert, ExpertConfig, FitReport, Folds, Progress
 
-__all__ = ["WORTH_A_PROCESS", "Worker", "WorkerError", "start_early", "take"]
+__all__ = ["WORTH_A_PROCESS", "Worker", "WorkerError", "end_early", "start_early", "take"]
 
 # Rows times members from which starting a process, about a second, is soon won back.
 WORTH_A_PROCESS = 20_000
@@ -114,8 +114,8 @@ _early: list[Worker] = []
 def start_early() -> None:
     """Start a process now, that the next :func:`take` finds with its imports done.
 
-    For a caller that has imports of its own ahead. One that nobody takes ends with
-    this process.
+    For a caller that has imports of its own ahead. One that nobody takes ends by
+    :func:`end_early`, at the latest with this process.
     """
     if not _early and (os.cpu_count() or 1) > 1:
         with suppress(WorkerError):  # then take will say why
@@ -132,6 +132,7 @@ def take() -> Worker:
 
 
 @atexit.register
-def _end_early() -> None:
+def end_early() -> None:
+    """End the process that was started early if nobody has taken it."""
     while _early:
         _early.pop().__exit__()

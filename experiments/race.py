@@ -78,7 +78,11 @@ def run_cell(method: str, target: str, n: int, seed: int, out: Path) -> None:
         rate = points_per_second(log_prob, speed)
     log_ratio = log_p - np.asarray(log_prob(test))
     np.savez(
-        cell_path(out, method, target, n, seed), log_ratio=log_ratio, seconds=seconds, rate=rate
+        cell_path(out, method, target, n, seed),
+        log_ratio=log_ratio,
+        seconds=seconds,
+        rate=rate,
+        made_with=made_with(),
     )
 
 
@@ -166,12 +170,15 @@ def page(
             lines.append(f"| {method} | " + " | ".join(entries) + " |")
         return lines
 
+    # Cells of before this was recorded are of the libraries that are installed.
+    recorded = sorted({str(c["made_with"]) for c in cells.values() if "made_with" in c})
+    recorded = recorded or [made_with()]
     runs = {m: len({r["seed"] for r in rows if r["method"] == m}) for m in methods}
     return "\n".join([
         f"# The race, {n} draws", "",
         f"`python experiments/race.py --n-draws {n} --seeds {seeds}{extra}`", "",
         "Medians over seeds (" + ", ".join(f"{m}: {k}" for m, k in runs.items()) + ").",
-        f"Made with {made_with()}.", "",
+        f"Made with {'; '.join(recorded)}.", "",
         "## Exact KL(p‖q), nats, on 20,000 fresh draws", "", *medians("kl", ".4f"), "",
         "## Seconds to fit, compilation included", "", *medians("seconds", ".1f"), "",
         "## Log density, points a second",  "",

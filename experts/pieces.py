@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 __all__ = ["in_pieces"]
 
-LEAST = 2048  # rows, members counted, below which another piece does not pay
+LEAST = 2048  # rows, members counted, below which one more thread does not pay
 
 Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
 
@@ -34,13 +34,16 @@ def in_pieces(function: Callable[[Tensor], Result], points: Tensor, rows: int) -
     members, n = points.shape[:2]
     threads = torch.get_num_threads() if points.device.type == "cpu" else 1
     count = math.ceil(members * n / rows)
-    if threads > 1 and members * n >= 2 * LEAST:
-        count = threads * math.ceil(count / threads)
+    useful = min(threads, members * n // LEAST)
+    if useful > 1:
+        count = useful * math.ceil(count / useful)
     if count <= 1:
         return function(points)
     pieces = points.split(math.ceil(n / count), dim=1)
     if threads > 1:
-        parts = list(_pool(threads).map(torch.no_grad()(function), pieces))
+        with _making_a_pool:
+            pool = _pool(threads)
+        parts = list(pool.map(torch.no_grad()(function), pieces))
     else:
         parts = [function(piece) for piece in pieces]
     if isinstance(parts[0], Tensor):
@@ -59,13 +62,25 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         ready.wait()
 
     pool = ThreadPoolExecutor(threads, "amfvi-densities", initializer=start)
-    for _ in range(threads):
-        pool.submit(int)
-    ready.wait()
+    try:
+        for _ in range(threads):
+            pool.submit(int)
+        ready.wait()
+    except BaseException:  # an interrupt, say: threads that wait would outwait the program
+        ready.abort()
+        raise
     # What a thread sets for itself is also what threads born later begin with.
     torch.set_num_threads(threads)
     return pool
 
 
-if hasattr(os, "register_at_fork"):  # a forked process has none of these threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _forget() -> None:
+    """In a forked process, which has none of these threads."""
+    global _making_a_pool
+    _making_a_pool = Lock()
+    _pool.cache_clear()
+
+
+_making_a_pool = Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -17,9 +17,9 @@ from amfvi.experts import MAF, Expert, ExpertConfig, FitReport, Folds
 from amfvi.experts.base import Checkpoint
 
 import amfvi
-from amfvi import stage_one
+from amfvi import stage_one, worker
 from amfvi.errors import AmfviWarning, FitError
-from amfvi.worker import Worker, WorkerError, start_early, take
+from amfvi.worker import Worker, WorkerError, end_early, start_early, take
 from amfvi.worker_process import fit_on_one_thread
 
 
@@ -110,12 +110,24 @@ def test_an_error_in_a_worker_is_raised_here(small, folds):
 
 def test_a_worker_started_early_is_taken_once(small, folds, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    end_early()
     start_early()
     start_early()
+    (early,) = worker._early
     with take() as first, take() as second:
+        assert first is early
         assert first is not second
-        for worker in (first, second):
-            worker.fit(small["gmm"], folds, generator=seed(0), progress=ignore, time_limit=None)
+        for one in (first, second):
+            one.fit(small["gmm"], folds, generator=seed(0), progress=ignore, time_limit=None)
+
+
+def test_a_fit_that_has_no_use_for_an_early_worker_ends_it(small, folds, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    start_early()
+    (early,) = worker._early
+    stage_one.fit_experts({"gmm": small["gmm"]}, folds, seed=0)
+    assert not worker._early
+    assert early._process.poll() is not None
 
 
 def test_a_worker_that_nobody_takes_ends_with_the_process_that_started_it():

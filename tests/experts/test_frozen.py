@@ -10,7 +10,7 @@ import pytest
 import torch
 from amfvi.experts import MAF, NSF, RealNVP
 from amfvi.experts.frozen import FrozenFlow
-from amfvi.experts.pieces import in_pieces
+from amfvi.experts.pieces import LEAST, _pool, in_pieces
 
 FLOWS = {
     "maf": MAF(),
@@ -47,42 +47,80 @@ def doubled(x):
     return 2 * x, x.sum(dim=2)
 
 
-@pytest.mark.parametrize("rows", [1, 700, 10**6])
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("rows", [64, 700, 10**6])
 @pytest.mark.parametrize(("members", "n"), [(1, 0), (1, 1), (3, 4999), (5, 2000)])
 def test_pieces_are_joined_in_order(members, n, rows):
-    if rows == 1 and n > 1:
-        pytest.skip("five thousand pieces say no more than eight")
     points = torch.randn(members, n, 2, generator=torch.Generator().manual_seed(0))
-    both = in_pieces(doubled, points, rows)
+    sizes = []
+
+    def seen(x):
+        sizes.append(x.shape[0] * x.shape[1])
+        return doubled(x)
+
+    both = in_pieces(seen, points, rows)
     assert all(torch.equal(a, b) for a, b in zip(both, doubled(points), strict=True))
     assert torch.equal(in_pieces(lambda x: x.sum(dim=2), points, rows), points.sum(dim=2))
+    assert sum(sizes) == members * n
+    assert max(sizes) <= rows + members
 
 
-def test_an_error_in_a_piece_comes_out_and_threads_stay_as_they_were(fitted, curved):
-    expert, _ = fitted("maf", 2)
+@pytest.mark.parametrize("threads", [2, 16])
+def test_no_thread_gets_a_crumb(threads):
     before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        sizes = []
+        in_pieces(lambda x: sizes.append(x.shape[1]) or x, torch.zeros(1, 10_000, 2), 10**6)
+    finally:
+        torch.set_num_threads(before)
+    assert len(sizes) == min(threads, 10_000 // LEAST)
+    assert max(sizes) - min(sizes) <= len(sizes)
 
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_in_a_piece_comes_out():
     def broken(x):
         raise ArithmeticError("in a piece")
 
     with pytest.raises(ArithmeticError, match="in a piece"):
         in_pieces(broken, torch.zeros(1, 20_000, 2), 1000)
-    points = curved(2, 50_000, 3)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_first_callers_side_by_side_leave_threads_as_they_were(small, folded, curved):
+    folds = folded(curved(2, 600, 0), 5)
+    expert, _ = small["maf"].fit(folds, generator=torch.Generator().manual_seed(0))
+    _pool.cache_clear()
+    points = curved(2, 20_000, 3)
+    with ThreadPoolExecutor(4) as callers:
+        parallel = list(callers.map(expert.log_prob, [points] * 8))
     whole = expert.log_prob(points)
-    with ThreadPoolExecutor(4) as pool:  # callers of their own
-        for parallel in pool.map(expert.log_prob, [points] * 8):
-            assert torch.allclose(parallel, whole, atol=1e-10)
-    assert torch.get_num_threads() == before
+    assert all(torch.allclose(one, whole, atol=1e-10) for one in parallel)
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
 def test_a_forked_process_has_threads_of_its_own():
     points = torch.randn(1, 12_000, 2, generator=torch.Generator().manual_seed(0))
     expected = in_pieces(doubled, points, 1000)
     child = os.fork()
     if child == 0:
-        signal.alarm(60)  # a wait for threads that are not there would be for ever
-        found = in_pieces(doubled, points, 1000)
-        os._exit(0 if all(map(torch.equal, found, expected)) else 1)
+        code = 1
+        try:
+            signal.alarm(60)  # a wait for threads that are not there would be for ever
+            found = in_pieces(doubled, points, 1000)
+            code = 0 if all(map(torch.equal, found, expected)) else 1
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
