@@ -33,6 +33,7 @@ def scores(path: Path, experts: str, positive: list[str], rivals: list[str]) -> 
     n = len(values) * 4 // 5
     train, test = values[order[:n]], values[order[n:]]
     unit = np.log(train.std(axis=0)).sum()
+    standard = (test - train.mean(axis=0)) / train.std(axis=0)  # scales differ by 1e4
     started = time.monotonic()
     posterior = amfvi.fit(
         train,
@@ -45,7 +46,7 @@ def scores(path: Path, experts: str, positive: list[str], rivals: list[str]) -> 
     seconds = time.monotonic() - started
     densities = {
         "amfvi": posterior.log_prob(torch.from_numpy(test)).numpy(),
-        "Gaussian": multivariate_normal(train.mean(axis=0), np.cov(train.T)).logpdf(test),
+        "Gaussian": multivariate_normal(cov=np.corrcoef(train.T)).logpdf(standard) - unit,
     }
     densities |= {name: PEERS[name][0](train, 0)(test) for name in rivals}
     nll = {name: -float(np.mean(log_q)) - unit for name, log_q in densities.items()}
