@@ -221,7 +221,7 @@ def _doubts(draws: Draws) -> list[str]:
         )
     if n < DRAWS_PER_PARAMETER * d:
         doubts.append(f"{n} draws of {d} parameters are few; {DRAWS_PER_PARAMETER * d} would do")
-    y = draws.support.to_unconstrained(draws.values)[0].numpy()
+    y = draws.support.turned(draws.values).to_unconstrained(draws.values)[0].numpy()
     if d > 1:
         correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
         for i, j in np.argwhere(np.triu(np.abs(correlation) > 0.9999, k=1)):

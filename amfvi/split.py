@@ -147,7 +147,7 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
         fresh=None,
         test=draws.values[is_test] if test_fraction > 0 else None,
         names=draws.names,
-        support=draws.support,
+        support=draws.support.turned(draws.values[~is_test]),
     )
 
 

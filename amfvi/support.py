@@ -6,34 +6,68 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
+from torch.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform
 
 from amfvi.errors import UsageError
 
 __all__ = ["Support", "parse_bounds", "split_names"]
 
 Constraint = constraints.Constraint
+TURNS = (0.25, 1.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Support:
     """An open box: a lower and an upper bound per parameter, ±inf where there is none.
 
-    The bijection from R^d is ``torch.distributions.biject_to`` of each parameter's
-    constraint: exp for a half line, a scaled logistic for an interval.
+    The bijection from R^d is a scaled logistic for an interval. For a half line it is
+    s·softplus(y/s), which is exp near the bound and linear far from it, with s of
+    ``turn``; exp all along where s is infinite.
+
+    Attributes:
+        lower, upper: the bounds.
+        turn: s of each parameter, a distance from the bound; all infinite if not given.
     """
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]
+    turn: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for low, high in zip(self.lower, self.upper, strict=True):
             if not low < high:
                 raise UsageError(f"a lower bound must be below its upper bound, found {low}:{high}")
+        if not self.turn:
+            object.__setattr__(self, "turn", (math.inf,) * len(self.lower))
+
+    def turned(self, x: Tensor) -> Support:
+        """The same box with each ``turn`` that makes the points (n, d) inside most Gaussian.
+
+        Chosen among a few multiples of the median distance from the bound, and infinity,
+        by the likelihood of the best Gaussian of that parameter alone, as Box & Cox (1964)
+        choose a power. A long tail of a logarithm becomes runaway draws when it is
+        exponentiated; a parameter over several decades needs its logarithm.
+        """
+        turn = list(self.turn)
+        for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            if math.isfinite(low) == math.isfinite(high):
+                continue
+            median = float((x[:, i] - (low if math.isfinite(low) else high)).abs().median())
+            candidates = [math.inf, *(factor * median for factor in TURNS if median > 0)]
+            turn[i] = max(candidates, key=partial(self._gaussianity, x[:, i], i))
+        return Support(self.lower, self.upper, tuple(turn))
+
+    def _gaussianity(self, column: Tensor, i: int, turn: float) -> float:
+        one = Support((self.lower[i],), (self.upper[i],), (turn,))
+        y, log_det = one.to_unconstrained(column[:, None])
+        score = float(log_det.mean() - y.std().log())
+        return score if math.isfinite(score) else -math.inf
 
     @classmethod
     def unbounded(cls, dim: int) -> Support:
@@ -120,22 +154,34 @@ class Support:
         return torch.stack(columns, dim=1)
 
     def _transforms(self) -> Iterable[tuple[int, Transform]]:
-        for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
-            if math.isfinite(low) or math.isfinite(high):
-                yield i, biject_to(_constraint(low, high))
+        for i, (low, high, s) in enumerate(zip(self.lower, self.upper, self.turn, strict=True)):
+            if math.isfinite(low) == math.isfinite(high) or not math.isfinite(s):
+                if math.isfinite(low) or math.isfinite(high):
+                    yield i, biject_to(_constraint(low, high))
+            else:
+                outward = (
+                    AffineTransform(low, s) if math.isfinite(low) else AffineTransform(high, -s)
+                )
+                yield (
+                    i,
+                    ComposeTransform([AffineTransform(0.0, 1 / s), SoftplusTransform(), outward]),
+                )
 
     def to_json(self) -> list[list[float | None]]:
-        """A [lower, upper] per parameter, null for no bound."""
+        """A [lower, upper, turn] per parameter, null for infinity."""
         return [
-            [b if math.isfinite(b) else None for b in pair]
-            for pair in zip(self.lower, self.upper, strict=True)
+            [b if math.isfinite(b) else None for b in one]
+            for one in zip(self.lower, self.upper, self.turn, strict=True)
         ]
 
     @classmethod
-    def from_json(cls, pairs: Sequence[Sequence[float | None]]) -> Support:
-        lower = tuple(-math.inf if low is None else float(low) for low, _ in pairs)
-        upper = tuple(math.inf if high is None else float(high) for _, high in pairs)
-        return cls(lower, upper)
+    def from_json(cls, each: Sequence[Sequence[float | None]]) -> Support:
+        signs = (-1.0, 1.0, 1.0)
+        lower, upper, turn = (
+            tuple(sign * math.inf if one[k] is None else float(one[k]) for one in each)  # type: ignore[arg-type]
+            for k, sign in enumerate(signs)
+        )
+        return cls(lower, upper, turn)
 
 
 def _constraint(low: float, high: float) -> Constraint:

@@ -107,3 +107,26 @@ def test_torch_constraint_of_the_whole_works_with_biject_to():
     assert bool(BOX.constraint.check(x).all())
     x[:, 1] = -1
     assert not bool(BOX.constraint.check(x).all(dim=-1).any())
+
+
+@pytest.mark.parametrize("turn", [0.3, 5.0, math.inf])
+@pytest.mark.parametrize("bounds", [(2.0, math.inf), (-math.inf, 2.0)])
+def test_a_turned_half_line_and_back_with_the_jacobian(bounds, turn):
+    box = Support((bounds[0],), (bounds[1],), (turn,))
+    y = torch.linspace(-8, 8, 60, dtype=torch.float64)[:, None]
+    x = box.from_unconstrained(y)
+    assert bool(box.contains(x).all())
+    back, log_det = box.to_unconstrained(x)
+    assert torch.allclose(back, y, atol=1e-7)
+    slope = torch.autograd.functional.jacobian(lambda p: box.to_unconstrained(p)[0].sum(), x)
+    assert torch.allclose(slope[:, 0].abs().log(), log_det, atol=1e-9)
+    assert Support.from_json(box.to_json()) == box
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_what_turns_follows_the_draws_and_their_unit(unit):
+    noise = torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    decades, half = (2 * noise).exp() * unit, noise.abs() * unit
+    box = Support((0.0, 0.0), (math.inf, math.inf)).turned(torch.stack([decades, half], dim=1))
+    assert box.turn[0] == math.inf  # its logarithm is normal
+    assert box.turn[1] < 10 * unit  # its tail is not that of a logarithm
