@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from amfvi.errors import AmfviWarning, InputError, UsageError
+from amfvi.randomness import stream
 from amfvi.support import Support
 
-__all__ = ["Draws", "default_names"]
+__all__ = ["Draws", "default_names", "effective_sample_size", "weighted_sd", "weighted_subset"]
 
 MIN_ROWS = 20  # fewer cannot be split three ways into anything
 DRAWS_PER_PARAMETER = 50
@@ -33,6 +34,8 @@ class Draws:
         values: n × d, float64, on the CPU, in the user's parameters.
         names: d parameter names.
         support: bounds of the parameters.
+        weight: importance weights, (n,) float64, positive and 1 on average; None where
+            all are equal.
         chain: which chain each row came from, (n,) int64; rows keep the order in
             which their chain made them.
         source: where the draws came from, in words.
@@ -44,7 +47,13 @@ class Draws:
     support: Support
     chain: Tensor
     source: str
+    weight: Tensor | None = None
     n_dropped: int = 0
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size (Σw)²/Σw²: how many draws of equal weight these are worth."""
+        return float(len(self)) if self.weight is None else effective_sample_size(self.weight)
 
     @property
     def dim(self) -> int:
@@ -62,7 +71,8 @@ class Draws:
         data: Any,
         *,
         names: Sequence[str] | None = None,
-        support: Mapping[str, Any] | Sequence[Any] | Support | None = None,
+        support: Mapping[Any, Any] | Sequence[Any] | Support | None = None,
+        weights: Any = None,
         chain: Any = None,
         chains: bool = False,
         nonfinite: str = "error",
@@ -75,6 +85,8 @@ class Draws:
                 with ``chains=True``, chains × draws × d.
             names: parameter names; ``x1, x2, …`` if not given.
             support: see :meth:`Support.of`.
+            weights: importance weights of the rows, (n,), non-negative; only their
+                ratios matter. Rows of weight zero are left out.
             chain: which chain each row is from, (n,); one chain if not given.
             nonfinite: "error", or "drop" to leave such rows out and count them.
 
@@ -90,6 +102,11 @@ class Draws:
         if isinstance(data, Draws):
             return data
         values, chain_of_row = _as_rows(data, chain, chains)
+        row_weights = _row_weights(weights, len(values))
+        if row_weights is not None:
+            present = row_weights > 0
+            values, chain_of_row = values[present], chain_of_row[present]
+            row_weights = row_weights[present]
         names = tuple(names) if names is not None else default_names(values.shape[1])
         if len(names) != values.shape[1]:
             raise UsageError(f"{len(names)} names given for {values.shape[1]} columns")
@@ -97,15 +114,20 @@ class Draws:
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"two columns are called {twice!r}; names must differ")
         box = Support.of(names, support)
-        values, chain_of_row, n_dropped = _finite_rows(values, chain_of_row, nonfinite)
-        _require_fittable(values, names)
+        finite = _finite_rows(values, nonfinite)
+        values, chain_of_row = values[finite], chain_of_row[finite]
+        weight = None
+        if row_weights is not None and len(values) and np.ptp(row_weights[finite]) > 0:
+            weight = torch.from_numpy(row_weights[finite] / row_weights[finite].mean())
+        _require_fittable(values, names, weight)
         draws = cls(
             values=torch.from_numpy(values),
             names=names,
             support=box,
             chain=torch.from_numpy(chain_of_row),
             source=source,
-            n_dropped=n_dropped,
+            weight=weight,
+            n_dropped=int((~finite).sum()),
         )
         _require_inside(draws)
         for message in _doubts(draws):
@@ -160,9 +182,49 @@ def _as_rows(data: Any, chain: Any, chains: bool) -> tuple[Array, NDArray[np.int
     return rows, numbered.astype(np.int64)
 
 
-def _finite_rows(
-    values: Array, chain: NDArray[np.int64], nonfinite: str
-) -> tuple[Array, NDArray[np.int64], int]:
+def effective_sample_size(weights: Tensor) -> float:
+    """(Σw)²/Σw² of non-negative weights (n,): how many equal draws they are worth (Kish 1965)."""
+    return float(weights.sum().square() / weights.square().sum())
+
+
+def weighted_sd(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Standard deviation of each column of (n, d), (d,)."""
+    if weight is None:
+        return values.std(dim=0)
+    share = (weight / weight.sum())[:, None]
+    return (share * (values - (share * values).sum(dim=0)).square()).sum(dim=0).sqrt()
+
+
+def weighted_subset(
+    values: Tensor, weight: Tensor | None, n: int, generator: torch.Generator
+) -> Tensor:
+    """``n`` different rows of (m, d), in random order, the likelier the heavier they are."""
+    if weight is None:
+        return values[torch.randperm(len(values), generator=generator)[:n]]
+    return values[torch.multinomial(weight, n, replacement=False, generator=generator)]
+
+
+def _row_weights(weights: Any, n: int) -> Array | None:
+    if weights is None:
+        return None
+    if isinstance(weights, Tensor):
+        weights = weights.detach().cpu().numpy()
+    found = np.asarray(weights)
+    if found.shape != (n,) or found.dtype.kind not in "fiu":
+        raise UsageError(f"weights= must be {n} real numbers, found {found.dtype} {found.shape}")
+    row_weights = found.astype(np.float64)
+    bad = ~np.isfinite(row_weights) | (row_weights < 0)
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"weights must be finite and non-negative, found {row_weights[row]:g} at row {row}"
+        )
+    if not row_weights.any():
+        raise InputError("all weights are zero")
+    return row_weights
+
+
+def _finite_rows(values: Array, nonfinite: str) -> NDArray[np.bool_]:
     if nonfinite not in ("error", "drop"):
         raise UsageError(f"nonfinite must be 'error' or 'drop', found {nonfinite!r}")
     bad = ~np.isfinite(values).all(axis=1)
@@ -174,13 +236,18 @@ def _finite_rows(
             "counting from 0); mend them, or leave them out with nonfinite='drop' "
             "(--nonfinite drop)"
         )
-    return values[~bad], chain[~bad], count
+    return ~bad
 
 
-def _require_fittable(values: Array, names: Sequence[str]) -> None:
+def _require_fittable(values: Array, names: Sequence[str], weight: Tensor | None) -> None:
     if len(values) < MIN_ROWS:
         rows = f"{len(values)} row" + ("" if len(values) == 1 else "s")
         raise InputError(f"found {rows} of draws, need at least {MIN_ROWS}")
+    if weight is not None and effective_sample_size(weight) < MIN_ROWS:
+        raise InputError(
+            f"{len(values)} weighted draws are worth {effective_sample_size(weight):.1f} of equal "
+            f"weight, need at least {MIN_ROWS}"
+        )
     for name, column in zip(names, values.T, strict=True):
         if column.min() == column.max():
             raise InputError(
@@ -208,7 +275,7 @@ def _doubts(draws: Draws) -> list[str]:
     n, d = x.shape
     doubts = []
     repeated = n - len(np.unique(x, axis=0))
-    if repeated > 0.05 * n:
+    if repeated > 0.05 * n and draws.weight is None:
         doubts.append(
             f"{repeated} of {n} rows repeat an earlier row (rejected proposals of a sampler?); "
             "fewer distinct draws, less accuracy"
@@ -219,9 +286,16 @@ def _doubts(draws: Draws) -> list[str]:
             f"column {_listed(integer)} holds integers only; a density describes "
             "continuous parameters"
         )
-    if n < DRAWS_PER_PARAMETER * d:
-        doubts.append(f"{n} draws of {d} parameters are few; {DRAWS_PER_PARAMETER * d} would do")
-    y = draws.support.turned(draws.values).to_unconstrained(draws.values)[0].numpy()
+    if draws.ess < DRAWS_PER_PARAMETER * d:
+        worth = "" if draws.weight is None else f", worth {draws.ess:.0f} of equal weight,"
+        doubts.append(
+            f"{n} draws{worth} of {d} parameters are few; {DRAWS_PER_PARAMETER * d} would do"
+        )
+    values = draws.values
+    if draws.weight is not None:  # judged by draws of equal weight
+        n = int(draws.ess)
+        values = weighted_subset(values, draws.weight, n, stream(0, "doubts"))
+    y = draws.support.turned(values).to_unconstrained(values)[0].numpy()
     if d > 1:
         correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
         for i, j in np.argwhere(np.triu(np.abs(correlation) > 0.9999, k=1)):

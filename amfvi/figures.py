@@ -43,7 +43,7 @@ def draw_figures(
         target: where the truth has a known density.
     """
     figures: dict[str, Figure] = {}
-    reference = summary.split.test if summary.split.test is not None else summary.split.draws
+    reference = summary.split.equally_weighted_reference
     if mixture.dim == 2:
         window = _window(target, reference)
         # Single precision is ample for a picture, and quicker.

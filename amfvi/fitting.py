@@ -60,6 +60,7 @@ def fit(
     test_fraction: float | None = None,
     names: Sequence[str] | None = None,
     support: Any = None,
+    draw_weights: Any = None,
     chains: bool = False,
     nonfinite: str | None = None,
     seed: int = 0,
@@ -84,6 +85,7 @@ def fit(
         test_fraction: part of given draws set aside for ``amfvi.evaluate``; 0.15 if
             not given.
         names, support, chains, nonfinite: of given draws, see :meth:`Draws.of`.
+        draw_weights: importance weights of given draws, its ``weights``.
         seed: of everything random. Same seed, same machine, same numbers.
         device: "auto", "cpu", "cuda", …
         time_limit: seconds for stage one; training stops in time at its best state.
@@ -111,6 +113,7 @@ def fit(
         test_fraction=test_fraction,
         names=names,
         support=support,
+        draw_weights=draw_weights,
         chains=chains,
         nonfinite=nonfinite,
         seed=seed,
@@ -145,7 +148,7 @@ def split_data(
     """
     if isinstance(data, str):
         data = targets.get(data)
-    given = {name: value for name, value in checks.items() if value not in (None, False)}
+    given = {name: v for name, v in checks.items() if v is not None and v is not False}
     if isinstance(data, Target):
         given |= {} if test_fraction is None else {"test_fraction": test_fraction}
         _refuse(given, "a named target", "draws")
@@ -156,6 +159,7 @@ def split_data(
     if isinstance(data, Draws):
         _refuse(given, "validated draws", "an array")
     else:
+        given["weights"] = given.pop("draw_weights", None)
         data = Draws.of(data, **given)
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     return split_draws(data, fraction, seed, folds)
@@ -200,9 +204,10 @@ def fit_split(
         log_q = cross_validated_log_densities(experts, folds)
     else:
         log_q = log_densities(experts, box.to_unconstrained(split.fresh)[0].to(device))
-    found = fit_weights(log_q, rule, beta=beta)
+    draw_weights = folds.heldout_weights if split.fresh is None else None
+    found = fit_weights(log_q, rule, beta=beta, draw_weights=draw_weights)
     if rule in OPTIMAL:
-        found = without_the_needless(log_q, found)
+        found = without_the_needless(log_q, found, draw_weights=draw_weights)
     summary = FitSummary(
         split=split,
         reports={name: one.report for name, one in fitted.items()},
@@ -218,7 +223,7 @@ def fit_split(
         support=box,
         names=split.names,
         seed=seed,
-        scale=split.draws.std(dim=0),
+        scale=split.scale,
         summary=summary,
     )
     return mixture, summary

@@ -7,7 +7,7 @@ import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from amfvi.errors import InputError, MissingFileError
 __all__ = ["Table", "columns_for", "read_draws", "read_table"]
 
 INDEX_COLUMNS = {"chain": "chain", ".chain": "chain", "draw": "draw", ".draw": "draw"}
-WEIGHT_COLUMNS = ("weight", "weights", "log_weight", "log_weights")
+# Whether each holds logarithms.
+WEIGHT_COLUMNS = {"weight": False, "weights": False, "log_weight": True, "log_weights": True}
 IGNORED_COLUMNS = {".iteration"}
 MAX_UNPACKED = 4 * 2**30  # bytes; a compressed file may claim far more than it holds
 
@@ -35,12 +36,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns (n × d) with, where the file had them, chain and draw numbers."""
+    """Named columns (n × d) with, where the file had them, chain and draw numbers.
+
+    Importance weights too, (n,); only their ratios mean anything.
+    """
 
     values: Array
     names: tuple[str, ...] | None
     chain: Array | None = None
     draw: Array | None = None
+    weight: Array | None = None
 
 
 def read_draws(path: str | Path, *, nonfinite: str = "error", **checks: Any) -> Draws:
@@ -52,18 +57,20 @@ def read_draws(path: str | Path, *, nonfinite: str = "error", **checks: Any) -> 
     """
     path = Path(path)
     table = read_table(path)
-    values, chain = table.values, table.chain
-    for index in (chain, table.draw):
+    values, chain, weight = table.values, table.chain, table.weight
+    for index in (chain, table.draw, weight):
         if index is not None and np.shape(index) != (len(values),):
-            raise InputError(f"{path}: chain and draw must have one entry a row of draws")
+            raise InputError(f"{path}: chain, draw and weight must have one entry a row of draws")
     if chain is not None:
         draw = table.draw if table.draw is not None else np.arange(len(values))
         order = np.lexsort((draw, chain))
         values, chain = values[order], chain[order]
+        weight = None if weight is None else weight[order]
     try:
         return Draws.of(
             values,
             names=table.names,
+            weights=weight,
             chain=chain,
             nonfinite=nonfinite,
             source=str(path),
@@ -168,28 +175,32 @@ def _is_number(cell: str) -> bool:
 
 def _with_indices(path: Path, values: Array, names: list[str]) -> Table:
     """Set chain and draw columns apart from the parameters."""
-    _refuse_weights(path, names)
+    weight = _weight(path, {n: values[:, c] for c, n in enumerate(names) if n in WEIGHT_COLUMNS})
     indices: dict[str, Array] = {}
     for column, name in enumerate(names):
         if name in INDEX_COLUMNS:
             if INDEX_COLUMNS[name] in indices:
                 raise InputError(f"{path}: more than one {INDEX_COLUMNS[name]} column")
             indices[INDEX_COLUMNS[name]] = values[:, column]
-    left_out = INDEX_COLUMNS.keys() | IGNORED_COLUMNS
+    left_out = INDEX_COLUMNS.keys() | IGNORED_COLUMNS | WEIGHT_COLUMNS.keys()
     kept = [column for column, name in enumerate(names) if name not in left_out]
     if not kept:
         raise InputError(f"{path}: no parameter columns, only {', '.join(names)}")
     parameters = tuple(names[column] for column in kept)
-    return Table(values[:, kept], parameters, indices.get("chain"), indices.get("draw"))
+    return Table(values[:, kept], parameters, indices.get("chain"), indices.get("draw"), weight)
 
 
-def _refuse_weights(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if name in WEIGHT_COLUMNS:
-            raise InputError(
-                f"{path}: {name!r} is reserved for importance weights, which are not supported "
-                "yet; resample the draws, or rename the parameter"
-            )
+def _weight(path: Path, given: Mapping[str, Array]) -> Array | None:
+    """Importance weights from the column that holds them or their logarithms."""
+    if len(given) > 1:
+        raise InputError(f"{path}: found both {' and '.join(given)}; keep one of them")
+    for name, column in given.items():
+        if not WEIGHT_COLUMNS[name]:
+            return column
+        if np.isnan(column).any() or not np.isfinite(column.max(initial=-np.inf)):
+            raise InputError(f"{path}: {name!r} holds NaN or +inf, or nothing but -inf")
+        return np.exp(column - column.max())
+    return None
 
 
 def _read_npy(path: Path) -> Table:
@@ -208,17 +219,17 @@ def _read_npz(path: Path) -> Table:
             arrays = {name: file[name] for name in file.files}
     except ValueError as error:
         raise InputError(f"{path}: {_numpy_reason(error)}") from None
-    _refuse_weights(path, arrays)
+    weight = _weight(path, {n: arrays.pop(n) for n in WEIGHT_COLUMNS if n in arrays})
     given = arrays.pop("names", None)
     names = None if given is None else tuple(str(name) for name in np.atleast_1d(given))
     chain, draw = arrays.pop("chain", None), arrays.pop("draw", None)
     if "draws" in arrays:
-        return Table(arrays["draws"], names, chain, draw)
+        return Table(arrays["draws"], names, chain, draw, weight)
     if len(arrays) == 1:
-        return Table(next(iter(arrays.values())), names, chain, draw)
+        return Table(next(iter(arrays.values())), names, chain, draw, weight)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) == 1 and len(next(iter(shapes))) == 1:
-        return Table(np.column_stack(list(arrays.values())), tuple(arrays), chain, draw)
+        return Table(np.column_stack(list(arrays.values())), tuple(arrays), chain, draw, weight)
     raise InputError(
         f"{path}: expected an array called 'draws', a single array, or one 1-D array a "
         f"parameter, found {', '.join(f'{k} {v.shape}' for k, v in arrays.items()) or 'nothing'}"

@@ -30,7 +30,7 @@ from amfvi.fitting import (
     resolve_device,
     split_data,
 )
-from amfvi.metrics.evaluation import Evaluation, evaluate_on_draws, evaluate_on_target
+from amfvi.metrics.evaluation import Evaluation, evaluate_on_split, evaluate_on_target
 from amfvi.mixture import Mixture
 from amfvi.outputs import check_directory, new_directory
 from amfvi.randomness import stream
@@ -196,7 +196,7 @@ def _evaluate(
         return None
     if target is not None:
         return evaluate_on_target(mixture, target, seed=seed, test=split.test)
-    return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
+    return evaluate_on_split(mixture, split, seed=seed)
 
 
 def _log_fit(log: RunLog, mixture: Mixture, summary: FitSummary) -> None:

@@ -13,7 +13,12 @@ from amfvi import targets
 from amfvi.checkpoint import load, read_json
 from amfvi.draws import Draws
 from amfvi.errors import InputError, MissingFileError, UsageError
-from amfvi.metrics.evaluation import Evaluation, evaluate_on_draws, evaluate_on_target
+from amfvi.metrics.evaluation import (
+    Evaluation,
+    evaluate_on_draws,
+    evaluate_on_split,
+    evaluate_on_target,
+)
 from amfvi.mixture import Mixture
 from amfvi.readers import columns_for, read_draws, read_table
 from amfvi.run import CONFIG, METRICS, SCHEMA, file_hash
@@ -102,14 +107,19 @@ class SavedRun:
                 raise UsageError(
                     f"{self.path}: no test draws were set aside; give --target or other --draws"
                 )
-            return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
+            return evaluate_on_split(mixture, split, seed=seed)
         if given is None:
             raise InputError(f"{path}: has changed since this run was fitted to it")
-        values = columns_for(read_table(path), mixture.names, path)
+        table = read_table(path)
         test = Draws.of(
-            values, names=mixture.names, support=mixture.bounds, nonfinite=nonfinite, source=given
+            columns_for(table, mixture.names, path),
+            names=mixture.names,
+            support=mixture.bounds,
+            weights=table.weight,
+            nonfinite=nonfinite,
+            source=given,
         )
-        return evaluate_on_draws(mixture, test.values, seed=seed)
+        return evaluate_on_draws(mixture, test.values, seed=seed, weight=test.weight)
 
 
 def _complete(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amfvi.draws import Draws, default_names
+from amfvi.draws import (
+    Draws,
+    default_names,
+    effective_sample_size,
+    weighted_sd,
+    weighted_subset,
+)
 from amfvi.errors import InputError, UsageError
 from amfvi.experts.folds import TRAIN, Folds
 from amfvi.randomness import stream
@@ -37,6 +43,8 @@ class Split:
             −1 for draws that all members train on.
         fresh: further draws for the weights alone, or None.
         test: for scores only, or None.
+        weight, test_weight: importance weights of ``draws`` and ``test``; None where all
+            are equal.
         names, support: of the parameters.
     """
 
@@ -46,6 +54,8 @@ class Split:
     test: Tensor | None
     names: tuple[str, ...]
     support: Support
+    weight: Tensor | None = None
+    test_weight: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -54,12 +64,28 @@ class Split:
     @property
     def folds(self) -> Folds:
         """The draws and their folds in unconstrained space."""
-        return Folds(self.support.to_unconstrained(self.draws)[0], self.fold)
+        return Folds(self.support.to_unconstrained(self.draws)[0], self.fold, self.weight)
 
     @property
     def seen(self) -> Tensor:
         """All draws that the fit has seen, fresh ones included."""
         return self.draws if self.fresh is None else torch.cat([self.draws, self.fresh])
+
+    @property
+    def equally_weighted_reference(self) -> Tensor:
+        """Test draws, or those fitted to where there are none, thinned by their weights."""
+        draws, weight = self.draws, self.weight
+        if self.test is not None:
+            draws, weight = self.test, self.test_weight
+        if weight is None:
+            return draws
+        n = max(1, int(effective_sample_size(weight)))
+        return weighted_subset(draws, weight, n, stream(0, "reference"))
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation of each parameter over ``draws``, (d,)."""
+        return weighted_sd(self.draws, self.weight)
 
     @property
     def n_train(self) -> int:
@@ -141,13 +167,17 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
             )
     is_test = role == len(names)
     fold = role[~is_test]
+    fitted = draws.values[~is_test]
+    weight = None if draws.weight is None else draws.weight[~is_test]
     return Split(
-        draws=draws.values[~is_test],
+        draws=fitted,
         fold=fold if folds > 1 else fold - 1,  # role 0 is TRAIN then
         fresh=None,
         test=draws.values[is_test] if test_fraction > 0 else None,
         names=draws.names,
-        support=draws.support.turned(draws.values[~is_test]),
+        support=draws.support.turned(fitted, weight),
+        weight=weight,
+        test_weight=None if draws.weight is None or test_fraction == 0 else draws.weight[is_test],
     )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from amfvi.errors import FitError, UsageError, unknown_name
 
-__all__ = ["OPTIMAL", "RULES", "Matrix", "WeightFit", "fit_weights"]
+__all__ = ["OPTIMAL", "RULES", "Matrix", "WeightFit", "fit_weights", "normalised"]
 
 RULES = ("ema", "em", "batch-mean", "uniform")
 OPTIMAL = ("ema", "em")  # those that end at the maximum-likelihood weights
@@ -102,7 +102,7 @@ def fit_weights(
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise FitError(f"expert {column} has log density {log_q[row, column]} at draw {row}")
-    row_weights = _normalised(draw_weights, len(log_q))
+    row_weights = normalised(draw_weights, len(log_q))
     reached = (log_q > -np.inf).any(axis=1) & (row_weights > 0)
     if not reached.any():
         raise FitError("no expert has any density at the draws the weights are estimated on")
@@ -137,7 +137,12 @@ def fit_weights(
     )
 
 
-def _normalised(draw_weights: Tensor | Matrix | None, n: int) -> Matrix:
+def normalised(draw_weights: Tensor | Matrix | None, n: int) -> Matrix:
+    """Draw weights (n,) that sum to one.
+
+    Raises:
+        FitError: not n finite non-negative numbers, or all zero.
+    """
     if draw_weights is None:
         return np.full(n, 1 / n)
     w = np.asarray(torch.as_tensor(draw_weights).detach().cpu(), dtype=np.float64)

@@ -46,7 +46,7 @@ class Support:
         if not self.turn:
             object.__setattr__(self, "turn", (math.inf,) * len(self.lower))
 
-    def turned(self, x: Tensor) -> Support:
+    def turned(self, x: Tensor, weight: Tensor | None = None) -> Support:
         """The same box with each ``turn`` that makes the points (n, d) inside most Gaussian.
 
         Chosen among a few multiples of the median distance from the bound, and infinity,
@@ -55,18 +55,21 @@ class Support:
         exponentiated; a parameter over several decades needs its logarithm.
         """
         turn = list(self.turn)
+        share = x.new_ones(len(x)) if weight is None else weight
+        share = share / share.sum()
         for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if math.isfinite(low) == math.isfinite(high):
                 continue
             median = float((x[:, i] - (low if math.isfinite(low) else high)).abs().median())
             candidates = [math.inf, *(factor * median for factor in TURNS if median > 0)]
-            turn[i] = max(candidates, key=partial(self._gaussianity, x[:, i], i))
+            turn[i] = max(candidates, key=partial(self._gaussianity, x[:, i], share, i))
         return Support(self.lower, self.upper, tuple(turn))
 
-    def _gaussianity(self, column: Tensor, i: int, turn: float) -> float:
+    def _gaussianity(self, column: Tensor, share: Tensor, i: int, turn: float) -> float:
         one = Support((self.lower[i],), (self.upper[i],), (turn,))
         y, log_det = one.to_unconstrained(column[:, None])
-        score = float(log_det.mean() - y.std().log())
+        variance = share @ (y[:, 0] - share @ y[:, 0]).square()
+        score = float(share @ log_det - variance.log() / 2)
         return score if math.isfinite(score) else -math.inf
 
     @classmethod

@@ -142,7 +142,9 @@ class Expert(ABC):
         excess = each.mean(dim=0) - blind
         # One member that misses one draw by far says little of the ensemble.
         low, high = np.quantile(excess.cpu().numpy(), [0.01, 0.99])
-        optimism = excess.clamp(low, high).mean()
+        excess = excess.clamp(low, high)
+        shares = folds.heldout_weights
+        optimism = excess.mean() if shares is None else (shares.to(excess) * excess).sum()
         return each.logsumexp(dim=0) - math.log(self.members) - optimism
 
     @torch.no_grad()

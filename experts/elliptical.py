@@ -149,7 +149,7 @@ class EllipticalConfig(ExpertConfig):
         started = time.monotonic()
         folds.require_fittable(self.kind)
         # For the numbers' sake only: EM means the same in any affine coordinates.
-        whitening = Whitening.pooled(folds.draws)
+        whitening = Whitening.pooled(folds.draws, folds.weight)
         z = whitening.forward(folds.draws[None])[0].T.to(device)
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         level = -float(whitening.log_det)

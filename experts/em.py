@@ -68,8 +68,10 @@ class _Problem:
         fold = folds.fold.to(z.device)
         members = torch.arange(folds.members, device=z.device)[:, None]
         self.is_heldout = fold == members
-        self.learns = (~self.is_heldout).to(z.dtype)
+        weights = folds.weights.to(z)
+        self.learns = (~self.is_heldout).to(z.dtype) * weights
         self.n_train = self.learns.sum(dim=1)
+        self.judges = weights.expand(folds.members, -1)[self.is_heldout]
 
     def seeded(self, k: int, folds: Folds, random: np.random.Generator) -> Components:
         """Components of the nearest points to k-means++ seeds, chosen for each member."""
@@ -78,9 +80,13 @@ class _Problem:
         responsibilities = []
         for rows in folds.train_rows:
             # Distances in the member's own whitened units: all are blind to other draws.
-            z = Whitening.pooled(self.z[rows]).forward(self.z[None])[0].T
+            weights = None if folds.weight is None else folds.weights[rows]
+            z = Whitening.pooled(self.z[rows], weights).forward(self.z[None])[0].T
             state = np.random.RandomState(random.integers(2**32))
-            seeds, _ = kmeans_plusplus(z[rows].cpu().numpy(), k, random_state=state)
+            seeds, _ = kmeans_plusplus(
+                z[rows].cpu().numpy(), k, random_state=state,
+                sample_weight=None if weights is None else weights.numpy(),
+            )  # fmt: skip
             nearest = torch.cdist(z, torch.from_numpy(seeds).to(z)).argmin(dim=1)
             responsibilities.append(torch.nn.functional.one_hot(nearest, k).T.to(self.z))
         weights = torch.stack(responsibilities) * self.learns[:, None]
@@ -93,7 +99,7 @@ class _Problem:
         joint = components.log_joint(squared, self.gaussian)
         log_q = joint.logsumexp(dim=1)
         train = (log_q * self.learns).sum(dim=1) / self.n_train
-        heldout = log_q[self.is_heldout].mean()
+        heldout = (log_q[self.is_heldout] * self.judges).sum() / self.judges.sum()
         weights = joint.sub_(log_q[:, None]).exp_().mul_(self.learns[:, None])
         if self.gaussian:
             return self._maximised(weights, None, components.freedom), train, heldout

@@ -28,10 +28,13 @@ class Folds:
         draws: shape (n, d), float64.
         fold: shape (n,), int64: the member that holds the row out, 0 … F−1, or −1
             for a row that every member trains on.
+        weight: importance weight of each row, (n,), non-negative; only their ratios
+            matter. None where all are equal.
     """
 
     draws: Tensor
     fold: Tensor
+    weight: Tensor | None = None
 
     @classmethod
     def holdout(cls, train: Tensor, heldout: Tensor) -> Folds:
@@ -62,6 +65,21 @@ class Folds:
         return [(self.fold == f).nonzero().squeeze(1) for f in range(self.members)]
 
     @cached_property
+    def weights(self) -> Tensor:
+        """Weight of each row, (n,), float64, 1 on average."""
+        if self.weight is None:
+            return torch.ones(len(self), dtype=torch.float64)
+        return self.weight.double() / self.weight.double().mean()
+
+    @cached_property
+    def heldout_weights(self) -> Tensor | None:
+        """Weights of ``draws[is_heldout]``, summing to one; None where all are equal."""
+        if self.weight is None:
+            return None
+        chosen = self.weights[self.is_heldout]
+        return chosen / chosen.sum()
+
+    @cached_property
     def is_heldout(self) -> Tensor:
         """Rows that some member holds out, (n,): those the weights may rest on."""
         return self.fold != TRAIN
@@ -77,8 +95,14 @@ class Folds:
                 f"{kind}: draws must be (n, d) with a fold for each, "
                 f"found {tuple(self.draws.shape)} and {tuple(self.fold.shape)}"
             )
+        if self.weight is not None and (
+            self.weight.shape != self.fold.shape
+            or not bool(torch.isfinite(self.weight).all() and (self.weight >= 0).all())
+        ):
+            raise FitError(f"{kind}: weights must be {len(self)} finite non-negative numbers")
+        used = self.weights > 0
         for f, (train, heldout) in enumerate(zip(self.train_rows, self.heldout_rows, strict=True)):
-            if len(train) < 2 or len(heldout) < 1:
+            if used[train].sum() < 2 or used[heldout].sum() < 1:
                 raise FitError(
                     f"{kind}: needs at least 2 training draws and 1 held-out draw, "
                     f"found {len(train)} and {len(heldout)} in fold {f}"

@@ -31,6 +31,7 @@ from amfvi.experts.spline import MonotoneSpline
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
+from amfvi.draws import effective_sample_size
 from amfvi.errors import FitError, InputError, UsageError
 
 __all__ = ["RBIG", "Gaussianization"]
@@ -162,13 +163,15 @@ class RBIG(ExpertConfig):
         train_rows = [rows.to(device) for rows in folds.train_rows]
         is_train = torch.stack([fold != f for f in range(folds.members)])
         is_heldout = torch.stack([fold == f for f in range(folds.members)])
+        each_weight = folds.weights.to(device).expand(folds.members, -1)
+        row_weights = None if folds.weight is None else folds.weights.to(device)
 
         def checkpoint(step: int) -> Checkpoint:
             nll = normal_nll(z, log_det)
             return Checkpoint(
                 step=step,
-                train_nll=float(nll[is_train].mean()),
-                heldout_nll=float(nll[is_heldout].mean()),
+                train_nll=_mean(nll[is_train], each_weight[is_train]),
+                heldout_nll=_mean(nll[is_heldout], each_weight[is_heldout]),
             )
 
         history = [checkpoint(0)]
@@ -178,7 +181,7 @@ class RBIG(ExpertConfig):
         best_step, best_nll = 0, history[0].heldout_nll
         stopped_by, converged = "max_layers", False
         for step in range(1, self.max_layers + 1):
-            layer = self._next_layer(z, train_rows, generator)
+            layer = self._next_layer(z, train_rows, row_weights, generator)
             z, term = layer.forward(z)
             log_det = log_det + term
             layers.append(layer)
@@ -203,9 +206,17 @@ class RBIG(ExpertConfig):
             seconds=time.monotonic() - started,
         )
 
-    def _next_layer(self, z: Tensor, train_rows: list[Tensor], generator: torch.Generator) -> Layer:
+    def _next_layer(
+        self,
+        z: Tensor,
+        train_rows: list[Tensor],
+        weights: Tensor | None,
+        generator: torch.Generator,
+    ) -> Layer:
         """For each member a rotation of its training draws, with its marginal maps."""
         fewest = min(len(rows) for rows in train_rows)
+        if weights is not None:
+            fewest = min(int(effective_sample_size(weights[rows])) for rows in train_rows)
         most = self.max_knots or min(max(12, round(0.45 * math.sqrt(fewest))), 100)
         blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
         blocks = max(1, min(blocks, fewest // 2))
@@ -213,7 +224,9 @@ class RBIG(ExpertConfig):
         for one, rows in zip(z, train_rows, strict=True):
             draws = one[:, rows]
             rotation = self._rotation(draws, generator)
-            marginals = (rotation @ draws).sort(dim=1).values
+            marginals, order = (rotation @ draws).sort(dim=1)
+            if weights is not None:
+                marginals = _equally_weighted(marginals, weights[rows][order])
             parts.append((rotation, *self._knots(marginals, blocks, generator)))
         rotations, x, y = (torch.stack(part) for part in zip(*parts, strict=True))
         return Layer(rotations, MonotoneSpline.through(x, y))
@@ -294,6 +307,22 @@ def _block_means(values: Tensor, edges: Tensor) -> Tensor:
     """Means of values (d, n) over the column blocks between consecutive edges."""
     sums = torch.cat([values.new_zeros(len(values), 1), values.cumsum(dim=1)], dim=1)
     return sums[:, edges].diff(dim=1) / edges.diff()
+
+
+def _equally_weighted(ordered: Tensor, weights: Tensor) -> Tensor:
+    """As many quantiles, of equal weight, of sorted values with weights, (d, n) each."""
+    middles = (weights.cumsum(dim=1) - weights / 2) / weights.sum(dim=1, keepdim=True)
+    n = ordered.shape[1]
+    wanted = (torch.arange(n, device=ordered.device) + 0.5).to(middles) / n
+    wanted = wanted.expand_as(middles).contiguous()
+    right = torch.searchsorted(middles, wanted).clamp(1, n - 1)
+    from_left, from_right = middles.gather(1, right - 1), middles.gather(1, right)
+    share = ((wanted - from_left) / (from_right - from_left).clamp(min=1e-300)).clamp(0, 1)
+    return torch.lerp(ordered.gather(1, right - 1), ordered.gather(1, right), share)
+
+
+def _mean(values: Tensor, weights: Tensor) -> float:
+    return float((values * weights).sum() / weights.sum())
 
 
 def _accumulate(first: Tensor, gaps: Tensor) -> Tensor:

@@ -162,12 +162,15 @@ def _heldout_score(
     points = draws.gather(2, index[:, None].expand(-1, draws.shape[1], -1))
     counts = torch.tensor([len(r) for r in rows], device=draws.device)
     real = torch.arange(longest, device=draws.device) < counts[:, None]
+    weights = None if folds.weight is None else folds.weights.to(draws.device)[index][real]
     shift = torch.as_tensor(offset, dtype=torch.float64, device=draws.device).expand(len(rows))
 
     @torch.no_grad()
     def score(parameters: Parameters) -> float:
         each = nll(parameters, points).double() + shift[:, None]
-        return float(each[real].mean())
+        if weights is None:
+            return float(each[real].mean())
+        return float((each[real] * weights).sum() / weights.sum())
 
     return score
 
@@ -198,6 +201,7 @@ class _Steps:
         self._batch = min(settings.batch_size, max(self._epoch // 3, 64), self._epoch)
         self._position = self._epoch
         self._shuffled = draws[:, :, :0]
+        self._weights = None if folds.weight is None else _member_weights(folds).to(draws)
         device = draws.device
         self._shapes = {name: value.shape for name, value in initial.items()}
         self._muon_name = HIDDEN if HIDDEN in initial and initial[HIDDEN].numel() else None
@@ -207,6 +211,7 @@ class _Steps:
         self._masks = self._packed(every)
         # All that changes from step to step lives in these, so that a graph can be replayed.
         self._points = draws.new_zeros(len(self._rows), draws.shape[1], self._batch)
+        self._point_weights = draws.new_ones(len(self._rows), self._batch)
         self._rate, self._fresh = draws.new_ones(()), draws.new_zeros(())
         self._loss = draws.new_zeros(())
         self._taken = self._since_read = 0
@@ -222,7 +227,10 @@ class _Steps:
         """One step at ``rate`` times the learning rates; the average keeps ``keep``."""
         if self._position + self._batch > self._epoch:
             self._shuffle()
-        batch = self._shuffled[:, :, self._position : self._position + self._batch]
+        columns = slice(self._position, self._position + self._batch)
+        batch = self._shuffled[:, :, columns]
+        if self._weights is not None:
+            self._point_weights.copy_(self._weights.gather(1, self._order[:, columns]))
         self._position += self._batch
         self._rate.fill_(rate)
         self._fresh.fill_(1 - keep)
@@ -273,8 +281,9 @@ class _Steps:
             rows[torch.randperm(len(rows), generator=self._generator)[: self._epoch]]
             for rows in self._rows
         ]
-        order = torch.stack(orders).to(self._draws.device)[:, None]
-        self._shuffled = self._draws.gather(2, order.expand(-1, self._draws.shape[1], -1))
+        self._order = torch.stack(orders).to(self._draws.device)
+        index = self._order[:, None].expand(-1, self._draws.shape[1], -1)
+        self._shuffled = self._draws.gather(2, index)
         self._position = 0
 
     def _new_optimizers(self) -> None:
@@ -291,7 +300,10 @@ class _Steps:
     def _step(self, points: Tensor) -> None:
         """A step that reads no number back from the device."""
         settings = self._settings
-        loss = self._nll(self._unpacked(self._leaves), points).mean(dim=1)
+        loss = self._nll(self._unpacked(self._leaves), points)
+        if self._weights is not None:
+            loss = loss * self._point_weights
+        loss = loss.mean(dim=1)
         gradients = torch.autograd.grad(loss.sum(), self._leaves)
         with torch.no_grad():
             # The hidden weights' too: one spike would steer their momentum for long.
@@ -322,6 +334,12 @@ class _Steps:
         with torch.cuda.graph(self._graph):
             self._step(self._points)
         self._graph.replay()  # capturing records the step without taking it
+
+
+def _member_weights(folds: Folds) -> Tensor:
+    """Weights (members, n), 1 on average over the rows that each member trains on."""
+    means = torch.stack([folds.weights[rows].mean() for rows in folds.train_rows])
+    return folds.weights / means[:, None]
 
 
 def _copy(parameters: Parameters) -> Parameters:

@@ -57,18 +57,23 @@ class Whitening:
         Raises:
             FitError: a constant column.
         """
-        parts = [_moments(folds.draws[rows].double()) for rows in folds.train_rows]
+        parts = [
+            _moments(
+                folds.draws[rows].double(), None if folds.weight is None else folds.weights[rows]
+            )
+            for rows in folds.train_rows
+        ]
         mean, factor = (torch.stack(part) for part in zip(*parts, strict=True))
         return cls.of(mean, factor)
 
     @classmethod
-    def pooled(cls, draws: Tensor) -> Whitening:
-        """One for all members, by mean and covariance of ``draws`` (n, d).
+    def pooled(cls, draws: Tensor, weights: Tensor | None = None) -> Whitening:
+        """One for all members, by mean and covariance of ``draws`` (n, d), weights (n,).
 
         Raises:
             FitError: a constant column.
         """
-        mean, factor = _moments(draws.double())
+        mean, factor = _moments(draws.double(), weights)
         return cls.of(mean[None], factor[None])
 
     @property
@@ -96,22 +101,27 @@ class Whitening:
         )
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and Cholesky factor of the covariance of ``x`` (n, d).
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and Cholesky factor of the covariance of ``x`` (n, d) with weights (n,).
 
     The covariance is factored as D C Dᵀ with D the standard deviations and C the
     correlations, so that scales of 1e-6 beside 1e6 lose no digits. Only where C is
     numerically singular is its diagonal raised, by the least power of ten that makes
     the factorisation succeed.
     """
-    mean = x.mean(dim=0)
+    if weights is None:
+        weights = x.new_ones(len(x))
+    x, weights = x[weights > 0], weights[weights > 0].to(x)
+    share = weights / weights.sum()
+    mean = share @ x
     centred = x - mean
-    scale = centred.square().mean(dim=0).sqrt()
-    if not bool((scale > 0).all()):
-        column = int((scale <= 0).nonzero()[0])
+    scale = (share @ centred.square()).sqrt()
+    constant = (x == x[:1]).all(dim=0)
+    if bool(constant.any()):
+        column = int(constant.nonzero()[0])
         raise FitError(f"column {column} of the training draws is constant")
     standard = centred / scale
-    correlation = standard.T @ standard / len(x)
+    correlation = standard.T @ (share[:, None] * standard)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     for jitter in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4):
         factor, info = torch.linalg.cholesky_ex(correlation + jitter * identity)

@@ -88,7 +88,8 @@ def cell(row, text):
         (cell(7, "nan,1"), r"1 of 200 rows hold NaN or infinity \(first at row 6"),
         (csv_text("chain,draw"), "no parameter columns"),
         (csv_text("chain,.chain"), "more than one chain column"),
-        (csv_text("a,weight"), "reserved for importance weights"),
+        (csv_text("weight,log_weight"), "found both weight and log_weight"),
+        (csv_text("a,weight"), "weights must be finite and non-negative"),
         (b"\xff\xfe\x00a,b\n1,2\n", "cannot be read"),
     ],
 )
@@ -132,8 +133,8 @@ def array_bytes(save, array):
         ("a.npy", array_bytes(np.save, ROWS.reshape(2, 100, 2)), "--chains"),
         (
             "a.npz",
-            array_bytes(lambda b, a: np.savez(b, draws=a, weights=a[:, 0]), ROWS),
-            "reserved",
+            array_bytes(lambda b, a: np.savez(b, draws=a, weights=a[:5, 0]), ROWS),
+            "one entry",
         ),
         (
             "a.npz",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amfvi import targets
-from amfvi.draws import Draws
+from amfvi.draws import Draws, effective_sample_size, weighted_sd, weighted_subset
 from amfvi.errors import AmfviWarning, FitError, InputError, UsageError
 from amfvi.metrics.floor import Floor, floor_of_draws, floor_of_target, in_parallel
 from amfvi.metrics.likelihood import Estimate, kl, nll
@@ -21,10 +21,17 @@ from amfvi.metrics.mmd import bandwidths, mmd_test
 from amfvi.metrics.wasserstein import wasserstein2
 from amfvi.mixture import Mixture
 from amfvi.randomness import stream
-from amfvi.split import N_TEST
+from amfvi.split import N_TEST, Split
 from amfvi.targets import Target
 
-__all__ = ["Evaluation", "Score", "evaluate", "evaluate_on_draws", "evaluate_on_target"]
+__all__ = [
+    "Evaluation",
+    "Score",
+    "evaluate",
+    "evaluate_on_draws",
+    "evaluate_on_split",
+    "evaluate_on_target",
+]
 
 N_W2 = 2_000  # draws a side for W₂ and MMD²
 W2_REPEATS = 3
@@ -96,10 +103,10 @@ def evaluate(mixture: Mixture, data: Any = None, *, seed: int = 0) -> Evaluation
         split = mixture.summary.split if mixture.summary is not None else None
         if split is None or split.test is None:
             raise UsageError("no test draws were set aside; give a target or draws to score on")
-        return evaluate_on_draws(mixture, split.test, seed=seed, others=split.seen)
+        return evaluate_on_split(mixture, split, seed=seed)
     if not isinstance(data, Draws):
         data = Draws.of(data, names=mixture.names, support=mixture.bounds)
-    return evaluate_on_draws(mixture, data.values, seed=seed)
+    return evaluate_on_draws(mixture, data.values, seed=seed, weight=data.weight)
 
 
 def evaluate_on_target(
@@ -129,8 +136,33 @@ def evaluate_on_target(
     )
 
 
+def evaluate_on_split(mixture: Mixture, split: Split, *, seed: int) -> Evaluation:
+    """Score against the test draws of a split.
+
+    Raises:
+        UsageError: it has none, or they have another dimension.
+        InputError: too few of them.
+    """
+    if split.test is None:
+        raise UsageError("no test draws were set aside; give a target or draws to score on")
+    return evaluate_on_draws(
+        mixture,
+        split.test,
+        seed=seed,
+        weight=split.test_weight,
+        others=split.seen,
+        others_weight=split.weight,
+    )
+
+
 def evaluate_on_draws(
-    mixture: Mixture, test: Tensor, *, seed: int, others: Tensor | None = None
+    mixture: Mixture,
+    test: Tensor,
+    *,
+    seed: int,
+    weight: Tensor | None = None,
+    others: Tensor | None = None,
+    others_weight: Tensor | None = None,
 ) -> Evaluation:
     """Score against test draws (n, d) alone; kl and entropy are then unknown.
 
@@ -138,8 +170,10 @@ def evaluate_on_draws(
     the standard deviation of ``test``, for a mixture that knows none).
 
     Args:
+        weight: importance weights of the test draws (n,), if they have any.
         others: further draws of the same posterior (m, d), for the floor alone: the
             more, the more draws a side w2 and mmd2 can use.
+        others_weight: their importance weights (m,), if test draws have any.
 
     Raises:
         UsageError: draws of another dimension; InputError: too few of them.
@@ -149,14 +183,20 @@ def evaluate_on_draws(
             f"the draws have shape {(*test.shape,)}, the mixture has {mixture.dim} parameters"
         )
     everything = test if others is None else torch.cat([test, others])
-    if len(test) < 2 or len(everything) < 4:
-        raise InputError(f"found {len(test)} test draws, need at least 4 to score on")
-    scale = test.std(dim=0) if mixture.scale is None else mixture.scale
-    n = min(N_W2, len(test), len(everything) // 2)
+    if weight is None:
+        weights = None
+        worth, worth_of_all = len(test), len(everything)
+    else:
+        rest = test[:0, 0] if others is None else others_weight
+        weights = torch.cat([weight, torch.ones(len(others)) if rest is None else rest])
+        worth = int(effective_sample_size(weight))
+        worth_of_all = int(effective_sample_size(weights))
+    if worth < 2 or worth_of_all < 4:
+        raise InputError(f"found {worth} test draws, need at least 4 to score on")
+    scale = weighted_sd(test, weight) if mixture.scale is None else mixture.scale
+    n = min(N_W2, worth, worth_of_all // 2)
     generator = stream(seed, "evaluate", "truth")
-    references = [
-        test[torch.randperm(len(test), generator=generator)[:n]] for _ in range(W2_REPEATS)
-    ]
+    references = [weighted_subset(test, weight, n, generator) for _ in range(W2_REPEATS)]
     widths = bandwidths(references[0] / scale)
     return _evaluate(
         mixture,
@@ -164,9 +204,12 @@ def evaluate_on_draws(
         seed=seed,
         log_p=None,
         entropy=None,
-        floor=floor_of_draws(everything / scale, n, widths, stream(seed, "evaluate", "floor")),
+        floor=floor_of_draws(
+            everything / scale, weights, n, widths, stream(seed, "evaluate", "floor")
+        ),
         references=references,
         scale=scale,
+        weight=weight,
     )
 
 
@@ -180,6 +223,7 @@ def _evaluate(
     floor: Floor,
     references: list[Tensor],
     scale: Tensor,
+    weight: Tensor | None = None,
 ) -> Evaluation:
     scaled = [reference / scale for reference in references]
     widths = bandwidths(scaled[0])
@@ -194,7 +238,7 @@ def _evaluate(
     distances = _distances(samplers, scaled, widths, scale, seed)
 
     def score(name: str) -> Score:
-        likelihood = nll(columns[name])
+        likelihood = nll(columns[name], weight)
         divergence = kl(log_p, columns[name]) if log_p is not None else None
         return Score(
             nll=likelihood.mean,
@@ -205,7 +249,8 @@ def _evaluate(
         )
 
     scores = {name: score(name) for name in mixture.experts}
-    best = int(torch.nan_to_num(expert_log_q.mean(dim=0), nan=-math.inf).argmax())
+    means = torch.tensor([-scores[name].nll for name in mixture.experts])
+    best = int(torch.nan_to_num(means, nan=-math.inf).argmax())
     return Evaluation(
         n_test=len(test),
         n_w2=len(references[0]),
@@ -213,7 +258,7 @@ def _evaluate(
         mixture=score(MIXTURE),
         experts=scores,
         floor=floor,
-        advantage=Estimate.of(log_q - expert_log_q[:, best]),
+        advantage=Estimate.of(log_q - expert_log_q[:, best], weight),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from amfvi.draws import weighted_subset
 from amfvi.metrics.mmd import bandwidths, mmd2
 from amfvi.metrics.wasserstein import wasserstein2
 from amfvi.randomness import stream
@@ -60,12 +61,14 @@ def floor_of_target(target: Target, n: int) -> Floor:
     return found
 
 
-def floor_of_draws(draws: Tensor, n: int, widths: Tensor, generator: torch.Generator) -> Floor:
-    """The floor from disjoint random halves of given draws, n a side."""
+def floor_of_draws(
+    draws: Tensor, weight: Tensor | None, n: int, widths: Tensor, generator: torch.Generator
+) -> Floor:
+    """The floor from disjoint random halves of given draws, n a side, by their weights."""
     pairs = []
     for _ in range(REPEATS):
-        order = torch.randperm(len(draws), generator=generator)
-        pairs.append((draws[order[:n]], draws[order[n : 2 * n]]))
+        both = weighted_subset(draws, weight, 2 * n, generator)
+        pairs.append((both[:n], both[n:]))
     return _floor(pairs, widths)
 
 

@@ -17,15 +17,20 @@ class Estimate:
     se: float
 
     @classmethod
-    def of(cls, terms: Tensor) -> Estimate:
+    def of(cls, terms: Tensor, weight: Tensor | None = None) -> Estimate:
+        """From independent terms (n,), with importance weights if there are any."""
         terms = terms.double()
+        if weight is not None:
+            share = weight / weight.sum()
+            mean = (share * terms).sum()
+            return cls(float(mean), float((share * (terms - mean)).square().sum().sqrt()))
         se = terms.std() / len(terms) ** 0.5 if len(terms) > 1 else terms.new_tensor(float("nan"))
         return cls(float(terms.mean()), float(se))
 
 
-def nll(log_q: Tensor) -> Estimate:
-    """−E_p[log q] in nats from log q at draws of p, shape (n,)."""
-    return Estimate.of(-log_q)
+def nll(log_q: Tensor, weight: Tensor | None = None) -> Estimate:
+    """−E_p[log q] in nats from log q at draws of p with their weights, shape (n,)."""
+    return Estimate.of(-log_q, weight)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Estimate:

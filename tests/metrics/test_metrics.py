@@ -118,7 +118,7 @@ def test_the_cache_knows_canonical_targets_only(tmp_path, monkeypatch):
 def test_floor_of_draws_is_that_of_the_target():
     target, generator = get("banana"), torch.Generator().manual_seed(0)
     draws = target.sample(4000, generator)
-    found = floor_of_draws(draws, 400, bandwidths(draws), generator)
+    found = floor_of_draws(draws, None, 400, bandwidths(draws), generator)
     assert found.w2 == pytest.approx(floor_of_target(target, 400).w2, rel=0.15)
 
 
