@@ -1,6 +1,7 @@
 from . import experts as experts
 from . import metrics as metrics
 from . import targets as targets
+from .blocks import ordered as ordered
 from .checkpoint import load as load
 from .draws import Draws as Draws
 from .errors import AmfviError as AmfviError

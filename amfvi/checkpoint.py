@@ -18,7 +18,7 @@ from amfvi.support import Support
 
 __all__ = ["load", "read_json", "save", "write_model"]
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
 
@@ -39,7 +39,6 @@ def write_model(mixture: Mixture, directory: Path) -> None:
     """Write manifest and tensors into an existing directory."""
     manifest = {
         "schema": SCHEMA,
-        "dim": mixture.dim,
         "names": list(mixture.names),
         "support": mixture.bounds.to_json(),
         "seed": mixture.seed,
@@ -118,7 +117,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _assemble(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Mixture:
-    dim = int(manifest["dim"])
+    support = Support.from_json(manifest["support"])
     entries = manifest["experts"]
     parts: list[dict[str, torch.Tensor]] = [{} for _ in entries]
     for key, tensor in tensors.items():
@@ -127,13 +126,13 @@ def _assemble(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Mix
             raise InputError(f"unexpected tensor {key!r} in the saved model")
         parts[int(number)][name] = tensor
     experts = {
-        str(entry["name"]): config_from_json(entry["config"]).restore(dim, part)
+        str(entry["name"]): config_from_json(entry["config"]).restore(support.free, part)
         for entry, part in zip(entries, parts, strict=True)
     }
     return Mixture(
         experts,
         manifest["weights"],
-        support=Support.from_json(manifest["support"]),
+        support=support,
         names=tuple(str(name) for name in manifest["names"]),
         seed=int(manifest["seed"]),
         scale=manifest["scale"],

@@ -91,9 +91,9 @@ def fit(
     if several and device in ("auto", "cpu") and (draws or rows * folds >= WORTH_A_PROCESS):
         start_early()  # both processes then import torch at the same time
     from amfvi import console
+    from amfvi.bounds import parse_bounds, split_names
     from amfvi.experts import resolve
     from amfvi.run import RunSettings, run
-    from amfvi.support import parse_bounds, split_names
 
     settings = RunSettings(
         experts=resolve(split_names(experts)),

@@ -258,6 +258,15 @@ def _require_fittable(values: Array, names: Sequence[str], weight: Tensor | None
 
 def _require_inside(draws: Draws) -> None:
     support = draws.support
+    for block in support.blocks:
+        held = block.check(draws.values[:, block.columns])
+        if not bool(held.all()):
+            row = int((~held).nonzero()[0])
+            raise InputError(
+                f"{int((~held).sum())} draws of {', '.join(draws.names[block.columns])} are no "
+                f"{block.kind}; the first is {draws.values[row, block.columns].tolist()} at row "
+                f"{row}"
+            )
     bounds = zip(support.lower, support.upper, strict=True)
     for name, column, (low, high) in zip(draws.names, draws.values.T, bounds, strict=True):
         outside = (column <= low) | (column >= high)
@@ -296,6 +305,7 @@ def _doubts(draws: Draws) -> list[str]:
         n = int(draws.ess)
         values = weighted_subset(values, draws.weight, n, stream(0, "doubts"))
     y = draws.support.turned(values).to_unconstrained(values)[0].numpy()
+    names = draws.support.free_labels(names)
     if d > 1:
         correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
         for i, j in np.argwhere(np.triu(np.abs(correlation) > 0.9999, k=1)):

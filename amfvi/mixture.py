@@ -80,17 +80,17 @@ class Mixture(Distribution):
         self._experts = dict(experts)
         self._weights = w / w.sum()
         self._box = support if support is not None else Support.unbounded(dim)
-        self.names = names if names is not None else default_names(dim)
-        if self._box.dim != dim or len(self.names) != dim:
+        self.names = names if names is not None else default_names(self._box.dim)
+        if self._box.free != dim or len(self.names) != self._box.dim:
             raise InputError(
-                f"experts have {dim} parameters, but there are {len(self.names)} names "
-                f"and {self._box.dim} bounds"
+                f"experts have {dim} parameters, but the support has {self._box.free} free "
+                f"coordinates of {self._box.dim} parameters, and there are {len(self.names)} names"
             )
         self.seed = seed
         self.scale = None if scale is None else torch.as_tensor(scale, dtype=torch.float64)
         self.summary = summary
         self._generator = torch.Generator().manual_seed(seed)
-        super().__init__(torch.Size(), torch.Size([dim]), validate_args=False)
+        super().__init__(torch.Size(), torch.Size([self._box.dim]), validate_args=False)
 
     @property
     def experts(self) -> Mapping[str, Expert]:

@@ -14,7 +14,14 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module may import from its own line or from lines before it.
 LEVELS = (
     ("amfvi.errors",),
-    ("amfvi.randomness", "amfvi.support", "amfvi.outputs", "amfvi.run_log"),
+    (
+        "amfvi.randomness",
+        "amfvi.blocks",
+        "amfvi.bounds",
+        "amfvi.support",
+        "amfvi.outputs",
+        "amfvi.run_log",
+    ),
     ("amfvi.draws", "amfvi.readers", "amfvi.writers", "amfvi.posterior_summary"),
     ("amfvi.experts", "amfvi.targets"),
     ("amfvi.split",),

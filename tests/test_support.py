@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.distributions import constraints
 
+from amfvi.blocks import ordered
+from amfvi.bounds import parse_bounds, split_names
 from amfvi.errors import UsageError
-from amfvi.support import Support, parse_bounds, split_names
+from amfvi.support import Support
 
 NAMES = ("a", "b", "c", "d")
 BOX = Support((-math.inf, 0.0, -1.0, -math.inf), (math.inf, math.inf, 3.0, 5.0))
@@ -68,7 +70,7 @@ def test_constraints_a_user_writes(given, expected):
     ("given", "message"),
     [
         ({"z": constraints.positive}, "no parameter 'z' to bound"),
-        ({"a": constraints.simplex}, "unsupported constraint"),
+        ({"a": constraints.simplex}, "simplex constraint cannot hold 1 parameter"),
         ({"a": "positive"}, "unsupported constraint"),
         ([constraints.real], "1 entries for 4 parameters"),
         ({"a": (2, 1)}, "lower bound must be below"),
@@ -130,3 +132,55 @@ def test_what_turns_follows_the_draws_and_their_unit(unit):
     box = Support((0.0, 0.0), (math.inf, math.inf)).turned(torch.stack([decades, half], dim=1))
     assert box.turn[0] == math.inf  # its logarithm is normal
     assert box.turn[1] < 10 * unit  # its tail is not that of a logarithm
+
+
+LONG_NAMES = (
+    "mu",
+    "p[1]",
+    "p[2]",
+    "p[3]",
+    "c1",
+    "c2",
+    "tau",
+    *(f"L[{i},{j}]" for i in "123" for j in "123"),
+)
+WITH_BLOCKS = Support.of(
+    LONG_NAMES,
+    {
+        "p": constraints.simplex,
+        ("c1", "c2"): ordered,
+        "tau": constraints.positive,
+        "L": constraints.corr_cholesky,
+    },
+)
+
+
+def test_blocks_there_and_back_with_the_jacobian():
+    assert (WITH_BLOCKS.dim, WITH_BLOCKS.free) == (16, 1 + 2 + 2 + 1 + 3)
+    y = torch.randn(200, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, log_det = WITH_BLOCKS.from_unconstrained_with_log_det(y)
+    assert bool(WITH_BLOCKS.contains(x).all())
+    assert bool(WITH_BLOCKS.constraint.check(x).all())
+    back, back_log_det = WITH_BLOCKS.to_unconstrained(x)
+    assert torch.allclose(back, y, atol=1e-8)
+    assert torch.allclose(log_det, -back_log_det, atol=1e-8)
+    # All but the last of a simplex, and what lies below the diagonal, are coordinates.
+    coordinates = [0, 1, 2, 4, 5, 6, 10, 13, 14]
+    for i in range(5):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda p: WITH_BLOCKS.from_unconstrained(p[None])[0, coordinates], y[i]
+        )
+        expected = torch.linalg.slogdet(jacobian).logabsdet
+        assert float(log_det[i]) == pytest.approx(float(expected), abs=1e-8)
+
+
+def test_blocks_outside_are_not_inside():
+    x = WITH_BLOCKS.from_unconstrained(torch.zeros(4, 9, dtype=torch.float64))
+    x[1, 1] += 0.1  # no longer a sum of one
+    x[2, [4, 5]] = x[2, [5, 4]]
+    x[3, 7 + 4] = 2.0
+    assert WITH_BLOCKS.contains(x).tolist() == [True, False, False, False]
+
+
+def test_blocks_through_json():
+    assert Support.from_json(WITH_BLOCKS.to_json()) == WITH_BLOCKS

@@ -1,0 +1,123 @@
+"""Parameters that are bounded together: a simplex, an increasing vector, correlations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Transform, biject_to, constraints
+from torch.distributions.transforms import ComposeTransform, ReshapeTransform
+
+from amfvi.errors import UsageError
+
+__all__ = ["Block", "kind_of", "ordered"]
+
+
+class _Ordered(constraints.Constraint):
+    """Vectors whose entries increase strictly."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value[..., 1:] > value[..., :-1]).all(dim=-1)
+
+
+class OrderedTransform(Transform):
+    """R^d to increasing vectors: the first entry, then the logarithms of the gaps."""
+
+    domain = constraints.real_vector
+    codomain = _Ordered()
+    bijective = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OrderedTransform)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def _call(self, y: Tensor) -> Tensor:
+        return torch.cat([y[..., :1], y[..., 1:].exp()], dim=-1).cumsum(dim=-1)
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., :1], x.diff(dim=-1).log()], dim=-1)
+
+    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:
+        return y[..., 1:].sum(dim=-1)
+
+
+ordered = _Ordered()
+"""Constraint: a vector of increasing numbers; torch has none of its own."""
+
+biject_to.register(_Ordered)(lambda constraint: OrderedTransform())
+
+KINDS: dict[str, constraints.Constraint] = {
+    "simplex": constraints.simplex,
+    "ordered": ordered,
+    "corr_cholesky": constraints.corr_cholesky,
+}
+
+
+def kind_of(constraint: Any) -> str | None:
+    """The name in ``KINDS`` of a constraint on a vector or matrix, None for any other."""
+    for kind, known in KINDS.items():
+        if type(constraint) is type(known):
+            return kind
+    # Pyro's own, so that its priors and models need no translation.
+    return "ordered" if type(constraint).__name__ == "_OrderedVector" else None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring columns that one constraint of ``kind`` holds together.
+
+    Densities over a simplex are with respect to all coordinates but the last, over
+    Cholesky factors with respect to the entries below the diagonal, as in torch.
+
+    Attributes:
+        start, size: which columns; a K × K Cholesky factor is K² of them, row by row.
+    """
+
+    kind: str
+    start: int
+    size: int
+
+    def __post_init__(self) -> None:
+        square = math.isqrt(self.size) ** 2 == self.size
+        if self.size < 2 or (self.kind == "corr_cholesky" and (not square or self.size < 4)):
+            raise UsageError(
+                f"a {self.kind} constraint cannot hold {self.size} parameter"
+                + "s" * (self.size != 1)
+            )
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def free(self) -> int:
+        """Number of unconstrained coordinates."""
+        k = math.isqrt(self.size)
+        return {
+            "simplex": self.size - 1,
+            "ordered": self.size,
+            "corr_cholesky": k * (k - 1) // 2,
+        }[self.kind]
+
+    @cached_property
+    def transform(self) -> Transform:
+        """From R^free to the columns."""
+        bijection = biject_to(KINDS[self.kind])
+        if self.kind != "corr_cholesky":
+            return bijection
+        k = math.isqrt(self.size)
+        return ComposeTransform([bijection, ReshapeTransform((k, k), (self.size,))])
+
+    def check(self, x: Tensor) -> Tensor:
+        """Whether each row (n, size) satisfies the constraint; shape (n,)."""
+        k = math.isqrt(self.size)
+        shaped = x.unflatten(-1, (k, k)) if self.kind == "corr_cholesky" else x
+        return KINDS[self.kind].check(shaped)
