@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from amfvi.errors import UsageError
 
-__all__ = ["bounds_of", "columns_of", "parse_bounds", "split_names"]
+__all__ = ["bounds_of", "columns_of", "parse_bounds", "parse_box", "split_names"]
 
 
 def columns_of(key: Any, names: Sequence[str]) -> list[int]:
@@ -94,3 +94,23 @@ def parse_bounds(positive: str, bounds: Iterable[str]) -> dict[str, tuple[float,
             raise UsageError(f"parameter {name!r} is bounded twice")
         support[name] = pair
     return support
+
+
+def parse_box(
+    given: Sequence[str] | None, dim: int | None, names: Sequence[str] | None
+) -> list[tuple[float, float]] | None:
+    """The command line's ``--box -5:5``, or ``--box a=0:1 --box b=-5:5`` for every parameter.
+
+    Raises:
+        UsageError: not of that form, or not for every parameter.
+    """
+    if not given:
+        return None
+    items = [part for text in given for part in split_names(text)]
+    if len(items) == 1 and "=" not in items[0]:
+        (pair,) = parse_bounds("", [f"all={items[0]}"]).values()
+        return [pair] * (dim or 1)
+    pairs = parse_bounds("", items)
+    if names is None or set(pairs) != set(names):
+        raise UsageError("--box wants LOW:HIGH for all, or NAME=LOW:HIGH for each of --names")
+    return [pairs[name] for name in names]

@@ -10,10 +10,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from amfvi.diagnostics import Diagnostics
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import config_from_json
 from amfvi.mixture import Mixture
-from amfvi.outputs import new_directory
+from amfvi.outputs import new_directory, without_nonfinite
 from amfvi.support import Support
 
 __all__ = ["load", "read_json", "save", "write_model"]
@@ -43,6 +44,7 @@ def write_model(mixture: Mixture, directory: Path) -> None:
         "support": mixture.bounds.to_json(),
         "seed": mixture.seed,
         "scale": None if mixture.scale is None else mixture.scale.tolist(),
+        "diagnostics": None if mixture.diagnostics is None else mixture.diagnostics.to_json(),
         "weights": mixture.weights.tolist(),
         "experts": [
             {"name": name, "config": expert.config.to_json()}
@@ -55,7 +57,9 @@ def write_model(mixture: Mixture, directory: Path) -> None:
         for key, tensor in expert.tensors().items()
     }
     save_file(tensors, str(directory / TENSORS))
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_text(
+        json.dumps(without_nonfinite(manifest), indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Mixture:
@@ -118,7 +122,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _assemble(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Mixture:
     support = Support.from_json(manifest["support"])
-    entries = manifest["experts"]
+    entries, diagnostics = manifest["experts"], manifest["diagnostics"]
     parts: list[dict[str, torch.Tensor]] = [{} for _ in entries]
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
@@ -136,4 +140,5 @@ def _assemble(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Mix
         names=tuple(str(name) for name in manifest["names"]),
         seed=int(manifest["seed"]),
         scale=manifest["scale"],
+        diagnostics=None if diagnostics is None else Diagnostics.from_json(diagnostics),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import io
 import json
 import signal
@@ -13,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from amfvi.diagnostics import DO_NOT_TRUST
 from amfvi.errors import AmfviError, AmfviWarning, UsageError
+from amfvi.outputs import without_nonfinite
 from amfvi.worker import WORTH_A_PROCESS, start_early
 
 __all__ = ["app", "main"]
@@ -26,6 +29,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+NOT_TO_BE_TRUSTED = 5  # exit code of a fit whose diagnostics say so
+
+
+class By(enum.StrEnum):
+    """What of a named target is fitted."""
+
+    draws = "draws"
+    density = "density"
+
+
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
@@ -36,10 +49,29 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 @app.command()
 def fit(
     target: Annotated[
-        str | None, typer.Option(help="A canonical posterior; see 'amfvi targets'.")
+        str | None, typer.Option(help="A named posterior; see 'amfvi targets'.")
     ] = None,
+    by: Annotated[
+        By, typer.Option("--from", help="Fit a target to its exact draws or by its density.")
+    ] = By.draws,
     draws: Annotated[
         str | None, typer.Option(help="A CSV, NPY or NPZ file of posterior draws.")
+    ] = None,
+    log_density: Annotated[
+        str | None,
+        typer.Option(help="MODULE:FUNCTION or FILE.py:FUNCTION, a log density or a LogDensity."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Number of parameters of a log density.")
+    ] = None,
+    names: Annotated[str | None, typer.Option(help="Their names: mu,tau")] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(help="Where its sampler starts: LOW:HIGH for all, or NAME=LOW:HIGH."),
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Most calls of it.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=0, help="Most refinements of its fit.  [default: 2]")
     ] = None,
     experts: Annotated[
         str, typer.Option(help="Comma-separated, or robust; see 'amfvi experts'.")
@@ -82,23 +114,34 @@ def fit(
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Fit a mixture to a target or to draws, score it and save it."""
-    if (target is None) == (draws is None):
-        raise UsageError("give exactly one of --target NAME and --draws FILE")
+    """Fit a mixture to a target, to draws or to a log density, score it and save it."""
+    if sum(given is not None for given in (target, draws, log_density)) != 1:
+        raise UsageError(
+            "give exactly one of --target NAME, --draws FILE and --log-density MODULE:FUNCTION"
+        )
     # Guesses, to be right or to cost little: what is known for sure takes seconds to import.
     rows = 10_000 if n_draws is None else n_draws
     several = "," in experts or experts in ("paper", "robust")
     if several and device in ("auto", "cpu") and (draws or rows * folds >= WORTH_A_PROCESS):
         start_early()  # both processes then import torch at the same time
     from amfvi import console
-    from amfvi.bounds import parse_bounds, split_names
+    from amfvi.bounds import parse_bounds, parse_box, split_names
     from amfvi.experts import resolve
-    from amfvi.run import RunSettings, run
+    from amfvi.run import run
+    from amfvi.run_settings import RunSettings
 
+    parameters = None if names is None else tuple(split_names(names))
     settings = RunSettings(
         experts=resolve(split_names(experts)),
         target=target,
         draws=draws,
+        log_density=log_density,
+        by_density=by is By.density,
+        dim=dim,
+        names=parameters,
+        box=parse_box(box, dim, parameters),
+        max_calls=max_calls,
+        rounds=rounds,
         weights=weights,
         beta=beta,
         n_draws=n_draws,
@@ -116,13 +159,22 @@ def fit(
         figures=not no_figures,
     )
     with console.watch(quiet) as watch:
-        metrics = run(settings, progress=watch.progress, say=watch.say)
+        metrics = run(
+            settings,
+            progress=watch.progress,
+            sampler_progress=watch.sampler_progress,
+            say=watch.say,
+        )
     if as_json:
-        _print_json(metrics)
-        return
-    if metrics["n_test"]:
-        _show_scores(metrics)
-    console.show(console.weights_line(metrics), f"saved:   {settings.directory}")
+        _print_json(without_nonfinite(metrics))
+    else:
+        if metrics["n_test"]:
+            _show_scores(metrics)
+        console.show(console.weights_line(metrics))
+        console.show(*console.density_lines(metrics["density"]))
+        console.show(f"saved:   {settings.directory}")
+    if metrics["density"] is not None and metrics["density"]["verdict"] == DO_NOT_TRUST:
+        raise typer.Exit(NOT_TO_BE_TRUSTED)
 
 
 @app.command()
@@ -134,7 +186,6 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a saved run again, as it was scored at first or on other draws."""
-    from amfvi.run import without_nonfinite
     from amfvi.saved_run import SavedRun
 
     scores = SavedRun.open(run).evaluate(target, draws).to_json()
@@ -161,6 +212,7 @@ def summary(run: Run, as_json: AsJson = False, debug: Debug = False) -> None:
     if metrics["n_test"]:
         _show_scores(metrics)
     console.show(console.weights_line(metrics))
+    console.show(*console.density_lines(metrics.get("density")))
     for line in metrics["warnings"]:
         console.show(f"warning: {line}")
 
@@ -179,8 +231,8 @@ def sample(
 ) -> None:
     """Draw from a saved mixture."""
     from amfvi.checkpoint import load
-    from amfvi.fitting import resolve_device
     from amfvi.randomness import stream
+    from amfvi.two_stages import resolve_device
     from amfvi.writers import check_writable, write_columns
 
     check_writable(out, overwrite=force)
@@ -203,8 +255,8 @@ def log_prob(
     """Log density in nats of a saved mixture at the points of a file."""
     from amfvi.checkpoint import load
     from amfvi.errors import InputError
-    from amfvi.fitting import resolve_device
     from amfvi.readers import columns_for, read_table
+    from amfvi.two_stages import resolve_device
     from amfvi.writers import check_writable, write_columns
 
     check_writable(out, overwrite=force)
@@ -224,13 +276,14 @@ def log_prob(
 
 @app.command()
 def targets(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the canonical posteriors."""
-    from amfvi.targets import TARGETS
+    """List the posteriors with known answers."""
+    from amfvi.targets import TARGETS, Target, get
 
     rows = {
         name: {
             "dim": kind.dim,
-            "entropy": kind.entropy,
+            "exact draws": issubclass(kind, Target),
+            "entropy": get(name).entropy,
             "definition": (kind.__doc__ or "").splitlines()[0].strip(),
             "source": kind.source,
         }
@@ -335,8 +388,13 @@ def _list(what: str, rows: dict[str, dict[str, Any]], as_json: bool) -> None:
         _print_json(rows)
         return
     columns = list(next(iter(rows.values())))
-    cells = [
-        [name, *(f"{v:.5f}" if isinstance(v, float) else str(v) for v in row.values())]
-        for name, row in rows.items()
-    ]
+    cells = [[name, *map(_cell, row.values())] for name, row in rows.items()]
     console.show(console.listing([what, *columns], cells))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return f"{value:.5f}" if isinstance(value, float) else str(value)

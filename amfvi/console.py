@@ -14,7 +14,15 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["Watch", "posterior_table", "score_table", "show", "watch", "weights_line"]
+__all__ = [
+    "Watch",
+    "density_lines",
+    "posterior_table",
+    "score_table",
+    "show",
+    "watch",
+    "weights_line",
+]
 
 Array = NDArray[np.float64]
 
@@ -35,6 +43,15 @@ class Watch:
         self._bars.update(
             self._tasks[expert], completed=fraction, nll=f"held-out NLL {heldout_nll:.4f}"
         )
+
+    def sampler_progress(self, beta: float, log_z: float, calls: int) -> None:
+        """A bar over the temperature, of the run of the sampler that is under way."""
+        if self._bars is None:
+            return
+        if "sampler" not in self._tasks:
+            self._tasks["sampler"] = self._bars.add_task("sampler", total=1.0, nll="")
+        shown = f"temperature {beta:.3f}, log Z {log_z:.2f}, {calls} calls"
+        self._bars.update(self._tasks["sampler"], completed=beta, nll=shown)
 
     def say(self, line: str) -> None:
         if self._console is not None:
@@ -82,6 +99,23 @@ def weights_line(metrics: Mapping[str, Any]) -> str:
     """The weight of each expert, and how many that makes."""
     shown = ", ".join(f"{name} {e['weight']:.3f}" for name, e in metrics["experts"].items())
     return f"weights: {shown}  (effective experts {metrics['weights']['n_eff']:.2f})"
+
+
+def density_lines(density: Mapping[str, Any] | None) -> list[str]:
+    """Diagnostics against a log density, and the verdict with its reasons."""
+    if density is None:
+        return []
+    share = density["ess"] / density["draws"]
+    lines = [
+        f"log Z:   {_pm(density['log_z'], density['log_z_se'], 4)} by the mixture, "
+        f"{_pm(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by the sampler, "
+        f"{density['calls']} calls",
+        f"bounds:  ELBO {_pm(density['elbo'], density['elbo_se'], 4)}, "
+        f"EUBO {_pm(density['eubo'], density['eubo_se'], 4)}",
+        f"weights of its draws: k̂ {_number(density['khat'], 2)}, {share:.0%} effective",
+        f"verdict: {density['verdict']}",
+    ]
+    return lines + [f"  - {reason}" for reason in density["reasons"]]
 
 
 def score_table(

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amfvi.fitting import FitSummary
 from amfvi.mixture import Mixture
 from amfvi.targets import Target
+from amfvi.two_stages import FitSummary
 
 __all__ = ["draw_figures"]
 

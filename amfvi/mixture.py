@@ -19,7 +19,8 @@ from amfvi.experts.base import check_points
 from amfvi.support import Support
 
 if TYPE_CHECKING:
-    from amfvi.fitting import FitSummary
+    from amfvi.diagnostics import Diagnostics
+    from amfvi.two_stages import FitSummary
 
 __all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
 
@@ -45,6 +46,7 @@ class Mixture(Distribution):
         scale: training standard deviation of each parameter, (d,), the unit of
             sample distances; None if unknown.
         summary: how the mixture was fitted, if it was fitted in this process.
+        diagnostics: how far to trust it, if it was fitted to a log density.
 
     Raises:
         InputError: parts that do not fit together.
@@ -63,6 +65,7 @@ class Mixture(Distribution):
         seed: int = 0,
         scale: Any = None,
         summary: FitSummary | None = None,
+        diagnostics: Diagnostics | None = None,
     ) -> None:
         if not experts:
             raise InputError("a mixture needs at least one expert")
@@ -89,6 +92,7 @@ class Mixture(Distribution):
         self.seed = seed
         self.scale = None if scale is None else torch.as_tensor(scale, dtype=torch.float64)
         self.summary = summary
+        self.diagnostics = diagnostics
         self._generator = torch.Generator().manual_seed(seed)
         super().__init__(torch.Size(), torch.Size([self._box.dim]), validate_args=False)
 
@@ -218,6 +222,7 @@ class Mixture(Distribution):
             seed=self.seed,
             scale=self.scale,
             summary=self.summary,
+            diagnostics=self.diagnostics,
         )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from amfvi.errors import InputError
 
-__all__ = ["check_directory", "check_file", "new_directory", "new_file"]
+__all__ = ["check_directory", "check_file", "new_directory", "new_file", "without_nonfinite"]
 
 
 def check_directory(path: Path, *, overwrite: bool, ours: str) -> None:
@@ -126,3 +128,12 @@ def _swap_in(temporary: Path, path: Path) -> None:
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def without_nonfinite(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nonfinite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from amfvi import targets
@@ -21,8 +22,10 @@ from amfvi.metrics.evaluation import (
 )
 from amfvi.mixture import Mixture
 from amfvi.readers import columns_for, read_draws, read_table
-from amfvi.run import CONFIG, METRICS, SCHEMA, file_hash
+from amfvi.run import SAMPLE
+from amfvi.run_record import CONFIG, METRICS, SCHEMA, file_hash
 from amfvi.split import split_draws
+from amfvi.targets import Target
 
 __all__ = ["SavedRun"]
 
@@ -87,8 +90,38 @@ class SavedRun:
         if draws is None:
             target = target or config["target"]
         if target is not None:
-            return evaluate_on_target(mixture, targets.get(target), seed=seed)
+            found = targets.get(target)
+            if isinstance(found, Target):
+                return evaluate_on_target(mixture, found, seed=seed)
+            if target != config["target"]:
+                raise UsageError(f"{target} has no exact draws to score on; give --draws")
+        if draws is None and config["draws"] is None:
+            return self._evaluate_on_sample(mixture, seed)
         return self._evaluate_on_file(mixture, config, draws, seed)
+
+    def _evaluate_on_sample(self, mixture: Mixture, seed: int) -> Evaluation:
+        """On the test draws that the sampler of a log density made."""
+        path = self.path / SAMPLE
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file")
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                draws, weight, test = (
+                    torch.from_numpy(saved[key]) for key in ("draws", "weight", "test")
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        if not bool(test.any()):
+            raise UsageError(f"{self.path}: no test draws were set aside; give --target or --draws")
+        weighted = bool((weight != weight[0]).any())
+        return evaluate_on_draws(
+            mixture,
+            draws[test],
+            seed=seed,
+            weight=weight[test] if weighted else None,
+            others=draws[~test],
+            others_weight=weight[~test] if weighted else None,
+        )
 
     def _evaluate_on_file(
         self, mixture: Mixture, config: dict[str, Any], given: str | None, seed: int

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from amfvi.targets import TARGETS
+from amfvi.targets import CANONICAL
 
 RESULTS = Path(__file__).parent / "results"
 EXPERTS = ("maf", "realnvp", "rbig")
@@ -76,7 +76,7 @@ def page(rows: list[dict[str, Any]], n_draws: int, seeds: int, made_with: str) -
         "| target | " + " | ".join(EXPERTS) + " | mixture | W2 / floor | seconds |",
         "|---|" + "---|" * (len(EXPERTS) + 3),
     ]
-    for target in TARGETS:
+    for target in CANONICAL:
         of = [row for row in rows if row["target"] == target]
 
         def median(key: str, of: list[dict[str, Any]] = of) -> float:
@@ -123,7 +123,7 @@ def main() -> None:
     folder = options.folder or Path("runs") / f"canonical-{options.n_draws}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for target in TARGETS:
+    for target in CANONICAL:
         for seed in range(options.seeds):
             rows.append(cell(target, seed, options.n_draws, folder))
             print(f"{target} {seed}: KL {rows[-1]['kl']:.4f}", file=sys.stderr, flush=True)

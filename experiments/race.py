@@ -207,14 +207,14 @@ def main() -> None:
         method, target, n, seed = options.cell
         run_cell(method, target, int(n), int(seed), options.folder)
         return
-    from amfvi.targets import TARGETS
+    from amfvi.targets import CANONICAL
 
     methods = options.methods.split(",") if options.methods else [*OURS, *PEERS]
     for name in [m for m in methods if m in PEERS]:
         if (module := missing(name)) is not None:
             print(f"{name} is skipped: {module} is not installed", file=sys.stderr)
             methods.remove(name)
-    targets = options.targets.split(",") if options.targets else list(TARGETS)
+    targets = options.targets.split(",") if options.targets else list(CANONICAL)
     cells: dict[tuple[str, str, int], Any] = {}
     rows = []
     for seed in range(options.seeds):

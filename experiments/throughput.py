@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import amfvi
-from amfvi.fitting import resolve_device
+from amfvi.two_stages import resolve_device
 
 
 def seconds(mixture: amfvi.Mixture, x: Tensor) -> float:

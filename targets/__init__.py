@@ -1,20 +1,29 @@
-"""The canonical posteriors, by name."""
+"""Posteriors with known answers, by name: the six canonical ones, and harder ones."""
 
 from __future__ import annotations
 
 from amfvi.targets.banana import Banana
-from amfvi.targets.base import Target
+from amfvi.targets.base import Posterior, Target
 from amfvi.targets.bimodal import Bimodal
+from amfvi.targets.clusters import Clusters
+from amfvi.targets.correlated import Correlated
+from amfvi.targets.eight_schools import EightSchools, EightSchoolsCentred
+from amfvi.targets.forty_modes import FortyModes
+from amfvi.targets.funnel import Funnel
+from amfvi.targets.linear_regression import LinearRegression
+from amfvi.targets.many_well import ManyWell
 from amfvi.targets.multimodal import Multimodal
 from amfvi.targets.rings import Rings
+from amfvi.targets.student_t import StudentT
 from amfvi.targets.two_moons import TwoMoons
 from amfvi.targets.x_shape import XShape
 
 from amfvi.errors import unknown_name
 
-__all__ = ["TARGETS", "Target", "get"]
+__all__ = ["CANONICAL", "TARGETS", "Posterior", "Target", "get"]
 
-TARGETS: dict[str, type[Target]] = {
+# Of the AMF-VI paper, in two dimensions.
+CANONICAL: dict[str, type[Target]] = {
     "banana": Banana,
     "x_shape": XShape,
     "bimodal": Bimodal,
@@ -23,9 +32,22 @@ TARGETS: dict[str, type[Target]] = {
     "rings": Rings,
 }
 
+TARGETS: dict[str, type[Posterior]] = {
+    **CANONICAL,
+    "clusters": Clusters,
+    "forty_modes": FortyModes,
+    "linear_regression": LinearRegression,
+    "eight_schools": EightSchools,
+    "eight_schools_centred": EightSchoolsCentred,
+    "funnel": Funnel,
+    "student_t": StudentT,
+    "many_well": ManyWell,
+    "correlated": Correlated,
+}
 
-def get(name: str) -> Target:
-    """The canonical posterior called ``name``.
+
+def get(name: str) -> Posterior:
+    """The posterior called ``name``; a :class:`Target` if it has exact draws.
 
     Raises:
         UsageError: no such target; the message names the nearest ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from amfvi.targets import TARGETS, get
+from amfvi.targets import CANONICAL, get
 
 from amfvi.errors import InputError, UsageError
 
@@ -86,7 +86,7 @@ REFERENCE = {
 }
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=CANONICAL)
 def target(request):
     return get(request.param)
 

@@ -1,0 +1,1 @@
+"""From an unnormalised log density to weighted draws and its normalising constant."""

@@ -1,0 +1,370 @@
+"""Adaptive tempered sequential Monte Carlo: from a broad start to a posterior.
+
+Particles go from the start to the posterior through π_β ∝ start^(1−β) posterior^β
+(Neal 2001; Del Moral, Doucet & Jasra 2006). Each β is the largest that keeps half the
+effective sample size. All states along the chains that follow a resampling are kept as
+particles ("waste-free", Dau & Chopin 2022), so that every call of the density counts
+twice: as a state and in the estimate of log Z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amfvi.draws import effective_sample_size
+from amfvi.errors import FitError
+from amfvi.experts import GMM, Folds
+from amfvi.log_density import OutOfBudgetError, UnconstrainedDensity
+from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.sampler.moves import (
+    Crossover,
+    DifferentialEvolution,
+    FromStart,
+    Hamiltonian,
+    Independence,
+    Move,
+    RandomWalk,
+)
+from amfvi.sampler.population import Bridge, Particles
+from amfvi.sampler.start import Start, nowhere
+
+__all__ = ["Sample", "SamplerProgress", "chain_length", "temper"]
+
+SURVIVORS = 0.5  # effective share of the particles that a step of β must leave
+HIGH_DIM = 10  # above it, one leapfrog step no longer gets far, and chains mix slowly
+TRAJECTORY = 1.5
+WORTHWHILE = 0.05  # acceptance from which independence moves take every second turn
+NEARLY_EXACT = 0.5  # acceptance above which they take three in four at the last β
+HOPELESS = 0.02  # acceptance below which they are not tried again
+POOL = 2000  # particles whose differences moves are made of
+PROPOSAL = GMM(max_components=40, tolerance=1e-3, max_iterations=100)
+PROPOSAL_IN_HIGH_DIM = GMM(max_components=4, patience=1, tolerance=1e-3, max_iterations=50)
+
+SamplerProgress = Callable[[float, float, int], None]
+"""Told β, the estimate of log Z so far, and the calls spent."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a run of the sampler returns.
+
+    Attributes:
+        y: draws in unconstrained space, chain after chain, (n, d).
+        log_p: their log densities there, (n,).
+        weight: importance weights, 1 on average, (n,); None where all are equal.
+        log_z, log_z_se: estimate of the normalising constant's logarithm, nats.
+        betas: the temperatures, from 0 to 1.
+        acceptance: of each kind of move at the last temperature.
+        stopped_by: what ended it before β = 1, None if nothing did.
+    """
+
+    y: Tensor
+    log_p: Tensor
+    weight: Tensor | None
+    log_z: float
+    log_z_se: float
+    betas: tuple[float, ...]
+    acceptance: dict[str, float]
+    stopped_by: str | None = None
+
+
+@dataclass
+class _State:
+    """All that changes from one temperature to the next."""
+
+    particles: Particles
+    chains: int
+    beta: float = 0.0
+    log_z: float = 0.0
+    variance: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.0])
+    steps: dict[str, float] = field(default_factory=dict)
+    acceptance: dict[str, float] = field(default_factory=dict)
+
+
+def temper(
+    start: Start,
+    density: UnconstrainedDensity,
+    *,
+    particles: int,
+    draws: int,
+    generator: torch.Generator,
+    progress: SamplerProgress | None = None,
+    checkpoint: SamplerCheckpoint | None = None,
+    name: str = "run",
+) -> Sample:
+    """Draws of the posterior and its normalising constant.
+
+    Args:
+        particles: at each temperature.
+        draws: at the last.
+        checkpoint: where to go on from, and to save to after each temperature, as ``name``.
+
+    Raises:
+        InputError: the density is −∞ at every draw of the start, or broken.
+    """
+    bridge = Bridge(start, density, density.differentiable)
+    saved = checkpoint.load(name) if checkpoint is not None else None
+    if saved is not None:
+        state = _restored(saved, density, generator)
+    else:
+        state = _State(bridge.evaluated(start.sample(particles, generator)), particles)
+    if bool((state.particles.log_p == -math.inf).all()):
+        raise nowhere(density.density, particles)
+    stopped_by = None
+    try:
+        while state.beta < 1:
+            _next_temperature(bridge, state, particles, draws, generator)
+            if checkpoint is not None:
+                checkpoint.save(name, **_to_save(state, density, generator))
+            if progress is not None:
+                progress(state.beta, state.log_z, density.budget.spent)
+    except OutOfBudgetError as error:
+        stopped_by = f"{error} at temperature {state.beta:.3g}"
+    return _sample(state, stopped_by)
+
+
+def chain_length(dim: int) -> int:
+    """States of a chain at each temperature, its start included."""
+    return 5 if dim <= HIGH_DIM else 10
+
+
+def _next_temperature(
+    bridge: Bridge, state: _State, particles: int, draws: int, generator: torch.Generator
+) -> None:
+    """Reweight to the next β, resample, and move; ``state`` changes only if all went well."""
+    now = state.particles
+    beta = _next_beta(now, state.beta)
+    log_w = _log_ratio(now, state.beta, beta)
+    weight = (log_w - log_w.max()).exp()
+    final = beta == 1.0
+    wanted = draws if final else particles
+    chains = max(2, particles // chain_length(now.y.shape[1]))
+    length = math.ceil(wanted / chains)
+    rows = _systematic(weight, chains, generator)
+    moves = _moves(bridge, state, weight, beta, generator)
+    visited = [now.at(rows)]
+    for number in range(length - 1):
+        name, move = _turn(moves, number, final=final)
+        visited.append(move(bridge, visited[-1], beta, generator))
+        state.steps[name] = move.step
+    moved = Particles.joined(visited)
+    chain_major = torch.arange(len(moved)).view(length, chains).T.reshape(-1)
+    state.log_z += float(log_w.logsumexp(dim=0)) - math.log(len(now))
+    state.variance += _relative_variance(weight, state.chains)
+    state.particles, state.chains, state.beta = moved.at(chain_major), chains, beta
+    state.betas.append(beta)
+    state.acceptance |= {name: move.acceptance for name, move in moves.items()}
+
+
+def _log_ratio(now: Particles, beta: float, following: float) -> Tensor:
+    """log π_following / π_beta, (n,)."""
+    log_w = (following - beta) * (now.log_p - now.log_q)
+    return torch.nan_to_num(log_w, nan=-math.inf)
+
+
+def _next_beta(now: Particles, beta: float) -> float:
+    """The largest β up to 1 that leaves the wanted share of effective particles."""
+
+    def survives(following: float) -> bool:
+        log_w = _log_ratio(now, beta, following)
+        weight = (log_w - log_w.max()).exp()
+        alive = int((now.log_p > -math.inf).sum())  # the rest dies at any β
+        return effective_sample_size(weight) >= SURVIVORS * alive
+
+    if survives(1.0):
+        return 1.0
+    low, high = beta, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if survives(middle) else (low, middle)
+        if high - low < 1e-3 * (high - beta):
+            break
+    return max(low, beta + 1e-12 * (1 - beta)) if low > beta else high
+
+
+def _systematic(weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """``n`` rows by systematic resampling, in order."""
+    places = (
+        torch.arange(n, dtype=torch.float64) + torch.rand(1, generator=generator).double()
+    ) / n
+    cumulative = weight.cumsum(dim=0) / weight.sum()
+    return torch.searchsorted(cumulative, places).clamp(max=len(weight) - 1)
+
+
+def _moves(
+    bridge: Bridge, state: _State, weight: Tensor, beta: float, generator: torch.Generator
+) -> dict[str, Move]:
+    """The moves for one temperature, shaped by the reweighted particles."""
+    now, d = state.particles, state.particles.y.shape[1]
+    moves: dict[str, Move] = {}
+    if bridge.start.fitted:
+        moves["independence"] = FromStart()
+    elif state.acceptance.get("independence", 1.0) >= HOPELESS:
+        proposal = _proposal(now.y, weight, generator)
+        if proposal is not None:
+            moves["independence"] = proposal
+    spread = _factor(now.y, weight)
+    rows = torch.multinomial(weight, min(len(now), POOL), True, generator=generator)
+    if bridge.gradients:
+        length = None if d <= HIGH_DIM else TRAJECTORY
+        moves["hamiltonian"] = Hamiltonian(spread, length)
+        local = _inverse_factor(bridge.gradient(now, beta), weight)
+        if local is not None:
+            moves["local hamiltonian"] = Hamiltonian(local, length)
+    else:
+        moves["differential evolution"] = DifferentialEvolution(now.y[rows])
+        moves["random walk"] = RandomWalk(spread)
+    if d > 1:
+        moves["crossover"] = Crossover(now.y[rows])
+    for name, move in moves.items():
+        move.step = state.steps.get(name, move.step)
+    return moves
+
+
+def _turn(moves: dict[str, Move], number: int, *, final: bool) -> tuple[str, Move]:
+    """Whose turn it is: independence every second time while it is accepted.
+
+    Three times in four at the last temperature, if nearly every proposal is.
+    """
+    independent = moves.get("independence")
+    others = [name for name in moves if name != "independence"]
+    if independent is not None:
+        tried = independent.acceptance
+        every = 4 if final and tried > NEARLY_EXACT else 2
+        own_turn = number % every < every - 1
+        if number == 0 or (own_turn and tried >= WORTHWHILE):
+            return "independence", independent
+        number = number // every if tried >= WORTHWHILE else number
+    name = others[number % len(others)]
+    return name, moves[name]
+
+
+def _proposal(y: Tensor, weight: Tensor, generator: torch.Generator) -> Independence | None:
+    """A Gaussian mixture of the weighted particles; None where there are too few."""
+    alive = weight > 0
+    y, weight = y[alive], weight[alive]
+    if effective_sample_size(weight) < 2 * (y.shape[1] + 1):
+        return None
+    fold = torch.where(torch.arange(len(y)) % 5 == 4, 0, -1)
+    try:
+        config = PROPOSAL if y.shape[1] <= HIGH_DIM else PROPOSAL_IN_HIGH_DIM
+        expert, _ = config.fit(Folds(y, fold, weight), generator=generator)
+    except FitError:
+        return None
+    return Independence(expert)
+
+
+def _factor(y: Tensor, weight: Tensor) -> Tensor:
+    """Cholesky factor of the weighted covariance, shrunk where particles are few."""
+    share = (weight / weight.sum())[:, None]
+    centred = y - (share * y).sum(dim=0)
+    scale = (share * centred.square()).sum(dim=0).sqrt().clamp(min=1e-300)
+    standard = centred / scale
+    correlation = standard.T @ (share * standard)
+    worth = effective_sample_size(weight)
+    shrink = min(1.0, len(correlation) / (worth + 1))
+    identity = torch.eye(len(correlation), dtype=torch.float64)
+    correlation = (1 - shrink) * correlation + (shrink + 1e-9) * identity
+    return scale[:, None] * torch.linalg.cholesky(correlation)
+
+
+def _inverse_factor(gradient: Tensor, weight: Tensor) -> Tensor | None:
+    """L with L Lᵀ the inverse of the mean of ∇ log π ∇ log πᵀ (Titsias 2023).
+
+    Between modes it is the shape within a mode. None where gradients are useless.
+    """
+    share = (weight / weight.sum())[:, None]
+    scale = (share * gradient.square()).sum(dim=0).sqrt()
+    if not bool((scale > 1e-12).all() and scale.isfinite().all()):
+        return None
+    standard = gradient / scale
+    d = len(scale)
+    information = standard.T @ (share * standard) + 1e-6 * torch.eye(d, dtype=torch.float64)
+    upper = torch.linalg.cholesky(information).inverse().T
+    return upper / scale[:, None]
+
+
+def _relative_variance(weight: Tensor, chains: int) -> float:
+    """Of the mean weight, from the means of chains, which are nearly independent."""
+    means = weight.view(chains, -1).mean(dim=1)
+    if chains < 2:
+        return math.nan
+    return float(means.var() / means.mean().square() / chains)
+
+
+def _to_save(
+    state: _State, density: UnconstrainedDensity, generator: torch.Generator
+) -> dict[str, Any]:
+    """A state as arrays, with the calls spent and the generator as they are now."""
+    arrays: dict[str, Any] = {
+        f"particles.{key}": value.numpy() for key, value in vars(state.particles).items()
+    }
+    for table in ("steps", "acceptance"):
+        held = getattr(state, table)
+        arrays[f"{table}.names"] = np.array(list(held), dtype=np.str_)
+        arrays[f"{table}.values"] = np.array(list(held.values()), dtype=np.float64)
+    scalars = {key: getattr(state, key) for key in ("chains", "beta", "log_z", "variance")}
+    return {
+        **arrays,
+        **scalars,
+        "betas": np.array(state.betas),
+        "calls": density.budget.spent,
+        "generator": generator.get_state().numpy(),
+    }
+
+
+def _restored(
+    saved: dict[str, Any], density: UnconstrainedDensity, generator: torch.Generator
+) -> _State:
+    """The state that was saved; calls and generator go on from where they were."""
+    generator.set_state(torch.from_numpy(saved["generator"]))
+    density.budget.spent = int(saved["calls"])
+    parts = [torch.from_numpy(saved[f"particles.{field.name}"]) for field in fields(Particles)]
+    tables = {
+        table: {
+            str(name): float(value)
+            for name, value in zip(saved[f"{table}.names"], saved[f"{table}.values"], strict=True)
+        }
+        for table in ("steps", "acceptance")
+    }
+    return _State(
+        Particles(*parts),
+        chains=int(saved["chains"]),
+        beta=float(saved["beta"]),
+        log_z=float(saved["log_z"]),
+        variance=float(saved["variance"]),
+        betas=saved["betas"].tolist(),
+        **tables,
+    )
+
+
+def _sample(state: _State, stopped_by: str | None) -> Sample:
+    now, weight = state.particles, None
+    log_z, variance = state.log_z, state.variance
+    if state.beta < 1:  # what there is, weighted as far as it bears
+        log_w = _log_ratio(now, state.beta, 1.0)
+        log_z += float(log_w.logsumexp(dim=0)) - math.log(len(now))
+        variance += _relative_variance((log_w - log_w.max()).exp(), state.chains)
+        log_w = _log_ratio(now, state.beta, _next_beta(now, state.beta))
+        weight = (log_w - log_w.max()).exp()
+        weight = weight / weight.mean()
+    return Sample(
+        y=now.y,
+        log_p=now.log_p,
+        weight=weight,
+        log_z=log_z,
+        log_z_se=math.sqrt(variance),
+        betas=tuple(state.betas),
+        acceptance=state.acceptance,
+        stopped_by=stopped_by,
+    )

@@ -1,0 +1,193 @@
+"""Whether a mixture may stand for a posterior: measured, then judged, with reasons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amfvi.diagnostics import DO_NOT_TRUST, TRUST, USE_WITH_WEIGHTS, Diagnostics
+from amfvi.importance import Importance, khat_threshold
+from amfvi.log_density import UnconstrainedDensity
+from amfvi.metrics.likelihood import Estimate
+from amfvi.mixture import Mixture
+from amfvi.sampler.optima import Optimum, find_optima
+from amfvi.sampler.replicas import PosteriorSample
+from amfvi.split import Split
+
+__all__ = ["Comparison", "compared", "judged", "missed_modes"]
+
+GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
+SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
+SAME_MEANS = 0.2  # standard deviations that two runs' means may differ
+WORTH_FINDING = 0.01  # of the whole mass
+LEAST = math.log(WORTH_FINDING) - 3.0  # by Laplace's approximation, to be looked at
+PROBES = 200  # draws around an optimum that measure its mass
+MISSING = math.log(20.0)  # q below p by this at an optimum lacks it
+STARTS = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A mixture against the density it was fitted to, at its own draws."""
+
+    importance: Importance
+    log_weights: Tensor
+    x: Tensor
+
+
+def compared(
+    mixture: Mixture, density: UnconstrainedDensity, draws: int, generator: torch.Generator
+) -> Comparison:
+    """Importance weights log p̃ − log q at draws of the mixture; that many calls.
+
+    Raises:
+        OutOfBudgetError: there are not as many calls left.
+    """
+    support = density.density.support
+    x = mixture.sample((draws,), generator)
+    inside = support.contains(x)
+    log_p = torch.full((draws,), -math.inf, dtype=torch.float64)
+    y, log_det = support.to_unconstrained(x[inside])
+    log_p[inside] = density.log_prob(y) + log_det
+    log_weights = log_p - mixture.log_prob(x)
+    return Comparison(Importance.of(log_weights), log_weights, x)
+
+
+def missed_modes(
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    log_z: float,
+    starts: Tensor,
+    generator: torch.Generator,
+) -> list[str]:
+    """Optima of the density with mass that the mixture lacks, each in words.
+
+    Args:
+        starts: unconstrained points to search from, (k, free).
+
+    Raises:
+        OutOfBudgetError: there are not enough calls left.
+    """
+    support = density.density.support
+    missed = []
+    for optimum in find_optima(density, starts):
+        x, log_det = support.from_unconstrained_with_log_det(optimum.point[None])
+        log_q = float(mixture.log_prob(x)[0] + log_det[0])
+        if optimum.log_density - log_z - log_q < MISSING or optimum.log_mass - log_z < LEAST:
+            continue
+        share = _lacking(optimum, mixture, density, log_z, generator)
+        if share > WORTH_FINDING:
+            missed.append(
+                f"a mode at {density.density.described(x[0])} with about {share:.0%} of the mass"
+            )
+    return missed
+
+
+def _lacking(
+    optimum: Optimum,
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    log_z: float,
+    generator: torch.Generator,
+) -> float:
+    """The share of the mass that lies near an optimum where the mixture has next to none.
+
+    By importance sampling from the Gaussian of the optimum's curvature: a spike may be
+    high and hold nothing.
+    """
+    d = len(optimum.point)
+    factor = torch.linalg.cholesky(optimum.covariance)
+    noise = torch.randn(PROBES, d, generator=generator, dtype=torch.float64)
+    y = optimum.point + noise @ factor.T
+    log_p = density.log_prob(y) - log_z
+    x, log_det = density.density.support.from_unconstrained_with_log_det(y)
+    lacking = log_p - mixture.log_prob(x) - log_det > MISSING
+    log_g = -0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
+    log_w = log_p - log_g + factor.diagonal().log().sum()
+    return float(torch.where(lacking, log_w.exp(), 0.0).mean())
+
+
+def judged(
+    comparison: Comparison,
+    sample: PosteriorSample,
+    split: Split,
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    missed: list[str],
+    *,
+    refined: PosteriorSample | None,
+) -> Diagnostics:
+    """The diagnostics of a fit, verdict included.
+
+    Args:
+        sample: of the first sampling, which started broad.
+        refined: of the last sampling that started from a mixture, if there was one.
+    """
+    found, threshold = comparison.importance, khat_threshold(comparison.importance.draws)
+    eubo = _eubo(mixture, split, density)
+    last = refined or sample
+    against: list[str] = []
+    if sample.stopped_by is not None:
+        against.append(f"the sampler was stopped by {sample.stopped_by}")
+    if not found.khat < threshold:
+        against.append(
+            f"k̂ is {found.khat:.2f}, not below {threshold:.2f}: the posterior has tails or parts "
+            "that the mixture covers too thinly for weights to mend (heavy tails? the expert tmm)"
+        )
+    difference = abs(found.log_z.mean - last.log_z.mean)
+    allowed = max(SAME_LOG_Z, 4 * math.hypot(found.log_z.se, last.log_z.se))
+    if not difference <= allowed:
+        against.append(
+            f"log Z is {found.log_z.mean:.3f} by the mixture and {last.log_z.mean:.3f} by the "
+            f"sampler, further apart than their errors"
+        )
+    if len(last.log_z_of_runs) > 1 and last.disagreement > SAME_MEANS:
+        against.append(
+            f"two runs of the sampler differ by {last.disagreement:.2f} standard deviations "
+            "in the mean of a parameter"
+        )
+    against += [f"the mixture lacks {one}" for one in missed]
+    scope = (
+        f"nothing is known of modes that no start reached (the sampler started from {sample.start})"
+    )
+    if against:
+        verdict, reasons = DO_NOT_TRUST, against
+    elif found.efficiency < GOOD_EFFICIENCY:
+        verdict = USE_WITH_WEIGHTS
+        reasons = [
+            f"{found.efficiency:.0%} of the mixture's draws are effective and k̂ is "
+            f"{found.khat:.2f}: weighted draws are reliable, plain ones approximate"
+        ]
+    else:
+        verdict = TRUST
+        reasons = [f"{found.efficiency:.0%} of its draws are effective, k̂ is {found.khat:.2f}"]
+    return Diagnostics(
+        verdict=verdict,
+        reasons=(*reasons, scope),
+        log_z=found.log_z.mean,
+        log_z_se=found.log_z.se,
+        log_z_sampler=last.log_z.mean,
+        log_z_sampler_se=last.log_z.se,
+        elbo=found.elbo.mean,
+        elbo_se=found.elbo.se,
+        eubo=eubo.mean if eubo else None,
+        eubo_se=eubo.se if eubo else None,
+        ess=found.ess,
+        khat=found.khat,
+        khat_threshold=threshold,
+        draws=found.draws,
+        calls=density.budget.spent,
+        start=sample.start,
+    )
+
+
+def _eubo(mixture: Mixture, split: Split, density: UnconstrainedDensity) -> Estimate | None:
+    """E_p[log p̃ − log q] at test draws of the sampler; None if none were set aside."""
+    if split.test is None:
+        return None
+    y, log_det = density.density.support.to_unconstrained(split.test)
+    log_p = density.log_prob(y) + log_det
+    return Estimate.of(log_p - mixture.log_prob(split.test), split.test_weight)

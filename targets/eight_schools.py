@@ -1,0 +1,59 @@
+"""Eight schools: effects of coaching in eight schools, and how much they differ."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from amfvi.targets.base import Posterior
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["EightSchools", "EightSchoolsCentred"]
+
+EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
+ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+PRIOR_SD = 5.0
+
+
+def _log_normal(x: Tensor, mean: Tensor | float, sd: Tensor | float) -> Tensor:
+    sd = torch.as_tensor(sd, dtype=x.dtype, device=x.device)
+    return -0.5 * ((x - mean) / sd).square() - sd.log() - 0.5 * math.log(2 * math.pi)
+
+
+def _log_joint(theta: Tensor, mu: Tensor, tau: Tensor) -> Tensor:
+    """Of the data and of mu and tau, without the prior of theta; (n,)."""
+    effects, errors = theta.new_tensor(EFFECTS), theta.new_tensor(ERRORS)
+    half_cauchy = math.log(2 / math.pi / PRIOR_SD) - torch.log1p((tau / PRIOR_SD).square())
+    likelihood = _log_normal(effects, theta, errors).sum(dim=1)
+    return likelihood + _log_normal(mu, 0.0, PRIOR_SD) + half_cauchy
+
+
+class EightSchools(Posterior):
+    """y ~ N(μ + τ ηⱼ, σⱼ), ηⱼ ~ N(0, 1), μ ~ N(0, 5), τ ~ half-Cauchy(0, 5): not centred."""
+
+    name = "eight_schools"
+    dim = 10
+    names = (*(f"eta[{j}]" for j in range(1, 9)), "mu", "tau")
+    constraints = {"tau": constraints.positive}  # noqa: RUF012
+    source = "Rubin 1981; posteriordb eight_schools-eight_schools_noncentered"
+
+    def log_density(self, x: Tensor) -> Tensor:
+        eta, mu, tau = x[:, :8], x[:, 8], x[:, 9]
+        theta = mu[:, None] + tau[:, None] * eta
+        return _log_joint(theta, mu, tau) + _log_normal(eta, 0.0, 1.0).sum(dim=1)
+
+
+class EightSchoolsCentred(Posterior):
+    """y ~ N(θⱼ, σⱼ), θⱼ ~ N(μ, τ), μ ~ N(0, 5), τ ~ half-Cauchy(0, 5): a funnel."""
+
+    name = "eight_schools_centred"
+    dim = 10
+    names = (*(f"theta[{j}]" for j in range(1, 9)), "mu", "tau")
+    constraints = {"tau": constraints.positive}  # noqa: RUF012
+    source = "Rubin 1981; posteriordb eight_schools-eight_schools_centered"
+
+    def log_density(self, x: Tensor) -> Tensor:
+        theta, mu, tau = x[:, :8], x[:, 8], x[:, 9]
+        prior = _log_normal(theta, mu[:, None], tau[:, None]).sum(dim=1)
+        return _log_joint(theta, mu, tau) + prior
