@@ -57,10 +57,13 @@ def batched(function: Function, points: Tensor) -> Batched:
         given = points if many else points[0]
         try:
             out = function(given.numpy() if numpy else given.clone())
+            if out is None:
+                raise TypeError("it returned None")
+            plain = out.detach().cpu() if isinstance(out, Tensor) else out
+            shape = tuple(np.asarray(plain, dtype=np.float64).shape)
         except Exception as error:
             failures.append(f"{type(error).__name__}: {error}")
             continue
-        shape = tuple(np.shape(out.detach().cpu() if isinstance(out, Tensor) else out))
         if shape != ((n,) if many else ()):
             failures.append(f"for points of shape {tuple(given.shape)} it returned shape {shape}")
             continue

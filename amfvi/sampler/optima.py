@@ -17,9 +17,11 @@ from amfvi.log_density import UnconstrainedDensity
 __all__ = ["Optimum", "find_optima"]
 
 Array = NDArray[np.float64]
+Objective = Callable[[Array], tuple[float, Array]]
 
 LEAST_MASS = -20.0  # log of the share below which an optimum is a spike that holds nothing
 MOST_EVALUATIONS = 150  # of one optimisation
+NEWTON_STEPS = 3
 SAME = 0.3  # standard deviations within which two optima are one
 DIFFERENCE = 1e-5
 WIDEST, NARROWEST = 1e2, 1e-12  # standard deviations that a curvature may mean
@@ -70,10 +72,25 @@ def find_optima(
         if any(_apart(point, known) < SAME for known in found):
             continue
         covariance = _covariance(density, point)
-        if covariance is not None:
-            found.append(Optimum(point, -float(solved.fun), covariance))
+        if covariance is None:
+            continue
+        one = _polished(objective, Optimum(point, -float(solved.fun), covariance))
+        if not any(_apart(one.point, known) < SAME for known in found):
+            found.append(one)
     found.sort(key=lambda one: -one.log_mass)
     return [one for one in found if one.log_mass > found[0].log_mass + LEAST_MASS]
+
+
+def _polished(objective: Objective, optimum: Optimum) -> Optimum:
+    """Some Newton steps on, where they go up: L-BFGS stops early in a narrow ridge."""
+    for _ in range(NEWTON_STEPS):
+        value, downhill = objective(optimum.point.numpy())
+        point = optimum.point - optimum.covariance @ torch.from_numpy(downhill)
+        reached = objective(point.numpy())[0]
+        if not reached < value:
+            break
+        optimum = Optimum(point, -reached, optimum.covariance)
+    return optimum
 
 
 def _apart(point: Tensor, optimum: Optimum) -> float:
@@ -84,7 +101,7 @@ def _apart(point: Tensor, optimum: Optimum) -> float:
     return float(scores.square().mean().sqrt())
 
 
-def _with_gradient(density: UnconstrainedDensity) -> Callable[[Array], tuple[float, Array]]:
+def _with_gradient(density: UnconstrainedDensity) -> Objective:
     def objective(y: Array) -> tuple[float, Array]:
         value, gradient = density.log_prob_and_gradient(torch.from_numpy(y)[None])
         return _negated(float(value), gradient[0].numpy())
@@ -92,7 +109,7 @@ def _with_gradient(density: UnconstrainedDensity) -> Callable[[Array], tuple[flo
     return objective
 
 
-def _by_differences(density: UnconstrainedDensity) -> Callable[[Array], tuple[float, Array]]:
+def _by_differences(density: UnconstrainedDensity) -> Objective:
     """Forward differences, all in one batch."""
 
     def objective(y: Array) -> tuple[float, Array]:
