@@ -23,7 +23,7 @@ from amfvi.sampler.tempering import SamplerProgress
 from amfvi.split import Split, split_draws
 from amfvi.stage_one import StageOneProgress
 from amfvi.two_stages import BETA, FOLDS, N_DRAWS, TEST_FRACTION, FitSummary, fit_split
-from amfvi.verdict import Comparison, compared, judged, missed_modes
+from amfvi.verdict import Comparison, compared, judged, lacking
 
 __all__ = ["Inference", "infer"]
 
@@ -186,7 +186,7 @@ def _split(
 def _missed(
     mixture: Mixture, density: UnconstrainedDensity, comparison: Comparison, seed: int
 ) -> list[str]:
-    """Modes found from fresh starts that the mixture lacks; none if calls have run out."""
+    """What searches from fresh starts find that the mixture lacks; nothing without calls."""
     user = density.density
     try:
         if user.prior is not None or user.box is not None:
@@ -196,7 +196,7 @@ def _missed(
         else:
             starts = scattered(density, stream(seed, "search"))[0][:SEARCH_STARTS]
         log_z = comparison.importance.log_z.mean
-        return missed_modes(mixture, density, log_z, starts, stream(seed, "search", "mass"))
+        return lacking(mixture, density, log_z, starts, stream(seed, "search", "mass"))
     except OutOfBudgetError:
         return []
 

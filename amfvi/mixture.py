@@ -279,7 +279,10 @@ class Mixture(Distribution):
         inside = self._box.contains(x)
         out = x.new_full((len(x), len(experts)), -torch.inf)
         y, log_det = self._box.to_unconstrained(x[inside])
-        out[inside] = log_densities(experts, y) + log_det[:, None]
+        # A bound may be so near that rounding puts a point on it.
+        finite = y.isfinite().all(dim=1)
+        inside[inside.clone()] = finite
+        out[inside] = log_densities(experts, y[finite]) + log_det[finite, None]
         return out
 
 

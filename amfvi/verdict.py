@@ -13,18 +13,19 @@ from amfvi.importance import Importance, khat_threshold
 from amfvi.log_density import UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
 from amfvi.mixture import Mixture
-from amfvi.sampler.optima import Optimum, find_optima
+from amfvi.sampler.optima import find_optima
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.split import Split
 
-__all__ = ["Comparison", "compared", "judged", "missed_modes"]
+__all__ = ["Comparison", "compared", "judged", "lacking"]
 
 GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
 SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
 SAME_MEANS = 0.2  # standard deviations that two runs' means may differ
 WORTH_FINDING = 0.01  # of the whole mass
 LEAST = math.log(WORTH_FINDING) - 3.0  # by Laplace's approximation, to be looked at
-PROBES = 200  # draws around an optimum that measure its mass
+PROBES = 1000  # draws that measure the mass around an optimum, or far out
+SHAPE_DRAWS = 2000  # draws of the mixture that say where far out is
 MISSING = math.log(20.0)  # q below p by this at an optimum lacks it
 STARTS = 8
 
@@ -56,58 +57,78 @@ def compared(
     return Comparison(Importance.of(log_weights), log_weights, x)
 
 
-def missed_modes(
+def lacking(
     mixture: Mixture,
     density: UnconstrainedDensity,
     log_z: float,
     starts: Tensor,
     generator: torch.Generator,
 ) -> list[str]:
-    """Optima of the density with mass that the mixture lacks, each in words.
+    """Modes and tails of the density with mass that the mixture lacks, each in words.
 
-    Args:
-        starts: unconstrained points to search from, (k, free).
+    Draws of the mixture cannot show what it never visits. Searched are optima, from
+    ``starts`` (k, free), and whatever lies far out, by a Cauchy distribution of the
+    mixture's location and shape.
 
     Raises:
         OutOfBudgetError: there are not enough calls left.
     """
     support = density.density.support
-    missed = []
+    found = []
     for optimum in find_optima(density, starts):
         x, log_det = support.from_unconstrained_with_log_det(optimum.point[None])
         log_q = float(mixture.log_prob(x)[0] + log_det[0])
         if optimum.log_density - log_z - log_q < MISSING or optimum.log_mass - log_z < LEAST:
             continue
-        share = _lacking(optimum, mixture, density, log_z, generator)
-        if share > WORTH_FINDING:
-            missed.append(
-                f"a mode at {density.density.described(x[0])} with about {share:.0%} of the mass"
-            )
-    return missed
+        factor = torch.linalg.cholesky(optimum.covariance)
+        around = _lacking(optimum.point, factor, math.inf, mixture, density, log_z, generator)
+        if around > WORTH_FINDING:
+            where = density.density.described(x[0])
+            found.append(f"a mode at {where} with about {around:.0%} of the mass")
+    y = support.to_unconstrained(mixture.sample((SHAPE_DRAWS,), generator))[0]
+    y = y[y.isfinite().all(dim=1)]
+    centre = y.median(dim=0).values
+    spread = (y - centre).abs().median(dim=0).values.clamp(min=1e-300)
+    standard = ((y - centre) / spread).clamp(-5, 5)  # a runaway draw is no part of the shape
+    shape = standard.T @ standard / len(standard)
+    jitter = 1e-9 * torch.eye(len(centre), dtype=torch.float64)
+    factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
+    beyond = _lacking(centre, factor, 1.0, mixture, density, log_z, generator)
+    if beyond > WORTH_FINDING:
+        found.append(f"tails or parts far out with about {beyond:.0%} of the mass")
+    return found
 
 
 def _lacking(
-    optimum: Optimum,
+    centre: Tensor,
+    factor: Tensor,
+    freedom: float,
     mixture: Mixture,
     density: UnconstrainedDensity,
     log_z: float,
     generator: torch.Generator,
 ) -> float:
-    """The share of the mass that lies near an optimum where the mixture has next to none.
+    """The share of the mass that a proposal finds where the mixture has next to none.
 
-    By importance sampling from the Gaussian of the optimum's curvature: a spike may be
-    high and hold nothing.
+    By importance sampling from a Gaussian, or a Student-t of ``freedom`` degrees, with
+    this centre (d,) and factor (d, d). A spike may be high and hold nothing.
     """
-    d = len(optimum.point)
-    factor = torch.linalg.cholesky(optimum.covariance)
+    d = len(centre)
     noise = torch.randn(PROBES, d, generator=generator, dtype=torch.float64)
-    y = optimum.point + noise @ factor.T
-    log_p = density.log_prob(y) - log_z
+    level = -factor.diagonal().log().sum()
+    if math.isinf(freedom):
+        log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
+    else:
+        normals = torch.randn(PROBES, round(freedom), generator=generator, dtype=torch.float64)
+        noise = noise * (freedom / normals.square().sum(dim=1, keepdim=True)).sqrt()
+        log_g = level + math.lgamma((freedom + d) / 2) - math.lgamma(freedom / 2)
+        log_g = log_g - 0.5 * d * math.log(freedom * math.pi)
+        log_g = log_g - 0.5 * (freedom + d) * torch.log1p(noise.square().sum(dim=1) / freedom)
+    y = centre + noise @ factor.T
     x, log_det = density.density.support.from_unconstrained_with_log_det(y)
-    lacking = log_p - mixture.log_prob(x) - log_det > MISSING
-    log_g = -0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
-    log_w = log_p - log_g + factor.diagonal().log().sum()
-    return float(torch.where(lacking, log_w.exp(), 0.0).mean())
+    log_p = density.log_prob(y) - log_z
+    missing = log_p - mixture.log_prob(x) - log_det > MISSING
+    return float(torch.where(missing, (log_p - log_g).exp(), 0.0).mean())
 
 
 def judged(

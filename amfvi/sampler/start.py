@@ -20,8 +20,9 @@ from amfvi.support import Support
 __all__ = ["Start", "nowhere", "scattered", "start_at", "start_from_mixture"]
 
 SCALES = (0.3, 1.0, 3.0, 10.0)  # of the points that optimisation starts from
-UMBRELLA = (1.0, 3.0, 10.0)  # sd around the origin, and widening around the optima
-WIDENING = (1.0, 1.7, 3.0)
+UMBRELLA = (1.0, 3.0, 10.0)  # standard deviations around the origin
+WIDENING = (1.0, 1.7, 3.0)  # of the optima, and of all of them together
+FAR = (10.0, 40.0)  # for tails that are heavy
 CANDIDATES = 2048
 STARTS = 8  # optimisations a round
 MOST_ROUNDS = 4
@@ -240,7 +241,9 @@ def _around(optima: list[Optimum], dim: int, *, with_optima: bool = True) -> Gau
         spread = (points - centre).T @ (points - centre) / len(points)
         total = spread + torch.stack([one.covariance for one in optima]).mean(dim=0)
         for widening in WIDENING:
-            add(centre, widening**2 * total, 0.25 / len(WIDENING))
+            add(centre, widening**2 * total, 0.15 / len(WIDENING))
+        for widening in FAR:
+            add(centre, widening**2 * total, 0.1 / len(FAR))
     share = torch.tensor(weights, dtype=torch.float64)
     return Gaussians(
         share / share.sum(), torch.stack(means), _factors(torch.stack(covariances)), len(optima)

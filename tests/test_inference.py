@@ -1,0 +1,196 @@
+"""From a log density to a verdict: right answers are trusted, planted faults are not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from amfvi.experts import GMM, resolve
+from amfvi.targets import get
+from torch.distributions import MultivariateNormal, constraints
+
+import amfvi
+from amfvi.diagnostics import DO_NOT_TRUST, TRUST, Diagnostics
+from amfvi.errors import UsageError
+from amfvi.inference import infer
+from amfvi.log_density import LogDensity, UnconstrainedDensity
+from amfvi.metrics.likelihood import Estimate
+from amfvi.mixture import Mixture
+from amfvi.sampler.replicas import PosteriorSample
+from amfvi.verdict import compared, judged, lacking
+
+QUICK = {"experts": ["gmm"], "folds": 2, "n_draws": 3000}
+
+
+def density_of(name):
+    target = get(name)
+    return LogDensity(
+        target.log_density, target.dim, names=target.names, constraints=target.constraints,
+        box=target.box,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", ["bimodal", "clusters", "linear_regression"])
+def test_a_posterior_that_can_be_had_is_trusted(name, seed):
+    found = amfvi.fit(density_of(name), seed=seed, **QUICK).diagnostics
+    assert found.verdict == TRUST, found.reasons
+    assert abs(found.log_z - get(name).log_z) < max(0.01, 4 * found.log_z_se)
+    assert found.elbo <= found.log_z + 3 * found.log_z_se
+    assert found.eubo >= found.log_z - 3 * (found.log_z_se + found.eubo_se)
+    assert found.khat < found.khat_threshold
+    assert 0.5 < found.ess / found.draws <= 1
+    assert found.calls < 60_000
+    assert "no start reached" in found.reasons[-1]
+
+
+def test_parameters_stay_in_their_constraints_and_densities_are_theirs():
+    """Dirichlet(2, 3, 4) beside a gamma: a simplex and a positive parameter, exact evidence."""
+    concentration = torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64)
+
+    def log_density(x):
+        simplex, tau = x[:, :3], x[:, 3]
+        return ((concentration - 1) * simplex.log()).sum(dim=1) + 2 * tau.log() - tau
+
+    log_z = float(torch.lgamma(concentration).sum() - torch.lgamma(concentration.sum()))
+    log_z += math.lgamma(3)
+    density = LogDensity(
+        log_density, 4, names=("p[1]", "p[2]", "p[3]", "tau"),
+        constraints={"p": constraints.simplex, "tau": constraints.positive},
+    )  # fmt: skip
+    posterior = amfvi.fit(density, seed=0, **QUICK)
+    assert posterior.diagnostics.verdict == TRUST, posterior.diagnostics
+    assert posterior.diagnostics.log_z == pytest.approx(log_z, abs=0.03)
+    draws = posterior.sample((4000,), torch.Generator().manual_seed(0))
+    assert torch.allclose(draws[:, :3].sum(dim=1), torch.ones(4000).double())
+    expected = torch.tensor([2 / 9, 3 / 9, 4 / 9, 3.0], dtype=torch.float64)
+    assert torch.allclose(draws.mean(dim=0), expected, atol=0.1)
+
+
+def test_the_same_seed_gives_the_same_fit_and_the_number_of_calls_is_kept():
+    density = density_of("bimodal")
+    one, two = (amfvi.fit(density, seed=3, **QUICK) for _ in range(2))
+    x = get("bimodal").sample(100, torch.Generator().manual_seed(0))
+    assert torch.equal(one.log_prob(x), two.log_prob(x))
+    assert one.diagnostics == two.diagnostics
+    assert density.calls == pytest.approx(2 * one.diagnostics.calls, rel=0.01)
+
+
+def gaussian_mixture(mean, sd, seed=0):
+    """A mixture of one expert, a Gaussian of the given centre and width."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.as_tensor(mean) + sd * torch.randn(3000, 2, generator=generator).double()
+    return amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=seed)
+
+
+STANDARD = LogDensity(MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob, 2)
+
+
+def verdict_on(mixture, log_density=STANDARD, **changes):
+    unconstrained = UnconstrainedDensity(log_density)
+    comparison = compared(mixture, unconstrained, 4000, torch.Generator().manual_seed(0))
+    facts = {"log_z": Estimate(0.0, 0.01), "disagreement": 0.02, "stopped_by": None, **changes}
+    sample = PosteriorSample(
+        x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
+        log_z_of_runs=(facts["log_z"],) * 2, **facts,
+    )  # fmt: skip
+    starts = 3 * torch.randn(8, 2, generator=torch.Generator().manual_seed(1)).double()
+    missed = lacking(
+        mixture, unconstrained, comparison.importance.log_z.mean, starts,
+        torch.Generator().manual_seed(2),
+    )  # fmt: skip
+    return judged(
+        comparison, sample, mixture.summary.split, mixture, unconstrained, missed, refined=None
+    )
+
+
+def test_planted_faults_are_not_trusted():
+    good = gaussian_mixture([0.0, 0.0], 1.0)
+    assert verdict_on(good).verdict == TRUST
+    too_narrow = verdict_on(gaussian_mixture([0.0, 0.0], 0.5))
+    assert (too_narrow.verdict, "k̂" in too_narrow.reasons[0]) == (DO_NOT_TRUST, True)
+    stopped = verdict_on(good, stopped_by="--timeout at temperature 0.2")
+    assert (stopped.verdict, "--timeout" in stopped.reasons[0]) == (DO_NOT_TRUST, True)
+    off = verdict_on(good, log_z=Estimate(0.5, 0.02))
+    assert (off.verdict, "log Z is" in off.reasons[0]) == (DO_NOT_TRUST, True)
+    torn = verdict_on(good, disagreement=0.7)
+    assert (torn.verdict, "two runs" in torn.reasons[0]) == (DO_NOT_TRUST, True)
+
+
+def test_a_mode_that_the_mixture_lacks_is_named():
+    two = get("bimodal")
+    one_mode = gaussian_mixture([3.0, 1.0], 0.75)
+    found = verdict_on(one_mode, LogDensity(two.log_density, 2), log_z=Estimate(-0.7, 0.05))
+    assert found.verdict == DO_NOT_TRUST
+    assert any("lacks a mode at x1 = -3" in reason for reason in found.reasons), found.reasons
+
+
+def test_a_spike_that_holds_nothing_is_no_mode():
+    """The pole of the rings' density at the origin is high and empty."""
+    posterior = amfvi.fit(density_of("rings"), seed=0, **QUICK)
+    assert not any("lacks" in reason for reason in posterior.diagnostics.reasons)
+
+
+def test_a_narrow_mode_far_from_every_start_is_not_claimed_to_be_covered():
+    """Half of the mass sits in a spike at (500, 500): nobody finds it, nobody claims to."""
+    near = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    far = MultivariateNormal(torch.full((2,), 500.0).double(), 1e-4 * torch.eye(2).double())
+    density = LogDensity(lambda x: torch.logaddexp(near.log_prob(x), far.log_prob(x)), 2)
+    found = amfvi.fit(density, seed=0, **QUICK).diagnostics
+    assert found.log_z == pytest.approx(0.0, abs=0.1)  # of log 2 in truth
+    assert "nothing is known of modes that no start reached" in str(found)
+
+
+def test_heavy_tails_need_the_expert_for_them_and_the_verdict_says_so():
+    cauchy = LogDensity(lambda x: -1.5 * torch.log1p(x.square().sum(dim=1)), 2)
+    gaussians = QUICK | {"experts": [GMM(max_components=2)], "rounds": 0}
+    light = amfvi.fit(cauchy, seed=0, **gaussians).diagnostics
+    assert light.verdict == DO_NOT_TRUST
+    assert any("tails or parts far out" in reason for reason in light.reasons)
+    heavy = amfvi.fit(cauchy, seed=0, **(QUICK | {"experts": ["tmm"]})).diagnostics
+    assert heavy.verdict == TRUST
+    assert heavy.log_z == pytest.approx(math.log(2 * math.pi), abs=0.1)
+
+
+def test_limits_are_kept_and_said():
+    limited = amfvi.fit(density_of("two_moons"), seed=0, max_calls=9000, **QUICK).diagnostics
+    assert limited.calls <= 9000
+    assert limited.verdict == DO_NOT_TRUST
+    assert "--max-calls" in limited.reasons[0]
+
+
+def test_refinement_mends_what_a_first_fit_misses():
+    lines = []
+    configs = resolve([GMM(max_components=2)])
+    found = infer(
+        density_of("rings"), configs, n_draws=2000, folds=2, seed=0, rounds=1, say=lines.append
+    )
+    assert any(line.startswith("refined") for line in lines)
+    assert found.comparison.importance.draws == 5000
+    unrefined = infer(density_of("rings"), configs, n_draws=2000, folds=2, seed=0, rounds=0)
+    gain = found.comparison.importance.efficiency / unrefined.comparison.importance.efficiency
+    assert gain >= 1  # a round that makes things worse is thrown away
+
+
+def test_diagnostics_survive_saving(tmp_path):
+    posterior = amfvi.fit(density_of("bimodal"), seed=0, **QUICK)
+    posterior.save(tmp_path / "model")
+    back = amfvi.load(tmp_path / "model")
+    assert isinstance(back, Mixture)
+    assert back.diagnostics == posterior.diagnostics
+    fields = posterior.diagnostics.to_json()
+    assert np.isnan(Diagnostics.from_json({**fields, "khat": None}).khat)
+    with pytest.raises(amfvi.InputError, match="field 'khat' is missing"):
+        Diagnostics.from_json({k: v for k, v in fields.items() if k != "khat"})
+
+
+@pytest.mark.parametrize(
+    "option", [{"n_fresh": 10}, {"names": ["a", "b"]}, {"support": [None, None]}, {"chains": True}]
+)
+def test_options_of_draws_do_not_go_with_a_density(option):
+    with pytest.raises(UsageError, match="does not go with a log density"):
+        amfvi.fit(STANDARD, **option)
+    with pytest.raises(UsageError, match="go with a log density"):
+        amfvi.fit("banana", max_calls=10)
