@@ -69,7 +69,8 @@ def _pareto(excess: Array) -> tuple[float, float]:
     theta = 1 / excess[-1] + (1 - np.sqrt(points / (grid - 0.5))) / (3 * quartile)
     shapes = np.log1p(-theta[:, None] * excess).mean(axis=1)
     profile = n * (np.log(-theta / shapes) - shapes - 1)
-    weights = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
+    with np.errstate(over="ignore"):  # an infinite sum is a weight of zero
+        weights = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
     likely = weights >= 10 * np.finfo(float).eps
     weights, theta = weights[likely] / weights[likely].sum(), theta[likely]
     best = float(weights @ theta)

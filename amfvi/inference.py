@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
+from amfvi.defence import defended
 from amfvi.diagnostics import Diagnostics
 from amfvi.draws import Draws
 from amfvi.errors import AmfviWarning
 from amfvi.experts import ExpertConfig
+from amfvi.importance import khat_threshold
 from amfvi.log_density import Budget, LogDensity, OutOfBudgetError, UnconstrainedDensity
 from amfvi.mixture import Mixture
 from amfvi.randomness import stream
@@ -31,6 +33,9 @@ COMPARED = 5_000  # draws of the mixture at which it is compared with the densit
 ENOUGH = 0.5  # effective share of them above which there is little to refine
 BETTER = 1.1  # factor of that share that makes a further round worth it
 MOST_ROUNDS = 2
+NEARLY_EXACT = 0.9  # effective share above which a high k̂ asks for
+MORE = 4  # times as many draws
+DEFENCES = (0.01, 0.05)  # weights of a component for the tails, where they are needed
 SEARCH_STARTS = 8
 SAMPLING_SHARE = 0.6  # of a time limit
 RESERVED_SHARE = 0.2  # of a limit of calls, for the comparison
@@ -153,6 +158,11 @@ def infer(
             mixture, summary, comparison = candidate, its_summary, its_comparison
         if gain < BETTER:
             break
+    if not _reliable(comparison):
+        mixture, comparison = _with_reliable_weights(
+            mixture, summary.split, unconstrained, comparison, seed
+        )
+        say(_efficiency(comparison))
     diagnostics = judged(
         comparison,
         sample,
@@ -165,6 +175,41 @@ def infer(
     mixture.diagnostics = diagnostics
     seconds = {"sampling": sampled - started, **summary.seconds}
     return Inference(mixture, summary, diagnostics, comparison, seconds)
+
+
+def _with_reliable_weights(
+    mixture: Mixture,
+    split: Split,
+    density: UnconstrainedDensity,
+    comparison: Comparison,
+    seed: int,
+) -> tuple[Mixture, Comparison]:
+    """More draws, and as thin a defence as makes the weights reliable, if one does.
+
+    Where nearly all weights are equal, k̂ is drawn upwards by the few that are not, until
+    there are enough of them.
+    """
+    found = comparison
+    try:
+        if comparison.importance.efficiency > NEARLY_EXACT:
+            more = MORE * comparison.importance.draws
+            found = compared(mixture, density, more, stream(seed, "compare", "more"))
+        if _reliable(found):
+            return mixture, found
+        for share in DEFENCES:
+            candidate = defended(mixture, split, share)
+            tried = compared(
+                candidate, density, found.importance.draws, stream(seed, "defended", str(share))
+            )
+            if _reliable(tried):
+                return candidate, tried
+    except OutOfBudgetError:
+        return mixture, found  # and the verdict will say what that is worth
+    return mixture, found
+
+
+def _reliable(comparison: Comparison) -> bool:
+    return comparison.importance.khat < khat_threshold(comparison.importance.draws)
 
 
 def _split(

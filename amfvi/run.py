@@ -164,15 +164,12 @@ def run(
             (directory / "figures").mkdir()
             draw_figures(mixture, summary, saved, found.target, directory / "figures")
         seconds["total"] = time.monotonic() - started
-        diagnostics = inferred.diagnostics if inferred else None
-        record = metrics(
-            settings, summary, evaluation, seconds, log.warned, found.draws, diagnostics
-        )
+        record = metrics(settings, mixture, summary, evaluation, seconds, log.warned, found.draws)
         write_json(directory / METRICS, record)
         write_json(directory / CONFIG, config(settings, summary, found.source))
         write_json(directory / "environment.json", environment(device))
-        if diagnostics is not None:
-            log(f"verdict: {diagnostics}")
+        if inferred is not None:
+            log(f"verdict: {inferred.diagnostics}")
         log(f"written to {settings.directory} after {seconds['total']:.1f} s")
         (directory / "log.txt").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
     if found.density is not None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from amfvi.diagnostics import Diagnostics
 from amfvi.draws import Draws
 from amfvi.metrics.evaluation import Evaluation
+from amfvi.mixture import Mixture
 from amfvi.outputs import without_nonfinite
 from amfvi.run_settings import RunSettings
 from amfvi.two_stages import TEST_FRACTION, FitSummary
@@ -39,25 +39,26 @@ PACKAGES = ("amfvi", "torch", "nflows", "numpy", "scipy", "scikit-learn", "POT",
 
 def metrics(
     settings: RunSettings,
+    mixture: Mixture,
     summary: FitSummary,
     evaluation: Evaluation | None,
     seconds: Mapping[str, float],
     warned: list[str],
     draws: Draws | None,
-    diagnostics: Diagnostics | None,
 ) -> dict[str, Any]:
-    """What ``metrics.json`` holds."""
+    """What ``metrics.json`` holds, of a mixture fitted in this process."""
     split, found = summary.split, summary.weights
     unscored = dict.fromkeys(("nll", "nll_se", "kl", "kl_se", "w2", "w2_sd", "mmd2", "mmd_p"))
     scores = evaluation.to_json() if evaluation is not None else None
     experts = {}
-    for (name, report), weight in zip(summary.reports.items(), found.weights, strict=True):
+    for name, weight in zip(mixture.experts, mixture.weights.tolist(), strict=True):
+        report = summary.reports.get(name)  # a guard is not trained
         experts[name] = {
             **(scores["experts"][name] if scores else unscored),
-            "weight": float(weight),
-            "seconds": report.seconds,
-            "converged": report.converged,
-            "stopped_by": report.stopped_by,
+            "weight": weight,
+            "seconds": report.seconds if report else 0.0,
+            "converged": report.converged if report else True,
+            "stopped_by": report.stopped_by if report else "nothing to train",
         }
     return {
         "schema": SCHEMA,
@@ -77,7 +78,7 @@ def metrics(
         "weights": {
             "rule": found.rule,
             "beta": found.beta,
-            "n_eff": found.n_eff,
+            "n_eff": mixture.n_eff,
             "steps": found.steps,
             "gap": found.gap,
             "given_up": found.given_up,
@@ -85,7 +86,7 @@ def metrics(
         },
         "advantage": scores["advantage"] if scores else None,
         "floor": scores["floor"] if scores else None,
-        "density": diagnostics.to_json() if diagnostics is not None else None,
+        "density": mixture.diagnostics.to_json() if mixture.diagnostics is not None else None,
         "seconds": dict(seconds),
         "warnings": list(warned),
     }

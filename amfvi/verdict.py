@@ -25,6 +25,7 @@ SAME_MEANS = 0.2  # standard deviations that two runs' means may differ
 WORTH_FINDING = 0.01  # of the whole mass
 LEAST = math.log(WORTH_FINDING) - 3.0  # by Laplace's approximation, to be looked at
 PROBES = 1000  # draws that measure the mass around an optimum, or far out
+FARTHEST = 300.0  # how many times wider than the mixture is looked at
 SHAPE_DRAWS = 2000  # draws of the mixture that say where far out is
 MISSING = math.log(20.0)  # q below p by this at an optimum lacks it
 STARTS = 8
@@ -81,11 +82,14 @@ def lacking(
         if optimum.log_density - log_z - log_q < MISSING or optimum.log_mass - log_z < LEAST:
             continue
         factor = torch.linalg.cholesky(optimum.covariance)
-        around = _lacking(optimum.point, factor, math.inf, mixture, density, log_z, generator)
+        around = _lacking(
+            optimum.point, factor, math.inf, math.inf, mixture, density, log_z, generator
+        )
         if around > WORTH_FINDING:
             where = density.density.described(x[0])
             found.append(f"a mode at {where} with about {around:.0%} of the mass")
-    y = support.to_unconstrained(mixture.sample((SHAPE_DRAWS,), generator))[0]
+    draws = mixture.sample((SHAPE_DRAWS,), generator)
+    y = support.to_unconstrained(draws)[0]
     y = y[y.isfinite().all(dim=1)]
     centre = y.median(dim=0).values
     spread = (y - centre).abs().median(dim=0).values.clamp(min=1e-300)
@@ -93,7 +97,8 @@ def lacking(
     shape = standard.T @ standard / len(standard)
     jitter = 1e-9 * torch.eye(len(centre), dtype=torch.float64)
     factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
-    beyond = _lacking(centre, factor, 1.0, mixture, density, log_z, generator)
+    largest = FARTHEST**2 * float(draws.abs().quantile(0.99))
+    beyond = _lacking(centre, factor, 1.0, largest, mixture, density, log_z, generator)
     if beyond > WORTH_FINDING:
         found.append(f"tails or parts far out with about {beyond:.0%} of the mass")
     return found
@@ -103,6 +108,7 @@ def _lacking(
     centre: Tensor,
     factor: Tensor,
     freedom: float,
+    largest: float,
     mixture: Mixture,
     density: UnconstrainedDensity,
     log_z: float,
@@ -111,7 +117,8 @@ def _lacking(
     """The share of the mass that a proposal finds where the mixture has next to none.
 
     By importance sampling from a Gaussian, or a Student-t of ``freedom`` degrees, with
-    this centre (d,) and factor (d, d). A spike may be high and hold nothing.
+    this centre (d,) and factor (d, d), up to parameters of size ``largest``. A spike may
+    be high and hold nothing.
     """
     d = len(centre)
     noise = torch.randn(PROBES, d, generator=generator, dtype=torch.float64)
@@ -126,9 +133,11 @@ def _lacking(
         log_g = log_g - 0.5 * (freedom + d) * torch.log1p(noise.square().sum(dim=1) / freedom)
     y = centre + noise @ factor.T
     x, log_det = density.density.support.from_unconstrained_with_log_det(y)
-    log_p = density.log_prob(y) - log_z
-    missing = log_p - mixture.log_prob(x) - log_det > MISSING
-    return float(torch.where(missing, (log_p - log_g).exp(), 0.0).mean())
+    # Where exponentials of far points overflow, nothing can be said of a density.
+    sane = (noise.abs() <= FARTHEST).all(dim=1) & (x.abs() <= largest).all(dim=1)
+    log_p = density.log_prob(y[sane]) - log_z
+    missing = log_p - mixture.log_prob(x[sane]) - log_det[sane] > MISSING
+    return float(torch.where(missing, (log_p - log_g[sane]).exp(), 0.0).sum()) / PROBES
 
 
 def judged(

@@ -18,6 +18,10 @@ __all__ = ["BijectiveExpert", "normal_nll"]
 
 LOG_2PI = math.log(2 * math.pi)
 
+# Whitened units beyond which a point is as far: its density is zero to any precision, and
+# what layers make of it overflows.
+FARTHEST = 1e9
+
 # Rows of all members at a time, on a CPU so that what a layer makes of them stays in cache.
 CPU_ROWS = 2**14
 ACCELERATOR_ROWS = 2**20
@@ -57,7 +61,8 @@ class BijectiveExpert(Expert):
         return in_pieces(self._density, x, self._rows)
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u, log_det = self._flow(self.whitening.forward(x).to(x.dtype))
+        z = self.whitening.forward(x).clamp(-FARTHEST, FARTHEST)
+        u, log_det = self._flow(z.to(x.dtype))
         return u.mT, log_det + self.whitening.log_det[:, None].to(x.dtype)
 
     def _inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ LEVELS = (
     ("amfvi.mixture",),
     ("amfvi.checkpoint", "amfvi.two_stages"),
     ("amfvi.metrics",),
-    ("amfvi.importance",),
+    ("amfvi.importance", "amfvi.defence"),
     ("amfvi.sampler",),
     ("amfvi.verdict",),
     ("amfvi.inference",),

@@ -12,6 +12,7 @@ from amfvi.targets import get
 from torch.distributions import MultivariateNormal, constraints
 
 import amfvi
+from amfvi.defence import defended
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, Diagnostics
 from amfvi.errors import UsageError
 from amfvi.inference import infer
@@ -152,6 +153,27 @@ def test_heavy_tails_need_the_expert_for_them_and_the_verdict_says_so():
     heavy = amfvi.fit(cauchy, seed=0, **(QUICK | {"experts": ["tmm"]})).diagnostics
     assert heavy.verdict == TRUST
     assert heavy.log_z == pytest.approx(math.log(2 * math.pi), abs=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:column .* has heavy tails")
+def test_a_defence_bounds_the_weights_of_light_tails():
+    """A Gaussian in place of a Student-t: hopeless alone, reliable with a guard at .05."""
+    student = get("student_t")
+    generator = torch.Generator().manual_seed(0)
+    draws = student.sample(4000, generator)
+    light = amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=0)
+    guarded = defended(light, light.summary.split, 0.05)
+    density = UnconstrainedDensity(LogDensity(student.log_density, 20))
+    khat = [compared(q, density, 20_000, generator).importance.khat for q in (light, guarded)]
+    assert khat[0] > 1
+    assert khat[1] < khat[0] - 0.3
+    assert list(guarded.experts)[-1] == "guard"
+    assert guarded.weights.tolist() == pytest.approx([0.95, 0.05])
+    x = draws[:100]
+    expected = torch.logaddexp(
+        math.log(0.95) + light.log_prob(x), math.log(0.05) + guarded.expert_log_probs(x)[:, 1]
+    )
+    assert torch.allclose(guarded.log_prob(x), expected)
 
 
 def test_limits_are_kept_and_said():

@@ -239,6 +239,14 @@ def test_restoring_checks_every_tensor(kind, fitted):
         expert.config.restore(3, good)
 
 
+@pytest.mark.parametrize("far", [1e15, 1e32, 1e100])
+def test_absurdly_far_points_have_no_density_rather_than_nan(kind, far, fitted):
+    expert, _ = fitted(kind, 2)
+    x = torch.tensor([[far, 0.0], [-far, far], [0.0, -far]], dtype=torch.float64)
+    log_q = expert.log_prob(x)
+    assert bool((log_q < -50).all())
+
+
 def test_far_points_have_finite_density(kind, fitted):
     """A hundred standard deviations out: tiny, and neither NaN nor −inf."""
     expert, _ = fitted(kind, 2)
