@@ -39,14 +39,14 @@ class OrderedTransform(Transform):
     def __hash__(self) -> int:
         return hash(type(self))
 
-    def _call(self, y: Tensor) -> Tensor:
-        return torch.cat([y[..., :1], y[..., 1:].exp()], dim=-1).cumsum(dim=-1)
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., :1], x[..., 1:].exp()], dim=-1).cumsum(dim=-1)
 
-    def _inverse(self, x: Tensor) -> Tensor:
-        return torch.cat([x[..., :1], x.diff(dim=-1).log()], dim=-1)
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.cat([y[..., :1], y.diff(dim=-1).log()], dim=-1)
 
-    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:
-        return y[..., 1:].sum(dim=-1)
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return x[..., 1:].sum(dim=-1)
 
 
 ordered = _Ordered()
@@ -114,7 +114,9 @@ class Block:
         if self.kind != "corr_cholesky":
             return bijection
         k = math.isqrt(self.size)
-        return ComposeTransform([bijection, ReshapeTransform((k, k), (self.size,))])
+        return ComposeTransform(
+            [bijection, ReshapeTransform(torch.Size([k, k]), torch.Size([self.size]))]
+        )
 
     def check(self, x: Tensor) -> Tensor:
         """Whether each row (n, size) satisfies the constraint; shape (n,)."""

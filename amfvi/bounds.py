@@ -36,6 +36,8 @@ def bounds_of(constraint: Any) -> tuple[float, float]:
     Raises:
         UsageError: not a constraint that bounds a single parameter.
     """
+    if constraint is None:
+        return -math.inf, math.inf
     if isinstance(constraint, tuple | list) and len(constraint) == 2:
         low, high = constraint
         return (

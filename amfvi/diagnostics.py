@@ -31,7 +31,8 @@ class Diagnostics:
         eubo, eubo_se: E_p[log p̃ − log q] ≥ log Z; the difference is KL(p‖q). From test
             draws of the sampler.
         ess: effective sample size of ``draws`` weighted draws of the mixture.
-        khat: Pareto k̂ of their weights; below ``khat_threshold`` they can be relied on.
+        khat: Pareto k̂ of their weights, or of those of a guard, which bound them; below
+            ``khat_threshold`` they can be relied on.
         draws: of the mixture, behind these numbers.
         calls: of the log density, in all.
         start: where the sampler started: modes that it cannot reach from there, and the
@@ -69,7 +70,7 @@ class Diagnostics:
         if known != set(fields):
             odd = sorted(known ^ set(fields))[0]
             raise InputError(f"diagnostics: field {odd!r} is missing or unknown")
-        numbers = {
+        numbers: dict[str, Any] = {
             name: float("nan") if value is None and not name.startswith("eubo") else value
             for name, value in fields.items()
         }

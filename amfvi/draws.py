@@ -236,7 +236,7 @@ def _finite_rows(values: Array, nonfinite: str) -> NDArray[np.bool_]:
             "counting from 0); mend them, or leave them out with nonfinite='drop' "
             "(--nonfinite drop)"
         )
-    return ~bad
+    return np.logical_not(bad)
 
 
 def _require_fittable(values: Array, names: Sequence[str], weight: Tensor | None) -> None:
@@ -305,7 +305,7 @@ def _doubts(draws: Draws) -> list[str]:
         n = int(draws.ess)
         values = weighted_subset(values, draws.weight, n, stream(0, "doubts"))
     y = draws.support.turned(values).to_unconstrained(values)[0].numpy()
-    names = draws.support.free_labels(names)
+    names = tuple(draws.support.free_labels(names))
     if d > 1:
         correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
         for i, j in np.argwhere(np.triu(np.abs(correlation) > 0.9999, k=1)):

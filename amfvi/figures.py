@@ -259,7 +259,7 @@ def _weight_path(mixture: Mixture, summary: FitSummary) -> Figure:
     fitted = summary.weights
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     ax = figure.subplots()
-    for name, path, color in zip(mixture.experts, fitted.path.T, _colors(), strict=False):
+    for name, path, color in zip(summary.reports, fitted.path.T, _colors(), strict=False):
         ax.plot(fitted.path_steps + 1, path, color=color, lw=1.8, label=f"{name}  {path[-1]:.3f}")
     ax.set_xscale("log")
     ax.set_ylim(-0.03, 1.03)

@@ -114,9 +114,9 @@ def fit(
             device=chosen_device,
             time_limit=time_limit,
             max_calls=max_calls,
+            rounds=rounds,
             progress=progress,
             sampler_progress=sampler_progress,
-            **({} if rounds is None else {"rounds": rounds}),
         ).mixture
     if max_calls is not None or rounds is not None:
         raise UsageError("max_calls and rounds go with a log density")

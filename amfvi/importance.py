@@ -92,10 +92,10 @@ class Importance:
 
     Attributes:
         draws: how many, S.
-        khat: Pareto shape of the weights' tail; NaN if unknown.
-        ess: effective sample size of the smoothed weights, from 1 to S.
+        khat: Pareto shape of the weights' tail, or of that of a bound; NaN if unknown.
+        ess: effective sample size of the (smoothed) weights, from 1 to S.
         elbo: E_q[log p̃ − log q] in nats; −∞ if p̃ is zero at a draw.
-        log_z: logarithm of the mean smoothed weight, nats, with its standard error.
+        log_z: logarithm of the mean (smoothed) weight, nats, with its standard error.
     """
 
     draws: int
@@ -105,14 +105,20 @@ class Importance:
     log_z: Estimate
 
     @classmethod
-    def of(cls, log_weights: Tensor) -> Importance:
-        """From log p̃ − log q at S independent draws of q, (S,); −∞ is allowed."""
+    def of(cls, log_weights: Tensor, *, bound: float | None = None) -> Importance:
+        """From log p̃ − log q at S independent draws of q, (S,); −∞ is allowed.
+
+        Weights known to be bounded by others whose k̂ is ``bound`` have no tail to be
+        smoothed, and a k̂ of at most that.
+        """
         terms = log_weights.double()
         n = len(terms)
         if not bool((terms > -math.inf).any()):
             nothing = Estimate(-math.inf, math.nan)
             return cls(n, math.nan, 0.0, nothing, nothing)
         smoothed, khat = psis(terms.numpy())
+        if bound is not None:
+            smoothed, khat = terms.numpy(), min(khat, bound)
         log_z = float(np.logaddexp.reduce(smoothed)) - math.log(n)
         weights = torch.from_numpy(np.exp(smoothed - log_z))  # 1 on average
         se = float(weights.std()) / math.sqrt(n)

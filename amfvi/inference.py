@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from amfvi.defence import defended
+from amfvi.defence import defended, fitted_guard, replaced_by
 from amfvi.diagnostics import Diagnostics
 from amfvi.draws import Draws
-from amfvi.errors import AmfviWarning
+from amfvi.errors import AmfviWarning, FitError
 from amfvi.experts import ExpertConfig
 from amfvi.importance import khat_threshold
 from amfvi.log_density import Budget, LogDensity, OutOfBudgetError, UnconstrainedDensity
@@ -35,7 +35,9 @@ BETTER = 1.1  # factor of that share that makes a further round worth it
 MOST_ROUNDS = 2
 NEARLY_EXACT = 0.9  # effective share above which a high k̂ asks for
 MORE = 4  # times as many draws
-DEFENCES = (0.01, 0.05)  # weights of a component for the tails, where they are needed
+DEFENCE = 0.05  # weight of a component for the tails, where one is needed
+TYPICAL_CALLS = 20_000  # that a posterior of a few parameters needs
+LONG = 60.0  # seconds of sampling that are worth a word beforehand
 SEARCH_STARTS = 8
 SAMPLING_SHARE = 0.6  # of a time limit
 RESERVED_SHARE = 0.2  # of a limit of calls, for the comparison
@@ -65,7 +67,7 @@ def infer(
     device: torch.device | str = "cpu",
     time_limit: float | None = None,
     max_calls: int | None = None,
-    rounds: int = MOST_ROUNDS,
+    rounds: int | None = None,
     checkpoint: SamplerCheckpoint | None = None,
     progress: StageOneProgress | None = None,
     sampler_progress: SamplerProgress | None = None,
@@ -81,7 +83,7 @@ def infer(
         n_draws: draws to fit to; test draws come on top.
         time_limit: seconds for everything; sampling takes at most a good half.
         max_calls: of the density.
-        rounds: most refinements.
+        rounds: most refinements; 2 if not given.
         checkpoint: where the sampler saves how far it is, and goes on from.
         say: told what has been found, a line at a time.
 
@@ -99,9 +101,22 @@ def infer(
     gradients = "with" if unconstrained.differentiable else "without"
     say(f"log density: {density.batched.form}, {gradients} gradients")
     wanted = round(n_draws / (1 - test_fraction))
-    sample = sample_posterior(
-        unconstrained, wanted, seed=seed, progress=sampler_progress, checkpoint=checkpoint
-    )
+    if (pace := density.seconds_a_call) * TYPICAL_CALLS > LONG:
+        say(
+            f"warning: a call of the log density takes {pace:.2g} s; the sampler will need some "
+            f"{TYPICAL_CALLS} and take {pace * TYPICAL_CALLS / 3600:.1f} h (--timeout and "
+            "--max-calls stop it, and a run that is interrupted goes on from where it was)"
+        )
+    try:
+        sample = sample_posterior(
+            unconstrained, wanted, seed=seed, progress=sampler_progress, checkpoint=checkpoint
+        )
+    except OutOfBudgetError as error:
+        limit = str(error) if max_calls is None else f"--max-calls {max_calls}"
+        raise FitError(
+            f"{limit} is too little: {density.calls} calls at {density.seconds_a_call:.2g} s a "
+            f"call were made before there was anything to fit, some {TYPICAL_CALLS} are needed"
+        ) from None
     sampled = time.monotonic()
     _describe(say, "sampled", sample, sampling.spent, sampled - started)
 
@@ -128,7 +143,7 @@ def infer(
     comparison = compared(mixture, unconstrained, draws, stream(seed, "compare", 0))
     say(_efficiency(comparison))
     refined: PosteriorSample | None = None
-    for number in range(1, rounds + 1):
+    for number in range(1, (MOST_ROUNDS if rounds is None else rounds) + 1):
         late = time_limit is not None and time.monotonic() - started > SAMPLING_SHARE * time_limit
         if comparison.importance.efficiency >= ENOUGH or late or sample.stopped_by:
             break
@@ -184,10 +199,11 @@ def _with_reliable_weights(
     comparison: Comparison,
     seed: int,
 ) -> tuple[Mixture, Comparison]:
-    """More draws, and as thin a defence as makes the weights reliable, if one does.
+    """First more draws, then a guard, where k̂ says that weights are unreliable.
 
     Where nearly all weights are equal, k̂ is drawn upwards by the few that are not, until
-    there are enough of them.
+    there are enough of them. The weights of a mixture with a guard are at most those of
+    the guard alone over its share, so their tail is no heavier than its.
     """
     found = comparison
     try:
@@ -196,16 +212,19 @@ def _with_reliable_weights(
             found = compared(mixture, density, more, stream(seed, "compare", "more"))
         if _reliable(found):
             return mixture, found
-        for share in DEFENCES:
-            candidate = defended(mixture, split, share)
-            tried = compared(
-                candidate, density, found.importance.draws, stream(seed, "defended", str(share))
-            )
-            if _reliable(tried):
-                return candidate, tried
+        guard = fitted_guard(split, seed=seed, device=mixture.device)
+        alone = replaced_by(mixture, guard)
+        bound = compared(alone, density, comparison.importance.draws, stream(seed, "guard alone"))
+        if not _reliable(bound):
+            return mixture, found
+        candidate = defended(mixture, guard, DEFENCE)
+        draws = found.importance.draws
+        tried = compared(
+            candidate, density, draws, stream(seed, "defended"), bound=bound.importance.khat
+        )
+        return candidate, tried
     except OutOfBudgetError:
         return mixture, found  # and the verdict will say what that is worth
-    return mixture, found
 
 
 def _reliable(comparison: Comparison) -> bool:

@@ -71,6 +71,7 @@ class LogDensity:
         self.support = Support.of(self.names, constraints)
         self.box = None if box is None else _box_of(box, self.support)
         self.calls = 0
+        self.seconds_a_call = 0.0
 
     @cached_property
     def batched(self) -> Batched:
@@ -90,7 +91,10 @@ class LogDensity:
         else:
             points = self.support.from_unconstrained(y)
         found = batched(self.function, points)
-        self.calls += n
+        started = time.monotonic()
+        found.call(points)
+        self.seconds_a_call = (time.monotonic() - started) / n
+        self.calls += 2 * n
         return found
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -175,7 +179,7 @@ class UnconstrainedDensity:
         self.differentiable = density.batched.differentiable
         self.device = torch.device(device)
         self.budget = budget if budget is not None else Budget()
-        self._seconds_a_point = 0.0
+        self._seconds_a_point = density.seconds_a_call
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Log density in nats at points (n, free) on the CPU or wherever; shape (n,), there."""
@@ -203,7 +207,8 @@ class UnconstrainedDensity:
     def _in_pieces(
         self, y: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        parts, done = [], 0
+        parts: list[tuple[Tensor, ...]] = []
+        done = 0
         while done < len(y) or not parts:
             piece = y[done : done + self._piece_size()]
             self.budget.spend(len(piece))
@@ -216,7 +221,7 @@ class UnconstrainedDensity:
 
     def _piece_size(self) -> int:
         if self._seconds_a_point == 0:
-            return 64 if not self.density.batched.vectorised else MOST_POINTS
+            return MOST_POINTS
         return max(1, min(MOST_POINTS, int(PIECE_SECONDS / self._seconds_a_point)))
 
 

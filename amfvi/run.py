@@ -127,7 +127,7 @@ def run(
                 progress=progress,
                 sampler_progress=sampler_progress,
                 say=log,
-                **({} if settings.rounds is None else {"rounds": settings.rounds}),
+                rounds=settings.rounds,
             )
         mixture, summary = inferred.mixture, inferred.summary
     else:
@@ -284,7 +284,7 @@ def _log_fit(log: RunLog, mixture: Mixture, summary: FitSummary) -> None:
     found = summary.weights
     shown = ", ".join(
         f"{name} {weight:.4f}"
-        for name, weight in zip(mixture.experts, found.weights.tolist(), strict=True)
+        for name, weight in zip(mixture.experts, mixture.weights.tolist(), strict=True)
     )
     if found.n_ignored:
         log(f"warning: no expert has any density at {found.n_ignored} of {found.n} held-out draws")

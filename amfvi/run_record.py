@@ -69,7 +69,7 @@ def metrics(
         "n_train": split.n_train,
         "n_heldout": split.n_heldout,
         "n_weight": split.n_weight,
-        "n_test": 0 if split.test is None else len(split.test),
+        "n_test": evaluation.n_test if evaluation else 0,
         "n_w2": evaluation.n_w2 if evaluation else 0,
         "n_dropped": draws.n_dropped if draws is not None else 0,
         "entropy": evaluation.entropy if evaluation else None,

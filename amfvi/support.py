@@ -199,7 +199,7 @@ class Support:
 
     def free_labels(self, names: Sequence[str]) -> list[str]:
         """A name for each unconstrained coordinate, given those of the parameters."""
-        labels = []
+        labels: list[str] = []
         for piece in self._pieces:
             known = names[piece.columns]
             labels += (

@@ -41,9 +41,17 @@ class Comparison:
 
 
 def compared(
-    mixture: Mixture, density: UnconstrainedDensity, draws: int, generator: torch.Generator
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    draws: int,
+    generator: torch.Generator,
+    *,
+    bound: float | None = None,
 ) -> Comparison:
     """Importance weights log p̃ − log q at draws of the mixture; that many calls.
+
+    Args:
+        bound: k̂ of weights that these are bounded by, if that is known.
 
     Raises:
         OutOfBudgetError: there are not as many calls left.
@@ -55,7 +63,7 @@ def compared(
     y, log_det = support.to_unconstrained(x[inside])
     log_p[inside] = density.log_prob(y) + log_det
     log_weights = log_p - mixture.log_prob(x)
-    return Comparison(Importance.of(log_weights), log_weights, x)
+    return Comparison(Importance.of(log_weights, bound=bound), log_weights, x)
 
 
 def lacking(

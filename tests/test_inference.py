@@ -12,7 +12,7 @@ from amfvi.targets import get
 from torch.distributions import MultivariateNormal, constraints
 
 import amfvi
-from amfvi.defence import defended
+from amfvi.defence import defended, fitted_guard
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, Diagnostics
 from amfvi.errors import UsageError
 from amfvi.inference import infer
@@ -156,24 +156,37 @@ def test_heavy_tails_need_the_expert_for_them_and_the_verdict_says_so():
 
 
 @pytest.mark.filterwarnings("ignore:column .* has heavy tails")
-def test_a_defence_bounds_the_weights_of_light_tails():
-    """A Gaussian in place of a Student-t: hopeless alone, reliable with a guard at .05."""
+def test_a_guard_bounds_the_weights_of_light_tails():
+    """A Gaussian in place of a Student-t, with a Student-t at weight .05 as a guard."""
     student = get("student_t")
     generator = torch.Generator().manual_seed(0)
     draws = student.sample(4000, generator)
     light = amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=0)
-    guarded = defended(light, light.summary.split, 0.05)
-    density = UnconstrainedDensity(LogDensity(student.log_density, 20))
-    khat = [compared(q, density, 20_000, generator).importance.khat for q in (light, guarded)]
-    assert khat[0] > 1
-    assert khat[1] < khat[0] - 0.3
+    guarded = defended(light, fitted_guard(light.summary.split, seed=0), 0.05)
+    x = student.sample(50_000, generator)
+    largest = [float((student.log_prob(x) - q.log_prob(x)).max()) for q in (light, guarded)]
+    assert largest[0] > 20
+    assert largest[1] < 5
     assert list(guarded.experts)[-1] == "guard"
     assert guarded.weights.tolist() == pytest.approx([0.95, 0.05])
-    x = draws[:100]
     expected = torch.logaddexp(
         math.log(0.95) + light.log_prob(x), math.log(0.05) + guarded.expert_log_probs(x)[:, 1]
     )
     assert torch.allclose(guarded.log_prob(x), expected)
+
+
+def test_a_fit_is_guarded_where_it_needs_to_be():
+    """A Gaussian tail in front of a gamma's: weights of three decades in a few draws."""
+    density = LogDensity(
+        lambda x: -0.5 * x[:, 0] ** 2 + 2 * x[:, 1].log() - x[:, 1], 2,
+        constraints=[None, constraints.positive],
+    )  # fmt: skip
+    posterior = amfvi.fit(density, seed=0, **(QUICK | {"n_draws": 2000}))
+    assert "guard" in posterior.experts
+    assert posterior.diagnostics.verdict == TRUST, posterior.diagnostics
+    expected = 0.5 * math.log(2 * math.pi) + math.log(2)
+    found = posterior.diagnostics
+    assert abs(found.log_z - expected) < max(0.01, 4 * found.log_z_se)
 
 
 def test_limits_are_kept_and_said():

@@ -187,8 +187,8 @@ def evaluate_on_draws(
         weights = None
         worth, worth_of_all = len(test), len(everything)
     else:
-        rest = test[:0, 0] if others is None else others_weight
-        weights = torch.cat([weight, torch.ones(len(others)) if rest is None else rest])
+        rest = test[:0, 0] if others is None else torch.ones(len(others))
+        weights = torch.cat([weight, rest if others_weight is None else others_weight])
         worth = int(effective_sample_size(weight))
         worth_of_all = int(effective_sample_size(weights))
     if worth < 2 or worth_of_all < 4:

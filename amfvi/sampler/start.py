@@ -118,10 +118,8 @@ def start_at(
             checkpoint.save("start", calls=density.budget.spent, **vars(gaussians))
     else:
         density.budget.spent = int(saved.pop("calls"))
-        gaussians = Gaussians(
-            *(torch.from_numpy(saved[key]) for key in ("weights", "means", "factors")),
-            int(saved["optima"]),
-        )
+        arrays = {key: torch.from_numpy(saved[key]) for key in ("weights", "means", "factors")}
+        gaussians = Gaussians(**arrays, optima=int(saved["optima"]))
     return gaussians.start()
 
 
@@ -244,9 +242,12 @@ def _around(optima: list[Optimum], dim: int, *, with_optima: bool = True) -> Gau
             add(centre, widening**2 * total, 0.15 / len(WIDENING))
         for widening in FAR:
             add(centre, widening**2 * total, 0.1 / len(FAR))
-    share = torch.tensor(weights, dtype=torch.float64)
+    total_weight = sum(weights)
     return Gaussians(
-        share / share.sum(), torch.stack(means), _factors(torch.stack(covariances)), len(optima)
+        torch.tensor([w / total_weight for w in weights], dtype=torch.float64),
+        torch.stack(means),
+        _factors(torch.stack(covariances)),
+        len(optima),
     )
 
 
