@@ -2,6 +2,9 @@ from . import experts as experts
 from . import metrics as metrics
 from . import targets as targets
 from .blocks import ordered as ordered
+from .bridges.arviz_data import from_arviz as from_arviz
+from .bridges.pyro_models import from_pyro as from_pyro
+from .bridges.pyro_models import to_pyro as to_pyro
 from .checkpoint import load as load
 from .diagnostics import Diagnostics as Diagnostics
 from .draws import Draws as Draws

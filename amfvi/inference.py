@@ -188,6 +188,7 @@ def infer(
         refined=refined,
     )
     mixture.diagnostics = diagnostics
+    mixture.log_density = density
     seconds = {"sampling": sampled - started, **summary.seconds}
     return Inference(mixture, summary, diagnostics, comparison, seconds)
 

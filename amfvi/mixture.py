@@ -20,6 +20,7 @@ from amfvi.support import Support
 
 if TYPE_CHECKING:
     from amfvi.diagnostics import Diagnostics
+    from amfvi.log_density import LogDensity
     from amfvi.two_stages import FitSummary
 
 __all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
@@ -47,6 +48,7 @@ class Mixture(Distribution):
             sample distances; None if unknown.
         summary: how the mixture was fitted, if it was fitted in this process.
         diagnostics: how far to trust it, if it was fitted to a log density.
+        log_density: the one it was fitted to, if that was in this process.
 
     Raises:
         InputError: parts that do not fit together.
@@ -66,6 +68,7 @@ class Mixture(Distribution):
         scale: Any = None,
         summary: FitSummary | None = None,
         diagnostics: Diagnostics | None = None,
+        log_density: LogDensity | None = None,
     ) -> None:
         if not experts:
             raise InputError("a mixture needs at least one expert")
@@ -93,6 +96,7 @@ class Mixture(Distribution):
         self.scale = None if scale is None else torch.as_tensor(scale, dtype=torch.float64)
         self.summary = summary
         self.diagnostics = diagnostics
+        self.log_density = log_density
         self._generator = torch.Generator().manual_seed(seed)
         super().__init__(torch.Size(), torch.Size([self._box.dim]), validate_args=False)
 
@@ -223,6 +227,7 @@ class Mixture(Distribution):
             scale=self.scale,
             summary=self.summary,
             diagnostics=self.diagnostics,
+            log_density=self.log_density,
         )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -234,6 +239,16 @@ class Mixture(Distribution):
         from amfvi.checkpoint import save
 
         return save(self, path, overwrite=overwrite)
+
+    def to_arviz(self, n: int = 4000, **options: Any) -> Any:
+        """Draws as ArviZ data; see :func:`amfvi.bridges.arviz_data.to_arviz`.
+
+        Raises:
+            UsageError: ArviZ is not installed.
+        """
+        from amfvi.bridges.arviz_data import to_arviz
+
+        return to_arviz(self, n, **options)
 
     def __repr__(self) -> str:
         parts = zip(self._experts, self._weights.tolist(), strict=True)

@@ -1,0 +1,1 @@
+"""To and from other libraries; each module needs the library it is named after."""
