@@ -12,6 +12,7 @@ import pytest
 import torch
 from amfvi.targets import get
 from pyro import poutine
+from torch.distributions import constraints
 
 import amfvi
 from amfvi.errors import InputError, UsageError
@@ -66,7 +67,7 @@ def test_constraints_of_every_kind_come_along():
         pyro.sample("p", dist.Dirichlet(torch.ones(2, 3).double()).to_event(1))
         pyro.sample("u", dist.Uniform(number([0.0, 1.0]), number([1.0, 3.0])).to_event(1))
         pyro.sample("L", dist.LKJCholesky(3, number(1.0)))
-        pyro.sample("rate", dist.Gamma(number(2.0), 1.0))
+        pyro.sample("rate", dist.ImproperUniform(constraints.positive, (), ()))
         pyro.sample("z", dist.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()))
 
     density = amfvi.from_pyro(model)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, transform_to
 
 from amfvi.blocks import kind_of
 from amfvi.bounds import bounds_of
@@ -38,10 +38,21 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
     """
     try:
         import pyro
+        import pyro.distributions as dist
         from pyro import poutine
+        from pyro.poutine.messenger import Messenger
     except ImportError as error:
         raise UsageError(NEEDED) from error
-    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+
+    class Feasible(Messenger):
+        """Values for sites that cannot be drawn from, such as improper priors."""
+
+        def _pyro_sample(self, msg: Any) -> None:
+            if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
+                origin = torch.zeros(msg["fn"].shape(), dtype=torch.float64)
+                msg["value"] = transform_to(msg["fn"].support)(origin)
+
+    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), Feasible():
         torch.manual_seed(0)
         nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
     sites = {
