@@ -49,7 +49,8 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
 
         def _pyro_sample(self, msg: Any) -> None:
             if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
-                origin = torch.zeros(msg["fn"].shape(), dtype=torch.float64)
+                shape: Any = msg["fn"].shape()  # type: ignore[no-untyped-call, unused-ignore]
+                origin = torch.zeros(shape, dtype=torch.float64)
                 msg["value"] = transform_to(msg["fn"].support)(origin)
 
     with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), Feasible():
