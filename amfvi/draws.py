@@ -15,8 +15,9 @@ from torch import Tensor
 from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.randomness import stream
 from amfvi.support import Support
+from amfvi.weighting import effective_sample_size, weighted_subset
 
-__all__ = ["Draws", "default_names", "effective_sample_size", "weighted_sd", "weighted_subset"]
+__all__ = ["Draws", "default_names"]
 
 MIN_ROWS = 20  # fewer cannot be split three ways into anything
 DRAWS_PER_PARAMETER = 50
@@ -180,28 +181,6 @@ def _as_rows(data: Any, chain: Any, chains: bool) -> tuple[Array, NDArray[np.int
         raise UsageError(f"chain= must have {len(rows)} entries, found {chain_of_row.shape}")
     _, numbered = np.unique(chain_of_row, return_inverse=True)
     return rows, numbered.astype(np.int64)
-
-
-def effective_sample_size(weights: Tensor) -> float:
-    """(Σw)²/Σw² of non-negative weights (n,): how many equal draws they are worth (Kish 1965)."""
-    return float(weights.sum().square() / weights.square().sum())
-
-
-def weighted_sd(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Standard deviation of each column of (n, d), (d,)."""
-    if weight is None:
-        return values.std(dim=0)
-    share = (weight / weight.sum())[:, None]
-    return (share * (values - (share * values).sum(dim=0)).square()).sum(dim=0).sqrt()
-
-
-def weighted_subset(
-    values: Tensor, weight: Tensor | None, n: int, generator: torch.Generator
-) -> Tensor:
-    """``n`` different rows of (m, d), in random order, the likelier the heavier they are."""
-    if weight is None:
-        return values[torch.randperm(len(values), generator=generator)[:n]]
-    return values[torch.multinomial(weight, n, replacement=False, generator=generator)]
 
 
 def _row_weights(weights: Any, n: int) -> Array | None:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amfvi.draws import effective_sample_size
 from amfvi.metrics.likelihood import Estimate
+from amfvi.weighting import effective_sample_size
 
 __all__ = ["Importance", "khat_threshold", "psis"]
 

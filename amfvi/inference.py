@@ -30,6 +30,7 @@ from amfvi.verdict import Comparison, compared, judged, lacking
 __all__ = ["Inference", "infer"]
 
 COMPARED = 5_000  # draws of the mixture at which it is compared with the density
+FEWEST_COMPARED = 200  # however little time there is
 ENOUGH = 0.5  # effective share of them above which there is little to refine
 BETTER = 1.1  # factor of that share that makes a further round worth it
 MOST_ROUNDS = 2
@@ -91,22 +92,14 @@ def infer(
         InputError: a broken density, or one that is −∞ wherever it was tried.
         FitError: an expert or the weights could not be fitted.
     """
-    started = time.monotonic()
-    reserve = 0 if max_calls is None else int(RESERVED_SHARE * max_calls)
-    sampling = Budget(
-        None if max_calls is None else max_calls - reserve,
-        None if time_limit is None else SAMPLING_SHARE * time_limit,
+    clock = _Clock(time_limit)
+    budget = Budget(
+        None if max_calls is None else max_calls - int(RESERVED_SHARE * max_calls),
+        clock.left(SAMPLING_SHARE),
     )
-    unconstrained = UnconstrainedDensity(density, budget=sampling, device=device)
-    gradients = "with" if unconstrained.differentiable else "without"
-    say(f"log density: {density.batched.form}, {gradients} gradients")
+    unconstrained = UnconstrainedDensity(density, budget=budget, device=device)
+    _announce(say, density)
     wanted = round(n_draws / (1 - test_fraction))
-    if (pace := density.seconds_a_call) * TYPICAL_CALLS > LONG:
-        say(
-            f"warning: a call of the log density takes {pace:.2g} s; the sampler will need some "
-            f"{TYPICAL_CALLS} and take {pace * TYPICAL_CALLS / 3600:.1f} h (--timeout and "
-            "--max-calls stop it, and a run that is interrupted goes on from where it was)"
-        )
     try:
         sample = sample_posterior(
             unconstrained, wanted, seed=seed, progress=sampler_progress, checkpoint=checkpoint
@@ -117,88 +110,114 @@ def infer(
             f"{limit} is too little: {density.calls} calls at {density.seconds_a_call:.2g} s a "
             f"call were made before there was anything to fit, some {TYPICAL_CALLS} are needed"
         ) from None
-    sampled = time.monotonic()
-    _describe(say, "sampled", sample, sampling.spent, sampled - started)
+    sampling = clock.elapsed
+    _describe(say, "sampled", sample, budget.spent, sampling)
 
-    def fitted(to: PosteriorSample) -> tuple[Mixture, FitSummary]:
-        left = None
-        if time_limit is not None:
-            left = max(time_limit - (time.monotonic() - started), 1e-3)
-        return fit_split(
-            _split(density, to, test_fraction, seed, folds),
+    def attempt(draws: PosteriorSample, number: int) -> _Attempt:
+        """A fit to draws of the sampler, compared with the density."""
+        mixture, summary = fit_split(
+            _split(density, draws, test_fraction, seed, folds),
             configs,
             rule=rule,
             beta=beta,
             seed=seed,
             device=device,
-            time_limit=left,
+            time_limit=clock.left(),
             progress=progress,
         )
+        affordable = clock.affordable(unconstrained.seconds_a_point)
+        if budget.max_calls is not None:
+            affordable = min(affordable, (budget.max_calls - budget.spent) // 2)
+        size = max(min(COMPARED, affordable), 1)
+        found = compared(mixture, unconstrained, size, stream(seed, "compare", number))
+        say(_efficiency(found))
+        return _Attempt(mixture, summary, found)
 
-    mixture, summary = fitted(sample)
-    # The comparison is worth more than the time it takes.
-    sampling.deadline = None
-    sampling.max_calls = max_calls
-    draws = COMPARED if max_calls is None else max(min(COMPARED, reserve // 2), 1)
-    comparison = compared(mixture, unconstrained, draws, stream(seed, "compare", 0))
-    say(_efficiency(comparison))
-    refined: PosteriorSample | None = None
+    budget.max_calls, budget.deadline = max_calls, None  # there has to be a comparison
+    best = attempt(sample, 0)
+    budget.deadline = clock.deadline
+    last: PosteriorSample | None = None
     for number in range(1, (MOST_ROUNDS if rounds is None else rounds) + 1):
-        late = time_limit is not None and time.monotonic() - started > SAMPLING_SHARE * time_limit
-        if comparison.importance.efficiency >= ENOUGH or late or sample.stopped_by:
+        if best.efficiency >= ENOUGH or sample.stopped_by:
             break
         try:
             again = sample_posterior(
                 unconstrained,
                 wanted,
                 seed=seed,
-                start=start_from_mixture(mixture, density.support),
+                start=start_from_mixture(best.mixture, density.support),
                 purpose=f"refinement {number}",
                 progress=sampler_progress,
                 checkpoint=checkpoint,
             )
-            _describe(say, "refined", again, sampling.spent, time.monotonic() - started)
+            _describe(say, "refined", again, budget.spent, clock.elapsed)
             if again.stopped_by:
                 break
-            candidate, its_summary = fitted(again)
-            its_comparison = compared(
-                candidate, unconstrained, draws, stream(seed, "compare", number)
-            )
+            candidate = attempt(again, number)
         except OutOfBudgetError:
             break
-        say(_efficiency(its_comparison))
-        gain = its_comparison.importance.efficiency / max(comparison.importance.efficiency, 1e-9)
-        refined = again
-        if gain > 1:
-            mixture, summary, comparison = candidate, its_summary, its_comparison
+        last, gain = again, candidate.efficiency / max(best.efficiency, 1e-9)
+        best = candidate if gain > 1 else best
         if gain < BETTER:
             break
+    mixture, comparison = best.mixture, best.comparison
     if not _reliable(comparison):
-        mixture, comparison = _with_reliable_weights(
-            mixture, summary.split, unconstrained, comparison, seed
-        )
+        mixture, comparison = _with_reliable_weights(best, unconstrained, seed)
         say(_efficiency(comparison))
-    diagnostics = judged(
-        comparison,
-        sample,
-        summary.split,
-        mixture,
-        unconstrained,
-        _missed(mixture, unconstrained, comparison, seed),
-        refined=refined,
-    )
-    mixture.diagnostics = diagnostics
+    lacks = _lacking(mixture, unconstrained, comparison, seed)
     mixture.log_density = density
-    seconds = {"sampling": sampled - started, **summary.seconds}
-    return Inference(mixture, summary, diagnostics, comparison, seconds)
+    mixture.diagnostics = judged(
+        comparison, sample, best.summary.split, mixture, unconstrained, lacks, refined=last
+    )
+    return Inference(
+        mixture,
+        best.summary,
+        mixture.diagnostics,
+        comparison,
+        {"sampling": sampling, **best.summary.seconds},
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    mixture: Mixture
+    summary: FitSummary
+    comparison: Comparison
+
+    @property
+    def efficiency(self) -> float:
+        return self.comparison.importance.efficiency
+
+
+class _Clock:
+    """Seconds since the start, and what is left of a limit."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._started = time.monotonic()
+        self._limit = limit
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def deadline(self) -> float | None:
+        return None if self._limit is None else self._started + self._limit
+
+    def left(self, share: float = 1.0) -> float | None:
+        """Seconds left of a share of the limit, None where there is none."""
+        return None if self._limit is None else max(share * self._limit - self.elapsed, 1e-3)
+
+    def affordable(self, seconds_a_call: float) -> int:
+        """Calls that half of the time left will do, a few hundred in any case."""
+        left = self.left()
+        if left is None:
+            return COMPARED
+        return max(FEWEST_COMPARED, int(left / 2 / max(seconds_a_call, 1e-9)))
 
 
 def _with_reliable_weights(
-    mixture: Mixture,
-    split: Split,
-    density: UnconstrainedDensity,
-    comparison: Comparison,
-    seed: int,
+    fit: _Attempt, density: UnconstrainedDensity, seed: int
 ) -> tuple[Mixture, Comparison]:
     """First more draws, then a guard, where k̂ says that weights are unreliable.
 
@@ -206,24 +225,24 @@ def _with_reliable_weights(
     there are enough of them. The weights of a mixture with a guard are at most those of
     the guard alone over its share, so their tail is no heavier than its.
     """
-    found = comparison
+    mixture, found = fit.mixture, fit.comparison
+    draws = found.importance.draws
     try:
-        if comparison.importance.efficiency > NEARLY_EXACT:
-            more = MORE * comparison.importance.draws
-            found = compared(mixture, density, more, stream(seed, "compare", "more"))
+        if fit.efficiency > NEARLY_EXACT:
+            draws *= MORE
+            found = compared(mixture, density, draws, stream(seed, "compare", "more"))
         if _reliable(found):
             return mixture, found
-        guard = fitted_guard(split, seed=seed, device=mixture.device)
+        guard = fitted_guard(fit.summary.split, seed=seed, device=mixture.device)
         alone = replaced_by(mixture, guard)
-        bound = compared(alone, density, comparison.importance.draws, stream(seed, "guard alone"))
+        bound = compared(
+            alone, density, fit.comparison.importance.draws, stream(seed, "guard alone")
+        )
         if not _reliable(bound):
             return mixture, found
-        candidate = defended(mixture, guard, DEFENCE)
-        draws = found.importance.draws
-        tried = compared(
-            candidate, density, draws, stream(seed, "defended"), bound=bound.importance.khat
-        )
-        return candidate, tried
+        guarded = defended(mixture, guard, DEFENCE)
+        khat = bound.importance.khat
+        return guarded, compared(guarded, density, draws, stream(seed, "defended"), bound=khat)
     except OutOfBudgetError:
         return mixture, found  # and the verdict will say what that is worth
 
@@ -248,7 +267,7 @@ def _split(
     return split_draws(draws, test_fraction, seed, folds)
 
 
-def _missed(
+def _lacking(
     mixture: Mixture, density: UnconstrainedDensity, comparison: Comparison, seed: int
 ) -> list[str]:
     """What searches from fresh starts find that the mixture lacks; nothing without calls."""
@@ -264,6 +283,19 @@ def _missed(
         return lacking(mixture, density, log_z, starts, stream(seed, "search", "mass"))
     except OutOfBudgetError:
         return []
+
+
+def _announce(say: Callable[[str], None], density: LogDensity) -> None:
+    """How the density is called, and how long that will take if it is long."""
+    gradients = "with" if density.batched.differentiable else "without"
+    say(f"log density: {density.batched.form}, {gradients} gradients")
+    pace = density.seconds_a_call
+    if pace * TYPICAL_CALLS > LONG:
+        say(
+            f"warning: a call of the log density takes {pace:.2g} s; the sampler will need some "
+            f"{TYPICAL_CALLS} and take {pace * TYPICAL_CALLS / 3600:.1f} h (--timeout and "
+            "--max-calls stop it, and a run that is interrupted goes on from where it was)"
+        )
 
 
 def _describe(

@@ -10,18 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amfvi.draws import (
-    Draws,
-    default_names,
-    effective_sample_size,
-    weighted_sd,
-    weighted_subset,
-)
+from amfvi.draws import Draws, default_names
 from amfvi.errors import InputError, UsageError
 from amfvi.experts.folds import TRAIN, Folds
 from amfvi.randomness import stream
 from amfvi.support import Support
 from amfvi.targets import Target
+from amfvi.weighting import effective_sample_size, weighted_sd, weighted_subset
 
 __all__ = ["Split", "check_folds", "split_draws", "split_target"]
 

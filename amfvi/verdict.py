@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, USE_WITH_WEIGHTS, Diagnostics
 from amfvi.importance import Importance, khat_threshold
-from amfvi.log_density import UnconstrainedDensity
+from amfvi.log_density import OutOfBudgetError, UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
 from amfvi.mixture import Mixture
 from amfvi.sampler.optima import find_optima
@@ -223,9 +223,12 @@ def judged(
 
 
 def _eubo(mixture: Mixture, split: Split, density: UnconstrainedDensity) -> Estimate | None:
-    """E_p[log p̃ − log q] at test draws of the sampler; None if none were set aside."""
+    """E_p[log p̃ − log q] at test draws of the sampler; None without any, or without calls."""
     if split.test is None:
         return None
     y, log_det = density.density.support.to_unconstrained(split.test)
-    log_p = density.log_prob(y) + log_det
+    try:
+        log_p = density.log_prob(y) + log_det
+    except OutOfBudgetError:
+        return None
     return Estimate.of(log_p - mixture.log_prob(split.test), split.test_weight)

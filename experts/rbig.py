@@ -31,8 +31,8 @@ from amfvi.experts.spline import MonotoneSpline
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
-from amfvi.draws import effective_sample_size
 from amfvi.errors import FitError, InputError, UsageError
+from amfvi.weighting import effective_sample_size
 
 __all__ = ["RBIG", "Gaussianization"]
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("amfvi.errors",),
     ("amfvi.randomness", "amfvi.blocks", "amfvi.outputs", "amfvi.run_log"),
-    ("amfvi.bounds", "amfvi.diagnostics", "amfvi.batching"),
+    ("amfvi.bounds", "amfvi.diagnostics", "amfvi.batching", "amfvi.weighting"),
     ("amfvi.support",),
     ("amfvi.draws", "amfvi.readers", "amfvi.writers", "amfvi.posterior_summary"),
     ("amfvi.log_density",),

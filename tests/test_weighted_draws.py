@@ -10,11 +10,12 @@ import torch
 from amfvi.targets import get
 
 import amfvi
-from amfvi.draws import Draws, effective_sample_size
+from amfvi.draws import Draws
 from amfvi.errors import InputError, UsageError
 from amfvi.metrics import Estimate
 from amfvi.parsimony import without_the_needless
 from amfvi.stage_two import fit_weights
+from amfvi.weighting import effective_sample_size
 
 
 def wide_draws(n, seed):

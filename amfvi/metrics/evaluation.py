@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amfvi import targets
-from amfvi.draws import Draws, effective_sample_size, weighted_sd, weighted_subset
+from amfvi.draws import Draws
 from amfvi.errors import AmfviWarning, FitError, InputError, UsageError
 from amfvi.metrics.floor import Floor, floor_of_draws, floor_of_target, in_parallel
 from amfvi.metrics.likelihood import Estimate, kl, nll
@@ -23,6 +23,7 @@ from amfvi.mixture import Mixture
 from amfvi.randomness import stream
 from amfvi.split import N_TEST, Split
 from amfvi.targets import Target
+from amfvi.weighting import effective_sample_size, weighted_sd, weighted_subset
 
 __all__ = [
     "Evaluation",

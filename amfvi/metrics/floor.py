@@ -15,11 +15,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from amfvi.draws import weighted_subset
 from amfvi.metrics.mmd import bandwidths, mmd2
 from amfvi.metrics.wasserstein import wasserstein2
 from amfvi.randomness import stream
 from amfvi.targets import TARGETS, Target
+from amfvi.weighting import weighted_subset
 
 __all__ = ["Floor", "floor_of_draws", "floor_of_target"]
 

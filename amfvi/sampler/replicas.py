@@ -12,8 +12,9 @@ from amfvi.log_density import OutOfBudgetError, UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
 from amfvi.randomness import stream
 from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.sampler.kernels import HIGH_DIM
 from amfvi.sampler.start import Start, start_at
-from amfvi.sampler.tempering import HIGH_DIM, Sample, SamplerProgress, temper
+from amfvi.sampler.tempering import Sample, SamplerProgress, temper
 
 __all__ = ["PosteriorSample", "sample_posterior"]
 

@@ -7,7 +7,7 @@ import torch
 from amfvi.experts import Folds
 from torch.distributions import MultivariateNormal
 
-from amfvi.draws import weighted_sd
+from amfvi.weighting import weighted_sd
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
