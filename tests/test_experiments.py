@@ -79,6 +79,48 @@ def test_race_resumes_finished_cells(tmp_path):
     assert (tmp_path / "results" / "race-100.md").read_text() == page
 
 
+def test_from_density_resumes_finished_cells(tmp_path):
+    options = (
+        "--seeds", 1, "--targets", "bimodal", "--experts", "gmm", "--folder", "cells",
+        "--results", "results",
+    )  # fmt: skip
+    run("from_density", *options, cwd=tmp_path)
+    metrics = tmp_path / "cells" / "bimodal-0" / "metrics.json"
+    made, page = metrics.stat().st_mtime_ns, tmp_path / "results" / "from-density.md"
+    first = page.read_text()
+    assert "| bimodal | 2 | gmm |" in first
+    run("from_density", *options, cwd=tmp_path)
+    assert (metrics.stat().st_mtime_ns, page.read_text()) == (made, first)
+
+
+def test_race_density_without_its_peers(tmp_path):
+    options = ("--seeds", 1, "--targets", "banana", "--methods", "amfvi", "--results", "results")
+    out = run("race_density", *options, cwd=tmp_path).stdout
+    cells = [cell.strip() for cell in out.strip().splitlines()[-1].strip("|").split("|")]
+    assert cells[:3] == ["banana", "2", "amfvi"]
+    assert float(cells[5].split(",")[0]) < 0.02
+
+
+def test_pyro_posteriors_on_a_regression_of_ours(tmp_path):
+    random = np.random.default_rng(0)
+    x = np.arange(30.0)
+    data = {"N": 30, "x": x.tolist(), "y": (2 + 0.1 * x + random.normal(size=30)).tolist(),
+            "pmualpha": 0, "psalpha": 100, "pmubeta": 0, "psbeta": 10}  # fmt: skip
+    (tmp_path / "data_kilpisjarvi_mod.json").write_text(json.dumps(data))
+    rows = random.multivariate_normal([2, 0.1, 1], np.diag([0.1, 1e-3, 0.02]), size=2500)
+    header = "alpha,beta,sigma"
+    np.savetxt(tmp_path / "kilpisjarvi.csv", rows, delimiter=",", header=header, comments="")
+    moments = {
+        n: {"mean": c.mean(), "sd": c.std()} for n, c in zip(header.split(","), rows.T, strict=True)
+    }
+    (tmp_path / "summary.json").write_text(json.dumps({"kilpisjarvi": moments}))
+    out = run("pyro_posteriors", tmp_path, "--seeds", 1, "--posteriors", "kilpisjarvi",
+              "--experts", "gmm", "--results", tmp_path, cwd=tmp_path).stdout  # fmt: skip
+    cells = [cell.strip() for cell in out.strip().splitlines()[-1].strip("|").split("|")]
+    assert cells[0] == "kilpisjarvi"
+    assert float(cells[2]) < 3  # the moments above are rough
+
+
 @pytest.mark.slow
 def test_canonical_resumes_finished_cells(tmp_path):
     options = ("--n-draws", 100, "--seeds", 1, "--folder", "cells", "--results", "results")
