@@ -82,7 +82,7 @@ def _of_batches(function: Function, points: Tensor, out: Any, *, numpy: bool) ->
         found = Batched(lambda x: function(x).double(), False, True, "torch, in batches")
     else:
         found = Batched(
-            lambda x: _to_tensor(function(x.detach().cpu().numpy()), x), False, True,
+            lambda x: _to_tensor(function(x.detach().cpu().numpy().copy()), x), False, True,
             "numpy, in batches",
         )  # fmt: skip
     alone = found.call(points[1:3]).detach()
@@ -124,7 +124,7 @@ def _of_single_points(function: Function, points: Tensor, out: Any, *, numpy: bo
         reason = "it returns numpy numbers"
         found = Batched(
             lambda x: _to_tensor(
-                np.array([float(function(one)) for one in x.detach().cpu().numpy()]), x
+                np.array([float(function(one)) for one in x.detach().cpu().numpy().copy()]), x
             ),
             False, False, "numpy, point by point",
         )  # fmt: skip

@@ -111,7 +111,7 @@ class LogDensity:
         """
         call = self.batched.call
         try:
-            out = call(x)
+            out = call(x.clone())  # what a function does to its argument is its own affair
         except Exception as error:
             raise self._failed(error, x) from error
         self.calls += len(x)

@@ -97,6 +97,23 @@ def test_nan_and_plus_infinity_name_the_point(value):
         density.log_prob(bad)
 
 
+def test_a_function_may_work_in_place():
+    def in_place(x):
+        x -= 1
+        return -x.square().sum(axis=1)
+
+    def in_place_numpy(x):
+        x = np.asarray(x)
+        x -= 1
+        return -np.square(x).sum(axis=1)
+
+    for function in (in_place, in_place_numpy):
+        before = POINTS.clone()
+        expected = -(POINTS - 1).square().sum(dim=1)
+        assert torch.allclose(LogDensity(function, 2).log_prob(POINTS), expected)
+        assert torch.equal(POINTS, before)
+
+
 def test_minus_infinity_is_allowed():
     density = LogDensity(lambda x: torch.where(x[:, 0] > 0, -x[:, 0], -math.inf), 2)
     assert bool((density.log_prob(POINTS) == -math.inf).any())
