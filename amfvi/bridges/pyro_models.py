@@ -49,7 +49,7 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
 
         def _pyro_sample(self, msg: Any) -> None:
             if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
-                shape: Any = msg["fn"].shape()  # type: ignore[no-untyped-call, unused-ignore]
+                shape: Any = msg["fn"].shape()
                 origin = torch.zeros(shape, dtype=torch.float64)
                 msg["value"] = transform_to(msg["fn"].support)(origin)
 
@@ -101,7 +101,7 @@ def to_pyro(mixture: Mixture) -> Any:
     except ImportError as error:
         raise UsageError(NEEDED) from error
 
-    class PyroMixture(TorchDistribution):  # type: ignore[misc, unused-ignore]
+    class PyroMixture(TorchDistribution):
         arg_constraints: dict[str, Any] = {}  # noqa: RUF012
         has_rsample = False
 
