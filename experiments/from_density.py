@@ -80,7 +80,7 @@ def by_draws() -> dict[str, list[float]]:
     return found
 
 
-def page(rows: list[dict[str, Any]], seeds: int, made: str) -> str:
+def page(rows: list[dict[str, Any]], command: str, made: str) -> str:
     """The Markdown page: medians, then every run."""
     exact = by_draws()
     medians = [
@@ -131,7 +131,7 @@ def page(rows: list[dict[str, Any]], seeds: int, made: str) -> str:
     ] if covered else []  # fmt: skip
     return "\n".join([
         "# Posteriors by their log density alone", "",
-        f"`python experiments/from_density.py --seeds {seeds}`", "",
+        f"`{command}`", "",
         "Medians over seeds. Exact KL(p‖q) in nats of the fitted mixture, beside that of the same",
         "experts fitted to 10,000 exact draws (`canonical.py`). log Z by importance sampling from",
         "the mixture. Calls of the density, gradients included, for everything: start, two runs of",
@@ -164,7 +164,10 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    text = page(rows, options.seeds, made_with(options.folder))
+    command = f"python experiments/from_density.py --seeds {options.seeds}"
+    if options.targets != ",".join(TARGETS):
+        command += f" --targets {options.targets}"
+    text = page(rows, command, made_with(options.folder))
     stem.with_suffix(".md").write_text(text)
     print(text)
 
