@@ -21,6 +21,7 @@ __all__ = ["Comparison", "compared", "judged", "lacking"]
 
 GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
 SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
+SAME_RUNS = 0.5  # nats that two runs' log Z, or a bound and log Z, may differ
 SAME_MEANS = 0.2  # standard deviations that two runs' means may differ
 WORTH_FINDING = 0.01  # of the whole mass
 LEAST = math.log(WORTH_FINDING) - 3.0  # by Laplace's approximation, to be looked at
@@ -187,6 +188,18 @@ def judged(
             f"two runs of the sampler differ by {last.disagreement:.2f} standard deviations "
             "in the mean of a parameter"
         )
+    estimates = last.log_z_of_runs
+    if len(estimates) > 1:
+        apart = abs(estimates[0].mean - estimates[1].mean)
+        if apart > max(SAME_RUNS, 4 * math.hypot(estimates[0].se, estimates[1].se)):
+            against.append(f"two runs of the sampler differ by {apart:.2f} in log Z")
+    if eubo is not None and found.efficiency > 0:
+        excess = eubo.mean - found.log_z.mean
+        if excess > max(SAME_RUNS, 3 * math.log(1 / found.efficiency)) + 2 * eubo.se:
+            against.append(
+                f"draws of the sampler put log Z at {eubo.mean:.2f} at most, {excess:.2f} above "
+                "what the mixture's own draws give: it lacks parts that they visit"
+            )
     against += [f"the mixture lacks {one}" for one in missed]
     scope = (
         f"nothing is known of modes that no start reached (the sampler started from {sample.start})"

@@ -93,9 +93,10 @@ def verdict_on(mixture, log_density=STANDARD, **changes):
     unconstrained = UnconstrainedDensity(log_density)
     comparison = compared(mixture, unconstrained, 4000, torch.Generator().manual_seed(0))
     facts = {"log_z": Estimate(0.0, 0.01), "disagreement": 0.02, "stopped_by": None, **changes}
+    facts = {"log_z_of_runs": (facts["log_z"],) * 2, **facts}
     sample = PosteriorSample(
         x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
-        log_z_of_runs=(facts["log_z"],) * 2, **facts,
+        **facts,
     )  # fmt: skip
     starts = 3 * torch.randn(8, 2, generator=torch.Generator().manual_seed(1)).double()
     missed = lacking(
@@ -116,6 +117,8 @@ def test_planted_faults_are_not_trusted():
     assert (stopped.verdict, "--timeout" in stopped.reasons[0]) == (DO_NOT_TRUST, True)
     off = verdict_on(good, log_z=Estimate(0.5, 0.02))
     assert (off.verdict, "log Z is" in off.reasons[0]) == (DO_NOT_TRUST, True)
+    apart = verdict_on(good, log_z_of_runs=(Estimate(0.6, 0.05), Estimate(-0.6, 0.05)))
+    assert (apart.verdict, "in log Z" in apart.reasons[0]) == (DO_NOT_TRUST, True)
     torn = verdict_on(good, disagreement=0.7)
     assert (torn.verdict, "two runs" in torn.reasons[0]) == (DO_NOT_TRUST, True)
 

@@ -138,7 +138,7 @@ def _optimised(density: UnconstrainedDensity, generator: torch.Generator) -> Gau
         tried += min(STARTS, len(points))
         if len(optima) == known and number:
             break
-    if len(optima) > tried / 2:  # more than can be counted: their spread says more than they do
+    if len(optima) >= tried / 2:  # more than can be counted: their spread says more than they do
         return _around(optima, density.dim, with_optima=False)
     return _around(optima, density.dim)
 
