@@ -29,7 +29,6 @@ PROBES = 1000  # draws that measure the mass around an optimum, or far out
 FARTHEST = 300.0  # how many times wider than the mixture is looked at
 SHAPE_DRAWS = 2000  # draws of the mixture that say where far out is
 MISSING = math.log(20.0)  # q below p by this at an optimum lacks it
-STARTS = 8
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,11 @@ class EightSchools(Posterior):
         return _log_joint(theta, mu, tau) + _log_normal(eta, 0.0, 1.0).sum(dim=1)
 
 
-class EightSchoolsCentred(Posterior):
+class EightSchoolsCentred(EightSchools):
     """y ~ N(θⱼ, σⱼ), θⱼ ~ N(μ, τ), μ ~ N(0, 5), τ ~ half-Cauchy(0, 5): a funnel."""
 
     name = "eight_schools_centred"
-    dim = 10
     names = (*(f"theta[{j}]" for j in range(1, 9)), "mu", "tau")
-    constraints = {"tau": constraints.positive}  # noqa: RUF012
     source = "Rubin 1981; posteriordb eight_schools-eight_schools_centered"
 
     def log_density(self, x: Tensor) -> Tensor:

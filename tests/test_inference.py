@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,28 @@ def test_a_mode_that_the_mixture_lacks_is_named():
     found = verdict_on(one_mode, LogDensity(two.log_density, 2), log_z=Estimate(-0.7, 0.05))
     assert found.verdict == DO_NOT_TRUST
     assert any("lacks a mode at x1 = -3" in reason for reason in found.reasons), found.reasons
+
+
+def test_draws_of_the_sampler_that_the_mixture_does_not_reach_are_not_trusted():
+    """One mode fitted, and draws of the other set aside: the upper bound gives it away."""
+    two = LogDensity(get("bimodal").log_density, 2)
+    one_mode = gaussian_mixture([3.0, 1.0], 0.75)
+    unconstrained = UnconstrainedDensity(two)
+    comparison = compared(one_mode, unconstrained, 4000, torch.Generator().manual_seed(0))
+    log_z = comparison.importance.log_z
+    sample = PosteriorSample(
+        x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
+        log_z=log_z, log_z_of_runs=(log_z, log_z), disagreement=0.0, stopped_by=None,
+    )  # fmt: skip
+    own = one_mode.summary.split
+    other = replace(own, test=get("bimodal").sample(500, torch.Generator().manual_seed(1)))
+    verdicts = [
+        judged(comparison, sample, split, one_mode, unconstrained, [], refined=None)
+        for split in (own, other)
+    ]
+    assert not any("it lacks parts" in reason for reason in verdicts[0].reasons)
+    assert any("it lacks parts" in reason for reason in verdicts[1].reasons)
+    assert verdicts[1].verdict == DO_NOT_TRUST
 
 
 def test_a_spike_that_holds_nothing_is_no_mode():
