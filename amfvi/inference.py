@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from amfvi.comparison import Comparison, compared
 from amfvi.defence import defended, fitted_guard, replaced_by
 from amfvi.diagnostics import Diagnostics
 from amfvi.draws import Draws
@@ -16,16 +17,17 @@ from amfvi.errors import AmfviWarning, FitError
 from amfvi.experts import ExpertConfig
 from amfvi.importance import khat_threshold
 from amfvi.log_density import Budget, LogDensity, OutOfBudgetError, UnconstrainedDensity
+from amfvi.missing import Missed, missed_by, missed_far_out
 from amfvi.mixture import Mixture
 from amfvi.randomness import stream
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.replicas import PosteriorSample, sample_posterior
-from amfvi.sampler.start import scattered, start_at, start_from_mixture
+from amfvi.sampler.start import start_from_mixture
 from amfvi.sampler.tempering import SamplerProgress
 from amfvi.split import Split, split_draws
 from amfvi.stage_one import StageOneProgress
 from amfvi.two_stages import BETA, FOLDS, N_DRAWS, TEST_FRACTION, FitSummary, fit_split
-from amfvi.verdict import Comparison, compared, judged, lacking
+from amfvi.verdict import judged
 
 __all__ = ["Inference", "infer"]
 
@@ -39,7 +41,6 @@ MORE = 4  # times as many draws
 DEFENCE = 0.05  # weight of a component for the tails, where one is needed
 TYPICAL_CALLS = 20_000  # that a posterior of a few parameters needs
 LONG = 60.0  # seconds of sampling that are worth a word beforehand
-SEARCH_STARTS = 8
 SAMPLING_SHARE = 0.6  # of a time limit
 RESERVED_SHARE = 0.2  # of a limit of calls, for the comparison
 
@@ -77,8 +78,9 @@ def infer(
     """Fit a mixture to a posterior given by its unnormalised log density.
 
     The sampler's draws are fitted as any draws are; the mixture is then compared with
-    the density at its own draws. While they are too unlike, the sampler starts again
-    from the mixture, nearer than it was, and the experts are fitted to what it returns.
+    the density at its own draws, and modes that it lacks are looked for. While they are
+    too unlike, the sampler starts again from the mixture and what it lacks, nearer than
+    it was, and the experts are fitted to what it returns.
 
     Args:
         n_draws: draws to fit to; test draws come on top.
@@ -136,16 +138,19 @@ def infer(
     budget.max_calls, budget.deadline = max_calls, None  # there has to be a comparison
     best = attempt(sample, 0)
     budget.deadline = clock.deadline
+    missed = _missed(best, unconstrained, sample, seed)
     last: PosteriorSample | None = None
     for number in range(1, (MOST_ROUNDS if rounds is None else rounds) + 1):
-        if best.efficiency >= ENOUGH or sample.stopped_by:
+        if (best.efficiency >= ENOUGH and not missed.modes) or sample.stopped_by:
             break
         try:
             again = sample_posterior(
                 unconstrained,
                 wanted,
                 seed=seed,
-                start=start_from_mixture(best.mixture, density.support),
+                start=start_from_mixture(
+                    best.mixture, density.support, [mode.optimum for mode in missed.modes]
+                ),
                 purpose=f"refinement {number}",
                 progress=sampler_progress,
                 checkpoint=checkpoint,
@@ -157,17 +162,19 @@ def infer(
         except OutOfBudgetError:
             break
         last, gain = again, candidate.efficiency / max(best.efficiency, 1e-9)
-        best = candidate if gain > 1 else best
-        if gain < BETTER:
+        if gain > 1 or missed.modes:  # the efficient mixture may lack half of the posterior
+            best = candidate
+            missed = _missed(best, unconstrained, sample, seed)
+        if gain < BETTER and not missed.modes:
             break
     mixture, comparison = best.mixture, best.comparison
     if not _reliable(comparison):
         mixture, comparison = _with_reliable_weights(best, unconstrained, seed)
         say(_efficiency(comparison))
-    lacks = _lacking(mixture, unconstrained, comparison, seed)
+        missed = replace(missed, far_out=_far_out(mixture, unconstrained, comparison, seed))
     mixture.log_density = density
     mixture.diagnostics = judged(
-        comparison, sample, best.summary.split, mixture, unconstrained, lacks, refined=last
+        comparison, sample, best.summary.split, mixture, unconstrained, missed, refined=last
     )
     return Inference(
         mixture,
@@ -267,22 +274,26 @@ def _split(
     return split_draws(draws, test_fraction, seed, folds)
 
 
-def _lacking(
-    mixture: Mixture, density: UnconstrainedDensity, comparison: Comparison, seed: int
-) -> list[str]:
-    """What searches from fresh starts find that the mixture lacks; nothing without calls."""
-    user = density.density
+def _missed(
+    fit: _Attempt, density: UnconstrainedDensity, sample: PosteriorSample, seed: int
+) -> Missed:
+    """What a search finds; nothing where there are no calls left for one."""
     try:
-        if user.prior is not None or user.box is not None:
-            starts = start_at(density, stream(seed, "search")).sample(
-                SEARCH_STARTS, stream(seed, "search")
-            )
-        else:
-            starts = scattered(density, stream(seed, "search"))[0][:SEARCH_STARTS]
-        log_z = comparison.importance.log_z.mean
-        return lacking(mixture, density, log_z, starts, stream(seed, "search", "mass"))
+        return missed_by(
+            fit.mixture, density, fit.comparison, sample, stream(seed, "search", "mass")
+        )
     except OutOfBudgetError:
-        return []
+        return Missed()
+
+
+def _far_out(
+    mixture: Mixture, density: UnconstrainedDensity, comparison: Comparison, seed: int
+) -> float:
+    try:
+        log_z = comparison.importance.log_z.mean
+        return missed_far_out(mixture, density, log_z, stream(seed, "search", "tails"))
+    except OutOfBudgetError:
+        return 0.0
 
 
 def _announce(say: Callable[[str], None], density: LogDensity) -> None:

@@ -3,149 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from amfvi.comparison import Comparison
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, USE_WITH_WEIGHTS, Diagnostics
-from amfvi.importance import Importance, khat_threshold
+from amfvi.importance import khat_threshold
 from amfvi.log_density import OutOfBudgetError, UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
+from amfvi.missing import Missed
 from amfvi.mixture import Mixture
-from amfvi.sampler.optima import find_optima
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.split import Split
 
-__all__ = ["Comparison", "compared", "judged", "lacking"]
+__all__ = ["judged"]
 
 GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
 SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
 SAME_RUNS = 0.5  # nats that two runs' log Z, or a bound and log Z, may differ
 SAME_MEANS = 0.2  # standard deviations that two runs' means may differ
-WORTH_FINDING = 0.01  # of the whole mass
-LEAST = math.log(WORTH_FINDING) - 3.0  # by Laplace's approximation, to be looked at
-PROBES = 1000  # draws that measure the mass around an optimum, or far out
-FARTHEST = 300.0  # how many times wider than the mixture is looked at
-SHAPE_DRAWS = 2000  # draws of the mixture that say where far out is
-MISSING = math.log(20.0)  # q below p by this at an optimum lacks it
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A mixture against the density it was fitted to, at its own draws."""
-
-    importance: Importance
-    log_weights: Tensor
-    x: Tensor
-
-
-def compared(
-    mixture: Mixture,
-    density: UnconstrainedDensity,
-    draws: int,
-    generator: torch.Generator,
-    *,
-    bound: float | None = None,
-) -> Comparison:
-    """Importance weights log p̃ − log q at draws of the mixture; that many calls.
-
-    Args:
-        bound: k̂ of weights that these are bounded by, if that is known.
-
-    Raises:
-        OutOfBudgetError: there are not as many calls left.
-    """
-    support = density.density.support
-    x = mixture.sample((draws,), generator)
-    inside = support.contains(x)
-    log_p = torch.full((draws,), -math.inf, dtype=torch.float64)
-    y, log_det = support.to_unconstrained(x[inside])
-    log_p[inside] = density.log_prob(y) + log_det
-    log_weights = log_p - mixture.log_prob(x)
-    return Comparison(Importance.of(log_weights, bound=bound), log_weights, x)
-
-
-def lacking(
-    mixture: Mixture,
-    density: UnconstrainedDensity,
-    log_z: float,
-    starts: Tensor,
-    generator: torch.Generator,
-) -> list[str]:
-    """Modes and tails of the density with mass that the mixture lacks, each in words.
-
-    Draws of the mixture cannot show what it never visits. Searched are optima, from
-    ``starts`` (k, free), and whatever lies far out, by a Cauchy distribution of the
-    mixture's location and shape.
-
-    Raises:
-        OutOfBudgetError: there are not enough calls left.
-    """
-    support = density.density.support
-    found = []
-    for optimum in find_optima(density, starts):
-        x, log_det = support.from_unconstrained_with_log_det(optimum.point[None])
-        log_q = float(mixture.log_prob(x)[0] + log_det[0])
-        if optimum.log_density - log_z - log_q < MISSING or optimum.log_mass - log_z < LEAST:
-            continue
-        factor = torch.linalg.cholesky(optimum.covariance)
-        around = _lacking(
-            optimum.point, factor, math.inf, math.inf, mixture, density, log_z, generator
-        )
-        if around > WORTH_FINDING:
-            where = density.density.described(x[0])
-            found.append(f"a mode at {where} with about {around:.0%} of the mass")
-    draws = mixture.sample((SHAPE_DRAWS,), generator)
-    y = support.to_unconstrained(draws)[0]
-    y = y[y.isfinite().all(dim=1)]
-    centre = y.median(dim=0).values
-    spread = (y - centre).abs().median(dim=0).values.clamp(min=1e-300)
-    standard = ((y - centre) / spread).clamp(-5, 5)  # a runaway draw is no part of the shape
-    shape = standard.T @ standard / len(standard)
-    jitter = 1e-9 * torch.eye(len(centre), dtype=torch.float64)
-    factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
-    largest = FARTHEST**2 * float(draws.abs().quantile(0.99))
-    beyond = _lacking(centre, factor, 1.0, largest, mixture, density, log_z, generator)
-    if beyond > WORTH_FINDING:
-        found.append(f"tails or parts far out with about {beyond:.0%} of the mass")
-    return found
-
-
-def _lacking(
-    centre: Tensor,
-    factor: Tensor,
-    freedom: float,
-    largest: float,
-    mixture: Mixture,
-    density: UnconstrainedDensity,
-    log_z: float,
-    generator: torch.Generator,
-) -> float:
-    """The share of the mass that a proposal finds where the mixture has next to none.
-
-    By importance sampling from a Gaussian, or a Student-t of ``freedom`` degrees, with
-    this centre (d,) and factor (d, d), up to parameters of size ``largest``. A spike may
-    be high and hold nothing.
-    """
-    d = len(centre)
-    noise = torch.randn(PROBES, d, generator=generator, dtype=torch.float64)
-    level = -factor.diagonal().log().sum()
-    if math.isinf(freedom):
-        log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
-    else:
-        normals = torch.randn(PROBES, round(freedom), generator=generator, dtype=torch.float64)
-        noise = noise * (freedom / normals.square().sum(dim=1, keepdim=True)).sqrt()
-        log_g = level + math.lgamma((freedom + d) / 2) - math.lgamma(freedom / 2)
-        log_g = log_g - 0.5 * d * math.log(freedom * math.pi)
-        log_g = log_g - 0.5 * (freedom + d) * torch.log1p(noise.square().sum(dim=1) / freedom)
-    y = centre + noise @ factor.T
-    x, log_det = density.density.support.from_unconstrained_with_log_det(y)
-    # Where exponentials of far points overflow, nothing can be said of a density.
-    sane = (noise.abs() <= FARTHEST).all(dim=1) & (x.abs() <= largest).all(dim=1)
-    log_p = density.log_prob(y[sane]) - log_z
-    missing = log_p - mixture.log_prob(x[sane]) - log_det[sane] > MISSING
-    return float(torch.where(missing, (log_p - log_g[sane]).exp(), 0.0).sum()) / PROBES
 
 
 def judged(
@@ -154,7 +28,7 @@ def judged(
     split: Split,
     mixture: Mixture,
     density: UnconstrainedDensity,
-    missed: list[str],
+    missed: Missed,
     *,
     refined: PosteriorSample | None,
 ) -> Diagnostics:
@@ -199,7 +73,15 @@ def judged(
                 f"draws of the sampler put log Z at {eubo.mean:.2f} at most, {excess:.2f} above "
                 "what the mixture's own draws give: it lacks parts that they visit"
             )
-    against += [f"the mixture lacks {one}" for one in missed]
+    against += [
+        f"the mixture lacks a mode at {density.density.described(mode.x)} with about "
+        f"{mode.share:.0%} of the mass"
+        for mode in missed.modes
+    ]
+    if missed.far_out:
+        against.append(
+            f"the mixture lacks tails or parts far out with about {missed.far_out:.0%} of the mass"
+        )
     scope = (
         f"nothing is known of modes that no start reached (the sampler started from {sample.start})"
     )

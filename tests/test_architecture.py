@@ -29,6 +29,8 @@ LEVELS = (
     ("amfvi.metrics",),
     ("amfvi.importance", "amfvi.defence"),
     ("amfvi.sampler",),
+    ("amfvi.comparison",),
+    ("amfvi.missing",),
     ("amfvi.verdict",),
     ("amfvi.inference", "amfvi.bridges"),
     ("amfvi.fitting",),

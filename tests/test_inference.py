@@ -13,15 +13,17 @@ from amfvi.targets import get
 from torch.distributions import MultivariateNormal, constraints
 
 import amfvi
+from amfvi.comparison import compared
 from amfvi.defence import defended, fitted_guard
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, Diagnostics
 from amfvi.errors import UsageError
 from amfvi.inference import infer
 from amfvi.log_density import LogDensity, UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
+from amfvi.missing import Missed, missed_by
 from amfvi.mixture import Mixture
 from amfvi.sampler.replicas import PosteriorSample
-from amfvi.verdict import compared, judged, lacking
+from amfvi.verdict import judged
 
 QUICK = {"experts": ["gmm"], "folds": 2, "n_draws": 3000}
 
@@ -90,20 +92,24 @@ def gaussian_mixture(mean, sd, seed=0):
 STANDARD = LogDensity(MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob, 2)
 
 
+def sampled(log_density, trail=None, **changes):
+    """What a sampler that saw nothing odd might have returned, but for ``changes``."""
+    if trail is None:
+        trail = 3 * torch.randn(100, 2, generator=torch.Generator().manual_seed(1)).double()
+    facts = {"log_z": Estimate(0.0, 0.01), "disagreement": 0.02, "stopped_by": None, **changes}
+    facts = {"log_z_of_runs": (facts["log_z"],) * 2, **facts}
+    return PosteriorSample(
+        x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
+        trail=trail, trail_log_p=log_density.log_prob(trail), **facts,
+    )  # fmt: skip
+
+
 def verdict_on(mixture, log_density=STANDARD, **changes):
     unconstrained = UnconstrainedDensity(log_density)
     comparison = compared(mixture, unconstrained, 4000, torch.Generator().manual_seed(0))
-    facts = {"log_z": Estimate(0.0, 0.01), "disagreement": 0.02, "stopped_by": None, **changes}
-    facts = {"log_z_of_runs": (facts["log_z"],) * 2, **facts}
-    sample = PosteriorSample(
-        x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
-        **facts,
-    )  # fmt: skip
-    starts = 3 * torch.randn(8, 2, generator=torch.Generator().manual_seed(1)).double()
-    missed = lacking(
-        mixture, unconstrained, comparison.importance.log_z.mean, starts,
-        torch.Generator().manual_seed(2),
-    )  # fmt: skip
+    sample = sampled(log_density, **changes)
+    generator = torch.Generator().manual_seed(2)
+    missed = missed_by(mixture, unconstrained, comparison, sample, generator)
     return judged(
         comparison, sample, mixture.summary.split, mixture, unconstrained, missed, refined=None
     )
@@ -138,20 +144,50 @@ def test_draws_of_the_sampler_that_the_mixture_does_not_reach_are_not_trusted():
     one_mode = gaussian_mixture([3.0, 1.0], 0.75)
     unconstrained = UnconstrainedDensity(two)
     comparison = compared(one_mode, unconstrained, 4000, torch.Generator().manual_seed(0))
-    log_z = comparison.importance.log_z
-    sample = PosteriorSample(
-        x=torch.zeros(0, 2), weight=None, run=torch.zeros(0), start="1 optimum", temperatures=3,
-        log_z=log_z, log_z_of_runs=(log_z, log_z), disagreement=0.0, stopped_by=None,
-    )  # fmt: skip
+    sample = sampled(two, log_z=comparison.importance.log_z)
     own = one_mode.summary.split
     other = replace(own, test=get("bimodal").sample(500, torch.Generator().manual_seed(1)))
     verdicts = [
-        judged(comparison, sample, split, one_mode, unconstrained, [], refined=None)
+        judged(comparison, sample, split, one_mode, unconstrained, Missed(), refined=None)
         for split in (own, other)
     ]
     assert not any("it lacks parts" in reason for reason in verdicts[0].reasons)
     assert any("it lacks parts" in reason for reason in verdicts[1].reasons)
     assert verdicts[1].verdict == DO_NOT_TRUST
+
+
+def test_one_particle_that_saw_a_mode_is_enough_to_find_it():
+    """A fifth of the mass, so narrow in its box that no fresh point falls near."""
+    wide = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    narrow = MultivariateNormal(torch.tensor([30.0, 30.0]).double(), 0.01 * torch.eye(2).double())
+
+    def log_prob(x):
+        parts = (math.log(0.8) + wide.log_prob(x), math.log(0.2) + narrow.log_prob(x))
+        return torch.logaddexp(*parts)
+
+    density = LogDensity(log_prob, 2, box=(-1000.0, 1000.0))
+    unconstrained = UnconstrainedDensity(density)
+    mixture = gaussian_mixture([0.0, 0.0], 1.0)
+    comparison = compared(mixture, unconstrained, 4000, torch.Generator().manual_seed(0))
+
+    def modes(trail):
+        sample = sampled(density, trail)
+        generator = torch.Generator().manual_seed(2)
+        return missed_by(mixture, unconstrained, comparison, sample, generator).modes
+
+    elsewhere = torch.full((50, 2), -700.0).double()
+    assert modes(elsewhere) == ()
+    (found,) = modes(torch.cat([elsewhere, torch.tensor([[29.0, 31.0]]).double()]))
+    assert found.x.tolist() == pytest.approx([30.0, 30.0], abs=1e-3)
+    assert found.share == pytest.approx(0.25, abs=0.05)  # of what the mixture has: .2 / .8
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_narrow_cluster_in_a_wide_box_is_found_or_the_fit_is_not_trusted(seed):
+    target = get("clusters")
+    density = LogDensity(target.log_density, target.dim, box=(-12.0, 12.0))
+    found = amfvi.fit(density, seed=seed, **QUICK).diagnostics
+    assert abs(found.log_z - target.log_z) < 0.1 or found.verdict == DO_NOT_TRUST
 
 
 def test_a_spike_that_holds_nothing_is_no_mode():

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from amfvi.comparison import compared
 from amfvi.draws import Draws
 from amfvi.errors import InputError, UsageError
 from amfvi.importance import psis
 from amfvi.log_density import LogDensity, UnconstrainedDensity
 from amfvi.mixture import Mixture
 from amfvi.randomness import stream
-from amfvi.verdict import compared
 
 __all__ = ["from_arviz", "to_arviz"]
 

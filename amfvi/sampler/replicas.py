@@ -36,6 +36,8 @@ class PosteriorSample:
             coordinate, in its standard deviations.
         start: where the sampler started, in words.
         temperatures: how many, of the longest run.
+        trail, trail_log_p: points in unconstrained space that the runs passed before their
+            draws, (k, free), and the log densities there, (k,).
         stopped_by: what ended a run early, or None.
     """
 
@@ -47,6 +49,8 @@ class PosteriorSample:
     disagreement: float
     start: str
     temperatures: int
+    trail: Tensor
+    trail_log_p: Tensor
     stopped_by: str | None
 
 
@@ -116,6 +120,8 @@ def _combined(
         disagreement=_disagreement(used),
         start=start.words,
         temperatures=max(len(one.betas) - 1 for one in used),
+        trail=torch.cat([one.trail for one in runs]),
+        trail_log_p=torch.cat([one.trail_log_p for one in runs]),
         stopped_by=stopped_by or (reasons[0] if reasons else None),
     )
 

@@ -17,7 +17,7 @@ from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.optima import Optimum, find_optima
 from amfvi.support import Support
 
-__all__ = ["Start", "nowhere", "scattered", "start_at", "start_from_mixture"]
+__all__ = ["Start", "around", "nowhere", "scattered", "start_at", "start_from_mixture"]
 
 SCALES = (0.3, 1.0, 3.0, 10.0)  # of the points that optimisation starts from
 UMBRELLA = (1.0, 3.0, 10.0)  # standard deviations around the origin
@@ -106,11 +106,9 @@ def start_at(
     Raises:
         InputError: the log density is −∞ wherever it was tried.
     """
-    user = density.density
-    if user.prior is not None:
-        return _of_prior(user.prior, user.support)
-    if user.box is not None:
-        return _of_box(user.box, user.support)
+    given = _given(density.density)
+    if given is not None:
+        return given
     saved = checkpoint.load("start") if checkpoint is not None else None
     if saved is None:
         gaussians = _optimised(density, generator)
@@ -125,40 +123,42 @@ def start_at(
 
 def _optimised(density: UnconstrainedDensity, generator: torch.Generator) -> Gaussians:
     points, log_p = scattered(density, generator)
+    if not len(points):
+        raise nowhere(density.density, CANDIDATES)
     optima: list[Optimum] = []
     tried = 0
     for number in range(MOST_ROUNDS):
         # At first points of every scale, then those whose density the optima explain least.
         order = torch.arange(len(points))
         if number:
-            explained = _around(optima, density.dim).start().log_prob(points)
+            explained = around(optima, density.dim).start().log_prob(points)
             order = (log_p - explained).argsort(descending=True)
         known = len(optima)
         optima = find_optima(density, points[order[:STARTS]], optima)
         tried += min(STARTS, len(points))
         if len(optima) == known and number:
             break
-    if len(optima) >= tried / 2:  # more than can be counted: their spread says more than they do
-        return _around(optima, density.dim, with_optima=False)
-    return _around(optima, density.dim)
+    countable = len(optima) < tried / 2  # else their spread says more than they do
+    return around(optima, density.dim, each=countable)
 
 
-def scattered(density: UnconstrainedDensity, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points of several scales around the origin where the density is not zero, (k, free).
+def scattered(
+    density: UnconstrainedDensity, generator: torch.Generator, count: int = CANDIDATES
+) -> tuple[Tensor, Tensor]:
+    """Those of ``count`` points where the density is not zero, (k, free), and its log (k,).
 
-    With their log densities (k,).
-
-    Raises:
-        InputError: there are none.
+    The points are of the user's prior or box, else of several scales around the origin.
     """
-    scale = torch.tensor(SCALES, dtype=torch.float64).repeat(CANDIDATES // len(SCALES))
-    noise = torch.randn(len(scale), density.dim, generator=generator, dtype=torch.float64)
-    candidates = scale[:, None] * noise
-    candidates[0] = 0.0
+    given = _given(density.density)
+    if given is not None:
+        candidates = given.sample(count, generator)
+    else:
+        scale = torch.tensor(SCALES, dtype=torch.float64).repeat(math.ceil(count / len(SCALES)))
+        noise = torch.randn(count, density.dim, generator=generator, dtype=torch.float64)
+        candidates = scale[:count, None] * noise
+        candidates[0] = 0.0
     log_p = density.log_prob(candidates)
     allowed = log_p > -math.inf
-    if not bool(allowed.any()):
-        raise nowhere(density.density, len(candidates))
     return candidates[allowed], log_p[allowed]
 
 
@@ -172,8 +172,11 @@ def nowhere(density: LogDensity, tried: int) -> InputError:
     return InputError(f"the log density is -inf at all {tried} points tried; {hint}")
 
 
-def start_from_mixture(mixture: Mixture, support: Support) -> Start:
-    """A fitted mixture, carried to the unconstrained space of ``support``."""
+def start_from_mixture(mixture: Mixture, support: Support, missed: list[Optimum]) -> Start:
+    """A fitted mixture, carried to the unconstrained space of ``support``.
+
+    Half of the start is around the optima that the mixture ``missed``, if there are any.
+    """
 
     def log_prob(y: Tensor) -> Tensor:
         x, log_det = support.from_unconstrained_with_log_det(y)
@@ -182,7 +185,35 @@ def start_from_mixture(mixture: Mixture, support: Support) -> Start:
     def sample(n: int, generator: torch.Generator) -> Tensor:
         return support.to_unconstrained(mixture.sample((n,), generator))[0]
 
-    return Start(log_prob, sample, False, "the fitted mixture", fitted=True)
+    start = Start(log_prob, sample, False, "the fitted mixture", fitted=True)
+    return _joined(start, around(missed, support.free, broad=False))
+
+
+def _given(density: LogDensity) -> Start | None:
+    """The user's prior or box, if there is one."""
+    if density.prior is not None:
+        return _of_prior(density.prior, density.support)
+    if density.box is not None:
+        return _of_box(density.box, density.support)
+    return None
+
+
+def _joined(given: Start, gaussians: Gaussians) -> Start:
+    """Half the one, half the other, where there is another."""
+    if not gaussians.optima:
+        return given
+    found = gaussians.start()
+
+    def log_prob(y: Tensor) -> Tensor:
+        return torch.logaddexp(given.log_prob(y), found.log_prob(y)) - math.log(2)
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        y, other = given.sample(n, generator), found.sample(n, generator)
+        first = torch.rand(n, 1, generator=generator) < 0.5
+        return torch.where(first, y, other.to(y))
+
+    words = f"{given.words} and {found.words}"
+    return Start(log_prob, sample, given.differentiable, words, given.fitted)
 
 
 def _of_prior(prior: Distribution, support: Support) -> Start:
@@ -212,41 +243,38 @@ def _of_box(box: tuple[Tensor, Tensor], support: Support) -> Start:
     return Start(log_prob, sample, True, "the box")
 
 
-def _around(optima: list[Optimum], dim: int, *, with_optima: bool = True) -> Gaussians:
-    """Widened Gaussians at the optima, one around them all, and some around the origin.
+def around(optima: list[Optimum], dim: int, *, each: bool = True, broad: bool = True) -> Gaussians:
+    """Widened Gaussians at each optimum; if broad, also around them all and the origin.
 
     The widths around the origin are for densities whose optimum is not where their
     mass is, such as a funnel's.
     """
-    means, covariances, weights = [], [], []
+    weights: list[float] = []
+    means: list[Tensor] = []
+    covariances: list[Tensor] = []
 
-    def add(mean: Tensor, covariance: Tensor, weight: float) -> None:
-        means.append(mean)
-        covariances.append(covariance)
-        weights.append(weight)
+    def add(share: float, mean: Tensor, covariance: Tensor, widths: tuple[float, ...]) -> None:
+        weights.extend([share / len(widths)] * len(widths))
+        means.extend([mean] * len(widths))
+        covariances.extend(width**2 * covariance for width in widths)
 
-    chosen = optima if with_optima else []
-    origin, identity = torch.zeros(dim).double(), torch.eye(dim).double()
-    for scale in UMBRELLA:
-        add(origin, scale**2 * identity, 0.25 / len(UMBRELLA))
-    for optimum in chosen:
-        for widening in WIDENING:
-            share = 0.5 / (len(chosen) * len(WIDENING))
-            add(optimum.point, widening**2 * optimum.covariance, share)
-    if optima:
+    if broad:
+        add(0.25, torch.zeros(dim).double(), torch.eye(dim).double(), UMBRELLA)
+    if each:
+        for optimum in optima:
+            add(0.5 / len(optima), optimum.point, optimum.covariance, WIDENING)
+    if optima and broad:
         points = torch.stack([one.point for one in optima])
         centre = points.mean(dim=0)
         spread = (points - centre).T @ (points - centre) / len(points)
         total = spread + torch.stack([one.covariance for one in optima]).mean(dim=0)
-        for widening in WIDENING:
-            add(centre, widening**2 * total, 0.15 / len(WIDENING))
-        for widening in FAR:
-            add(centre, widening**2 * total, 0.1 / len(FAR))
+        add(0.15, centre, total, WIDENING)
+        add(0.1, centre, total, FAR)
     total_weight = sum(weights)
     return Gaussians(
         torch.tensor([w / total_weight for w in weights], dtype=torch.float64),
-        torch.stack(means),
-        _factors(torch.stack(covariances)),
+        torch.stack(means) if means else torch.empty(0, dim),
+        _factors(torch.stack(covariances)) if covariances else torch.empty(0, dim, dim),
         len(optima),
     )
 

@@ -28,6 +28,7 @@ from amfvi.weighting import effective_sample_size
 __all__ = ["Sample", "SamplerProgress", "chain_length", "temper"]
 
 SURVIVORS = 0.5  # effective share of the particles that a step of β must leave
+REMEMBERED = 2_000  # particles of each temperature
 
 SamplerProgress = Callable[[float, float, int], None]
 """Told β, the estimate of log Z so far, and the calls spent."""
@@ -44,6 +45,9 @@ class Sample:
         log_z, log_z_se: estimate of the normalising constant's logarithm, nats.
         betas: the temperatures, from 0 to 1.
         acceptance: of each kind of move at the last temperature.
+        trail: some particles of every temperature before the last, (k, d). What was seen
+            there and is not among the draws has been lost on the way.
+        trail_log_p: their log densities, (k,).
         stopped_by: what ended it before β = 1, None if nothing did.
     """
 
@@ -54,6 +58,8 @@ class Sample:
     log_z_se: float
     betas: tuple[float, ...]
     acceptance: dict[str, float]
+    trail: Tensor
+    trail_log_p: Tensor
     stopped_by: str | None = None
 
 
@@ -69,6 +75,17 @@ class _State:
     betas: list[float] = field(default_factory=lambda: [0.0])
     steps: dict[str, float] = field(default_factory=dict)
     acceptance: dict[str, float] = field(default_factory=dict)
+    trail: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def remember(self) -> None:
+        """Keep some of the particles, evenly over them."""
+        now = self.particles
+        rows = torch.arange(0, len(now), math.ceil(len(now) / REMEMBERED))
+        self.trail.append((now.y[rows], now.log_p[rows]))
+
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        y, log_p = zip(*self.trail, strict=True)
+        return torch.cat(y), torch.cat(log_p)
 
 
 def temper(
@@ -139,6 +156,7 @@ def _next_temperature(
         state.steps[name] = move.step
     moved = Particles.joined(visited)
     chain_major = torch.arange(len(moved)).view(length, chains).T.reshape(-1)
+    state.remember()
     state.log_z += float(log_w.logsumexp(dim=0)) - math.log(len(now))
     state.variance += _relative_variance(weight, state.chains)
     state.particles, state.chains, state.beta = moved.at(chain_major), chains, beta
@@ -202,6 +220,7 @@ def _to_save(
         held = getattr(state, table)
         arrays[f"{table}.names"] = np.array(list(held), dtype=np.str_)
         arrays[f"{table}.values"] = np.array(list(held.values()), dtype=np.float64)
+    arrays["trail.y"], arrays["trail.log_p"] = (part.numpy() for part in state.remembered())
     scalars = {key: getattr(state, key) for key in ("chains", "beta", "log_z", "variance")}
     return {
         **arrays,
@@ -233,12 +252,16 @@ def _restored(
         log_z=float(saved["log_z"]),
         variance=float(saved["variance"]),
         betas=saved["betas"].tolist(),
+        trail=[(torch.from_numpy(saved["trail.y"]), torch.from_numpy(saved["trail.log_p"]))],
         **tables,
     )
 
 
 def _sample(state: _State, stopped_by: str | None) -> Sample:
     now, weight = state.particles, None
+    if state.beta < 1:
+        state.remember()
+    trail, trail_log_p = state.remembered()
     log_z, variance = state.log_z, state.variance
     if state.beta < 1:  # what there is, weighted as far as it bears
         log_w = _log_ratio(now, state.beta, 1.0)
@@ -255,5 +278,7 @@ def _sample(state: _State, stopped_by: str | None) -> Sample:
         log_z_se=math.sqrt(variance),
         betas=tuple(state.betas),
         acceptance=state.acceptance,
+        trail=trail,
+        trail_log_p=trail_log_p,
         stopped_by=stopped_by,
     )
