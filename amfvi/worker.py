@@ -78,7 +78,8 @@ class Worker:
             FitError: as there.
             WorkerError: the process is gone.
         """
-        job = (config, folds.draws, folds.fold, generator.get_state(), time_limit)
+        data = (folds.draws, folds.fold, folds.weight)
+        job = (config, data, generator.get_state(), time_limit)
         self._over_the_pipe(lambda: self._pipe.send_bytes(pickle.dumps(job)))
         while True:
             kind, content = pickle.loads(self._over_the_pipe(self._pipe.recv_bytes))

@@ -38,7 +38,7 @@ def serve(pipe: Connection) -> None:
 
     while True:
         try:
-            config, draws, fold, state, time_limit = pickle.loads(pipe.recv_bytes())
+            config, data, state, time_limit = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
         generator = torch.Generator()
@@ -49,7 +49,7 @@ def serve(pipe: Connection) -> None:
             try:
                 fitted = fit_on_one_thread(
                     config,
-                    Folds(draws, fold),
+                    Folds(*data),
                     generator=generator,
                     progress=lambda fraction, nll: send("progress", (fraction, nll)),
                     time_limit=time_limit,

@@ -102,6 +102,17 @@ def test_a_worker_returns_the_same_expert_to_the_last_bit(kind, small, folds, cu
     assert told[-1][1] == pytest.approx(report.heldout_nll)
 
 
+def test_a_worker_knows_the_weights_of_the_draws(small, folds):
+    weighted = Folds(folds.draws, folds.fold, torch.linspace(0, 2, len(folds)).double())
+    options = {"progress": ignore, "time_limit": None}
+    with Worker() as worker:
+        there = worker.fit(small["gmm"], weighted, generator=seed(0), **options)[0].tensors()
+    here = fit_on_one_thread(small["gmm"], weighted, generator=seed(0))[0].tensors()
+    plain = fit_on_one_thread(small["gmm"], folds, generator=seed(0))[0].tensors()
+    assert all(torch.equal(there[name], here[name]) for name in here)
+    assert not torch.equal(there["means"], plain["means"])
+
+
 def test_an_error_in_a_worker_is_raised_here(small, folds):
     broken = Folds(folds.draws * float("nan"), folds.fold)
     with Worker() as worker, pytest.raises(FitError, match="maf: the draws hold NaN"):
