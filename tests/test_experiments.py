@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,49 @@ def test_pyro_posteriors_on_a_regression_of_ours(tmp_path):
     cells = [cell.strip() for cell in out.strip().splitlines()[-1].strip("|").split("|")]
     assert cells[0] == "kilpisjarvi"
     assert float(cells[2]) < 3  # the moments above are rough
+
+
+STUDIES = (
+    "table2", "weights", "beta", "diversity", "divergence", "joint", "gating", "experts",
+    "dimension", "budget", "early_stopping",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_ends_in_a_page(name, tmp_path):
+    run(name, "--tiny", "--seeds", 1, "--results", "results", cwd=tmp_path)
+    page = (tmp_path / "results" / f"{name}.md").read_text()
+    title, answer, figure = page.split("\n\n")[:3]
+    assert title.startswith("# ")
+    assert title.endswith("?")
+    assert answer.endswith(".")
+    assert figure == f"![{name}]({name}.png)"
+    assert "nan" not in answer
+    assert (tmp_path / "results" / f"{name}.png").stat().st_size > 5_000
+    with (tmp_path / "results" / f"{name}.csv").open() as file:
+        assert all(row["seed"] == "0" for row in csv.DictReader(file))
+
+
+def test_a_study_that_was_killed_ends_with_the_same_page(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    options = ("--tiny", "--seeds", "3", "--folder", "cells", "--results", "results")
+    run("weights", *options, cwd=whole)
+    cells = cut / "cells" / "weights"
+    with subprocess.Popen(
+        [sys.executable, EXPERIMENTS / "weights.py", *options],
+        cwd=cut, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while not list(cells.glob("*.json")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    done = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 1 <= len(done) < 3
+    run("weights", *options, cwd=cut)
+    assert all((cells / name).stat().st_mtime_ns == when for name, when in done.items())
+    pages = [(folder / "results" / "weights.md").read_text() for folder in (whole, cut)]
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.slow

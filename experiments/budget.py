@@ -1,0 +1,139 @@
+"""How does accuracy grow with the number of draws?
+
+python experiments/budget.py [--seeds 5] [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from amfvi.targets import CANONICAL, get
+from matplotlib.figure import Figure
+from peers import PEERS
+from pool import TRIO, Pool, divergence
+from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+
+DRAWS = (200, 1_000, 5_000, 20_000, 100_000)
+PEER = "gmm (scikit-learn)"
+METHODS = (*TRIO, "mixture", PEER)
+
+
+def cells(size: Size) -> list[Row]:
+    targets = size.of(list(CANONICAL), ["two_moons"], ["banana"])
+    return [
+        {"target": target, "n": n, "tested": size.tested, "seed": seed}
+        for n in size.of(DRAWS, (200, 1_000), (200, 400))
+        for target in targets
+        for seed in range(size.seeds)
+    ]
+
+
+def run(cell: Row, store: Path) -> list[Row]:
+    started = time.monotonic()
+    pool = Pool.of(get(cell["target"]), cell["n"], cell["seed"], store, tested=cell["tested"])
+    seconds = time.monotonic() - started
+    log_p, log_q = pool.fresh
+    kl = {name: divergence(log_p, log_q[:, [k]], [1.0]) for k, name in enumerate(pool.names)}
+    kl["mixture"] = divergence(log_p, log_q, pool.mixture.weights)
+    fit, _ = PEERS[PEER]
+    started = time.monotonic()
+    peer = fit(pool.split.draws.numpy(), cell["seed"])
+    of_peer = time.monotonic() - started
+    kl[PEER] = float(log_p.mean() - np.mean(peer(pool.points.numpy())))
+    took = {"mixture": seconds, PEER: of_peer}
+    return [{"method": m, "kl": v, "seconds": took.get(m)} for m, v in kl.items()]
+
+
+def report(rows: list[Row]) -> Report:
+    timed = [row for row in rows if row["method"] in ("mixture", PEER)]
+    body = ["Exact KL(p‖q), nats:", ""]
+    body += pivot(rows, ("target", "method"), "n", "kl")
+    body += ["", "Exponents a of KL ∝ n^a, by least squares on logarithms over all runs:", "",
+             *_exponents(rows), "",
+             "Seconds of a fit (a fit that another study had made already is only read, and does "
+             "not count):", "",
+             *pivot([r for r in timed if r["seconds"] > 1 or r["method"] == PEER],
+                    "method", "n", "seconds", ".1f"), ""]  # fmt: skip
+    return Report(_answer(rows), body, _figure(rows))
+
+
+def _exponent(rows: list[Row], target: str, method: str) -> tuple[float, float]:
+    """The slope and its standard error."""
+    of = [row for row in rows if row["target"] == target and row["method"] == method]
+    x = np.log([row["n"] for row in of])
+    y = np.log([max(row["kl"], 1e-6) for row in of])
+    if len(of) < 4:
+        return float(np.polyfit(x, y, 1)[0]), float("nan")
+    (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(slope), float(np.sqrt(covariance[0, 0]))
+
+
+def _exponents(rows: list[Row]) -> list[str]:
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = ["| target | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
+    for target in targets:
+        found = [_exponent(rows, target, method) for method in METHODS]
+        lines.append(
+            f"| {target} | " + " | ".join(f"{a:+.2f} ± {se:.2f}" for a, se in found) + " |"
+        )
+    return lines
+
+
+def _answer(rows: list[Row]) -> str:
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    numbers = sorted({row["n"] for row in rows})
+    mean = {m: np.mean([_exponent(rows, t, m)[0] for t in targets]) for m in METHODS}
+    wins = {
+        n: sum(
+            mean_se(values(rows, "kl", target=t, n=n, method="mixture"))[0]
+            < mean_se(values(rows, "kl", target=t, n=n, method=PEER))[0]
+            for t in targets
+        )
+        for n in numbers
+    }
+    return (
+        "KL falls with the number of draws like n to the power of "
+        + ", ".join(f"{a:+.2f} ({m})" for m, a in mean.items())
+        + ", means over targets. The trio's mixture is ahead of scikit-learn's Gaussian mixture on "
+        + ", ".join(f"{won} of {len(targets)} targets at n = {n:,}" for n, won in wins.items())
+        + "."
+    )
+
+
+def _figure(rows: list[Row]) -> Figure:
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    numbers = sorted({row["n"] for row in rows})
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    grid = figure.subplots(2, 3, sharex=True, squeeze=False).ravel()
+    for ax, target in zip(grid, targets, strict=False):
+        for colour, method in zip(PALETTE[1:4] + PALETTE[:1] + PALETTE[4:5], METHODS, strict=True):
+            means = [values(rows, "kl", target=target, n=n, method=method).mean() for n in numbers]
+            ax.plot(numbers, means, "-o", ms=3, color=colour, label=method)
+        ax.set_title(target, fontsize=9)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.grid(alpha=0.3)
+    for ax in grid[len(targets) :]:
+        ax.set_visible(False)
+    grid[0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("draws", fontsize=9)
+    figure.supylabel("KL(p‖q), nats", fontsize=9)
+    return figure
+
+
+STUDY = Study(
+    name="budget",
+    question="How does accuracy grow with the number of draws?",
+    method=(
+        "The default trio and scikit-learn's Gaussian mixture (number of components chosen on "
+        "held-out draws, as in `race.py`) on the same draws. KL on 50,000 fresh exact draws."
+    ),
+    cells=cells,
+    run=run,
+    report=report,
+)
+
+if __name__ == "__main__":
+    command(STUDY)

@@ -1,0 +1,194 @@
+"""How do accuracy and cost grow with the dimension?
+
+python experiments/dimension.py [--seeds 5] [--quick]
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scalable import SCALABLE
+from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+
+DIMENSIONS = (2, 5, 10, 20, 50, 100)
+TESTED = 20_000
+SPEED = 20_000  # points whose log density is timed
+TRIO = ("maf", "realnvp", "rbig")
+GMM = "gmm"
+
+
+def cells(size: Size) -> list[Row]:
+    targets = size.of(list(SCALABLE), ["long_banana"], ["three_gaussians"])
+    return [
+        {"target": target, "dim": dim, "n": size.of(10_000, 1_000, 200), "seed": seed}
+        for dim in size.of(DIMENSIONS, (2, 5), (3,))
+        for target in targets
+        for seed in range(size.seeds)
+    ]
+
+
+def run(cell: Row, store: Path) -> list[Row]:
+    """In a process of its own, so that its memory can be told."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--cell", json.dumps(cell)],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
+
+
+def in_own_process(cell: Row) -> list[Row]:
+    """The trio and, of the same draws, the package's Gaussian mixture alone."""
+    import torch
+
+    import amfvi
+    from amfvi.mixture import log_densities
+    from amfvi.randomness import stream
+
+    target = SCALABLE[cell["target"]](cell["dim"])
+    x = target.sample(TESTED, stream(cell["seed"], "fresh draws of a study"))
+    log_p = target.log_prob(x)
+    before = _memory()
+    started = time.monotonic()
+    posterior = amfvi.fit(target, n_draws=cell["n"], seed=cell["seed"])
+    seconds = time.monotonic() - started
+    memory = _memory() - before
+    started = time.monotonic()
+    log_q = posterior.log_prob(x[:SPEED].float())
+    rate = len(log_q) / (time.monotonic() - started)
+    each = log_densities(posterior.experts, x)
+    kl = {name: float((log_p - each[:, k]).mean()) for k, name in enumerate(posterior.experts)}
+    kl["mixture"] = float((log_p - posterior.mix(each)).mean())
+    started = time.monotonic()
+    gmm = amfvi.fit(target, n_draws=cell["n"], seed=cell["seed"], experts=[GMM])
+    of_gmm = time.monotonic() - started
+    kl[GMM] = float((log_p - gmm.log_prob(x)).mean())
+    gaussian = torch.distributions.MultivariateNormal(
+        (draws := target.sample(cell["n"], stream(cell["seed"], "draws"))).mean(dim=0),
+        draws.T.cov(),
+    )
+    kl["one Gaussian"] = float((log_p - gaussian.log_prob(x)).mean())
+    weights = dict(zip(posterior.experts, posterior.weights.tolist(), strict=True))
+    reports = posterior.summary.reports
+    took: dict[str, Any] = {n: r.seconds for n, r in reports.items()}
+    took |= {"mixture": seconds, GMM: of_gmm}
+    return [
+        {"method": name, "kl": value, "kl_per_dim": value / cell["dim"],
+         "weight": weights.get(name), "seconds": took.get(name),
+         "memory": memory if name == "mixture" else None,
+         "rate": rate if name == "mixture" else None}
+        for name, value in kl.items()
+    ]  # fmt: skip
+
+
+def _memory() -> float:
+    """Most memory that this process and the one it fits in have held, MiB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    helpers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + helpers) / 1024
+
+
+def report(rows: list[Row]) -> Report:
+    mixtures = [row for row in rows if row["method"] == "mixture"]
+    weighted = [row for row in rows if row["method"] in TRIO]
+    timed = [row for row in rows if row["method"] in (*TRIO, "mixture", GMM)]
+    body = ["Exact KL(p‖q) per dimension, nats:", ""]
+    body += pivot(rows, ("target", "dim"), "method", "kl_per_dim")
+    body += ["", "Weights of the trio:", "",
+             *pivot(weighted, ("target", "dim"), "method", "weight", ".2f"), "",
+             "Seconds: of the whole fit (mixture), of each expert while another is fitted beside "
+             "it, and of the Gaussian mixture alone:", "",
+             *pivot(timed, "dim", "method", "seconds", ".0f"), "",
+             "Memory that the fit took on top of what was loaded, MiB:", "",
+             *pivot(mixtures, "dim", "target", "memory", ".0f"), "",
+             "Log densities a second of the mixture (ensembles of five), single precision:", "",
+             *pivot(mixtures, "dim", "target", "rate", ",.0f"), ""]  # fmt: skip
+    return Report(_answer(rows), body, _figure(rows))
+
+
+def _slope(rows: list[Row], key: str, **where: Any) -> float:
+    """Of log ``key`` against log dimension, from 5 dimensions up."""
+    dims = [d for d in sorted({row["dim"] for row in rows}) if d >= 5]
+    if len(dims) < 2:
+        return float("nan")
+    means = [values(rows, key, dim=d, **where).mean() for d in dims]
+    return float(np.polyfit(np.log(dims), np.log(means), 1)[0])
+
+
+def _answer(rows: list[Row]) -> str:
+    most = max(row["dim"] for row in rows)
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    per_target = []
+    for target in targets:
+        best = min(
+            (*TRIO, GMM, "one Gaussian"),
+            key=lambda m: values(rows, "kl", target=target, dim=most, method=m).mean(),
+        )
+        mixed = mean_se(values(rows, "kl_per_dim", target=target, dim=most, method="mixture"))[0]
+        rival = mean_se(values(rows, "kl_per_dim", target=target, dim=most, method=best))[0]
+        per_target.append(f"{target} {mixed:.4f} (best of the others: {best}, {rival:.4f})")
+    slope = _slope(rows, "seconds", method="mixture")
+    growth = f" From five dimensions up the time of a fit grows like d^{slope:.1f}."
+    return (
+        f"KL per dimension of the mixture at d = {most}, nats: "
+        + "; ".join(per_target)
+        + "."
+        + ("" if np.isnan(slope) else growth)
+    )
+
+
+def _figure(rows: list[Row]) -> Figure:
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    dims = sorted({row["dim"] for row in rows})
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(targets) + 1, squeeze=False)[0]
+    for ax, target in zip(axes, targets, strict=False):
+        for colour, method in zip(PALETTE, ("mixture", *TRIO, GMM, "one Gaussian"), strict=False):
+            means = [values(rows, "kl_per_dim", target=target, dim=d, method=method).mean()
+                     for d in dims]  # fmt: skip
+            ax.plot(dims, means, "-o", ms=3, color=colour, label=method)
+        ax.set_title(target, fontsize=9)
+        ax.set_yscale("log")
+    axes[0].set_ylabel("KL per dimension, nats")
+    axes[0].legend(fontsize=7, frameon=False)
+    for colour, method in zip(PALETTE, ("mixture", *TRIO, GMM), strict=False):
+        means = [values(rows, "seconds", dim=d, method=method).mean() for d in dims]
+        axes[-1].plot(dims, means, "-o", ms=3, color=colour)
+    axes[-1].set_title("seconds", fontsize=9)
+    axes[-1].set_yscale("log")
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_xlabel("d")
+        ax.grid(alpha=0.3)
+        ax.tick_params(labelsize=7)
+    return figure
+
+
+STUDY = Study(
+    name="dimension",
+    question="How do accuracy and cost grow with the dimension?",
+    method=(
+        "10,000 draws of three targets that exist in any dimension: a mixture of three correlated "
+        "Gaussians, a banana in every pair of coordinates turned by a random rotation, and a "
+        "funnel whose width has a standard deviation of 1. The default trio, the package's "
+        "Gaussian mixture, and one Gaussian of the draws' mean and covariance. KL on 20,000 fresh "
+        "exact draws. Every fit in a process of its own."
+    ),
+    cells=cells,
+    run=run,
+    report=report,
+)
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--cell"]:
+        json.dump(in_own_process(json.loads(sys.argv[2])), sys.stdout)
+    else:
+        command(STUDY)

@@ -1,0 +1,134 @@
+"""Which weight rule is nearest to the best possible weights?
+
+python experiments/weights.py [--seeds 5] [--quick]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from amfvi.targets import CANONICAL, get
+from matplotlib.figure import Figure
+from pool import Pool, divergence, optimal
+from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+
+from amfvi.mixture import log_densities
+from amfvi.randomness import stream
+from amfvi.stage_two import fit_weights
+
+RULES = {
+    "uniform": "all equal",
+    "best single": "the expert of the highest held-out likelihood alone",
+    "batch-mean": "the paper's printed rule",
+    "ema": "EMA of responsibilities, β = 0.9, to its certificate",
+    "em": "EM, β = 0, to the same certificate",
+    "ema, pruned": "`ema`, then experts left out that earn less than their cost: the default",
+    "stacking": "EM on densities of the members blind to each draw (Yao et al. 2018)",
+    "in-sample": "EM on the very draws that the experts were trained on",
+}
+
+
+def cells(size: Size) -> list[Row]:
+    targets = size.of(list(CANONICAL), ["banana", "rings"], ["banana"])
+    return [
+        {"target": target, "n": n, "tested": size.tested, "seed": seed}
+        for n in size.of([1_000, 10_000], [1_000], [200])
+        for target in targets
+        for seed in range(size.seeds)
+    ]
+
+
+def run(cell: Row, store: Path) -> list[Row]:
+    pool = Pool.of(get(cell["target"]), cell["n"], cell["seed"], store, tested=cell["tested"])
+    heldout = pool.heldout
+    experts, folds = pool.mixture.experts, pool.split.folds
+    blind = heldout.clone()
+    for column, expert in enumerate(experts.values()):
+        blind[:, column] = expert.log_prob_out_of_fold(folds)
+    seen = log_densities(experts, folds.draws)
+    best_single = np.zeros(len(experts))
+    best_single[int(heldout.mean(dim=0).argmax())] = 1.0
+    weights = {
+        "uniform": fit_weights(heldout, "uniform").weights,
+        "best single": best_single,
+        "batch-mean": fit_weights(heldout, "batch-mean").weights,
+        "ema": fit_weights(heldout, "ema").weights,
+        "em": fit_weights(heldout, "em").weights,
+        "ema, pruned": optimal(heldout).weights,
+        "stacking": fit_weights(blind, "em").weights,
+        "in-sample": fit_weights(seen, "em").weights,
+    }
+    x = pool.target.sample(2 * cell["tested"], stream(cell["seed"], "the best weights"))
+    log_p, log_q = pool.at(x)
+    best = fit_weights(log_q, "em")
+    least = divergence(log_p, log_q, best.weights)
+    return [
+        {"rule": rule, "kl": (kl := divergence(log_p, log_q, w)), "excess": 1e3 * (kl - least),
+         "share": (kl - least) / least, "n_eff": float(1 / np.square(w).sum())}
+        for rule, w in weights.items()
+    ] + [{"rule": "best possible", "kl": least, "excess": 0.0, "share": 0.0,
+          "n_eff": best.n_eff}]  # fmt: skip
+
+
+def report(rows: list[Row]) -> Report:
+    body = ["| rule | what it does |", "|---|---|"]
+    body += [f"| {rule} | {words} |" for rule, words in RULES.items()] + [""]
+    for n in dict.fromkeys(row["n"] for row in rows):
+        at = [row for row in rows if row["n"] == n]
+        body += [
+            f"## {n:,} draws", "",
+            "KL above that of the best possible weights, in thousandths of a nat:", "",
+            *pivot([row for row in at if row["rule"] != "best possible"],
+                   "rule", "target", "excess", ".2f"), "",
+            "KL itself, nats:", "", *pivot(at, "rule", "target", "kl"), "",
+            "Effective number of experts:", "", *pivot(at, "rule", "target", "n_eff", ".2f"), "",
+        ]  # fmt: skip
+    return Report(_answer(rows), body, _figure(rows))
+
+
+def _answer(rows: list[Row]) -> str:
+    sentences = []
+    for n in dict.fromkeys(row["n"] for row in rows):
+        mean = {rule: mean_se(values(rows, "excess", rule=rule, n=n))[0] for rule in RULES}
+        order = sorted(mean, key=mean.__getitem__)
+        sentences.append(
+            f"At {n:,} draws, from the smallest loss to the largest, over all targets and in "
+            "thousandths of a nat: "
+            + ", ".join(f"{rule} {mean[rule]:.2f}" for rule in order) + "."
+        )  # fmt: skip
+    return " ".join(sentences)
+
+
+def _figure(rows: list[Row]) -> Figure:
+    numbers = list(dict.fromkeys(row["n"] for row in rows))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
+    for ax, n in zip(axes, numbers, strict=True):
+        for place, rule in enumerate(RULES):
+            x = np.maximum(values(rows, "excess", n=n, rule=rule), 1e-2)
+            spread = np.linspace(-0.25, 0.25, len(x)) if len(x) > 1 else np.zeros(1)
+            ax.plot(x, place + spread, "o", ms=3, alpha=0.6, color=PALETTE[place % len(PALETTE)])
+        ax.set_xscale("log")
+        ax.set_title(f"{n:,} draws", fontsize=10)
+        ax.set_xlabel("KL above the best weights', 10⁻³ nats (at least 0.01)")
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(RULES)), list(RULES))
+    axes[0].invert_yaxis()
+    return figure
+
+
+STUDY = Study(
+    name="weights",
+    question="Which weight rule is nearest to the best possible weights?",
+    method=(
+        "The fits are those of `table2`. The best possible weights are EM's on 100,000 fresh "
+        "draws; all KLs are on these same draws. A rule sees the held-out draws alone."
+    ),
+    cells=cells,
+    run=run,
+    report=report,
+)
+
+if __name__ == "__main__":
+    command(STUDY)
