@@ -110,8 +110,8 @@ class CNF(ExpertConfig):
     kind: ClassVar[str] = "cnf"
     width: int = 64
     steps: int = 4_000
-    batch_size: int = 256
-    learning_rate: float = 3e-3
+    batch_size: int = 512
+    learning_rate: float = 1e-2
     averaging: float = 0.998
     integration_steps: int = 20
 

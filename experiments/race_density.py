@@ -5,8 +5,10 @@
 All are given the same box, as a uniform prior or as where the sampler starts, and the same
 vectorised density, one after the other in processes of their own with the same threads. For
 amfvi the seconds are those of the whole ``amfvi.fit``, experts and verdict included, and of
-its sampler alone in brackets. A finished cell is not run again. Needs the extra ``bench``.
-Writes ``experiments/results/race-density.md``.
+its sampler alone in brackets; it alone says which of its results are not to be trusted.
+
+A finished cell is not run again. Needs the extra ``bench``. Writes
+``experiments/results/race-density.md``.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 from amfvi.targets import get
 
 import amfvi
+from amfvi.diagnostics import DO_NOT_TRUST
 
 RESULTS = Path(__file__).parent / "results"
 BOXES = {
@@ -48,7 +51,7 @@ class Counted:
         return self.target.log_density(torch.from_numpy(np.ascontiguousarray(x))).numpy()
 
 
-def with_amfvi(target: str, seed: int) -> dict[str, float]:
+def with_amfvi(target: str, seed: int) -> dict[str, Any]:
     density = amfvi.LogDensity(get(target).log_density, get(target).dim, box=BOXES[target])
     started = time.monotonic()
     from amfvi.experts import resolve
@@ -61,6 +64,7 @@ def with_amfvi(target: str, seed: int) -> dict[str, float]:
         "sampling": found.seconds["sampling"],
         "calls": density.calls,
         "log_z": found.diagnostics.log_z,
+        "verdict": found.diagnostics.verdict,
     }
 
 
@@ -113,19 +117,23 @@ def cell(method: str, target: str, seed: int, folder: Path) -> dict[str, Any]:
 
 def page(rows: list[dict[str, Any]], seeds: int) -> str:
     lines = [
-        "| target | d | method | seconds | calls | abs. error of log Z: median, largest |",
-        "|---|---|---|---|---|---|",
+        "| target | d | method | seconds | calls | error of log Z: median, largest | not trusted |",
+        "|---|---|---|---|---|---|---|",
     ]
     for target, method in dict.fromkeys((row["target"], row["method"]) for row in rows):
         of = [row for row in rows if (row["target"], row["method"]) == (target, method)]
-        errors = [abs(row["log_z"] - (get(target).log_z or 0.0)) for row in of]
+        truth = get(target).log_z or 0.0
+        errors = [abs(row["log_z"] - truth) for row in of]
+        doubted = [abs(r["log_z"] - truth) for r in of if r.get("verdict") == DO_NOT_TRUST]
+        words = f"{len(doubted)} of {len(of)}" if method == "amfvi" else ""
+        words += " (errors " + ", ".join(f"{e:.4f}" for e in doubted) + ")" if doubted else ""
         seconds = f"{statistics.median(row['seconds'] for row in of):.1f}"
         if method == "amfvi":
             seconds += f" ({statistics.median(row['sampling'] for row in of):.1f})"
         calls = f"{statistics.median(row['calls'] for row in of):.0f}"
         lines.append(
             f"| {target} | {get(target).dim} | {method} | {seconds} | {calls} "
-            f"| {statistics.median(errors):.4f}, {max(errors):.4f} |"
+            f"| {statistics.median(errors):.4f}, {max(errors):.4f} | {words} |"
         )
     made = "; ".join(sorted({row["made_with"] for row in rows}))
     return "\n".join([
