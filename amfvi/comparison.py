@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amfvi.importance import Importance
+from amfvi.importance import Importance, khat_threshold
 from amfvi.log_density import UnconstrainedDensity
 from amfvi.mixture import Mixture
 
@@ -22,6 +22,11 @@ class Comparison:
     importance: Importance
     log_weights: Tensor
     x: Tensor
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the tail of the weights is light enough for them to be used."""
+        return self.importance.khat < khat_threshold(self.importance.draws)
 
 
 def compared(

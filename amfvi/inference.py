@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from amfvi.comparison import Comparison, compared
-from amfvi.defence import defended, fitted_guard, replaced_by
+from amfvi.defence import with_reliable_weights
 from amfvi.diagnostics import Diagnostics
 from amfvi.draws import Draws
 from amfvi.errors import AmfviWarning, FitError
 from amfvi.experts import ExpertConfig
-from amfvi.importance import khat_threshold
 from amfvi.log_density import Budget, LogDensity, OutOfBudgetError, UnconstrainedDensity
 from amfvi.missing import Missed, missed_by, missed_far_out
 from amfvi.mixture import Mixture
@@ -36,9 +35,6 @@ FEWEST_COMPARED = 200  # however little time there is
 ENOUGH = 0.5  # effective share of them above which there is little to refine
 BETTER = 1.1  # factor of that share that makes a further round worth it
 MOST_ROUNDS = 2
-NEARLY_EXACT = 0.9  # effective share above which a high k̂ asks for
-MORE = 4  # times as many draws
-DEFENCE = 0.05  # weight of a component for the tails, where one is needed
 TYPICAL_CALLS = 20_000  # that a posterior of a few parameters needs
 LONG = 60.0  # seconds of sampling that are worth a word beforehand
 SAMPLING_SHARE = 0.6  # of a time limit
@@ -168,8 +164,10 @@ def infer(
         if gain < BETTER and not missed.modes:
             break
     mixture, comparison = best.mixture, best.comparison
-    if not _reliable(comparison):
-        mixture, comparison = _with_reliable_weights(best, unconstrained, seed)
+    if not comparison.reliable:
+        mixture, comparison = with_reliable_weights(
+            mixture, comparison, best.summary.split, unconstrained, seed
+        )
         say(_efficiency(comparison))
         missed = replace(missed, far_out=_far_out(mixture, unconstrained, comparison, seed))
     mixture.log_density = density
@@ -223,41 +221,6 @@ class _Clock:
         return max(FEWEST_COMPARED, int(left / 2 / max(seconds_a_call, 1e-9)))
 
 
-def _with_reliable_weights(
-    fit: _Attempt, density: UnconstrainedDensity, seed: int
-) -> tuple[Mixture, Comparison]:
-    """First more draws, then a guard, where k̂ says that weights are unreliable.
-
-    Where nearly all weights are equal, k̂ is drawn upwards by the few that are not, until
-    there are enough of them. The weights of a mixture with a guard are at most those of
-    the guard alone over its share, so their tail is no heavier than its.
-    """
-    mixture, found = fit.mixture, fit.comparison
-    draws = found.importance.draws
-    try:
-        if fit.efficiency > NEARLY_EXACT:
-            draws *= MORE
-            found = compared(mixture, density, draws, stream(seed, "compare", "more"))
-        if _reliable(found):
-            return mixture, found
-        guard = fitted_guard(fit.summary.split, seed=seed, device=mixture.device)
-        alone = replaced_by(mixture, guard)
-        bound = compared(
-            alone, density, fit.comparison.importance.draws, stream(seed, "guard alone")
-        )
-        if not _reliable(bound):
-            return mixture, found
-        guarded = defended(mixture, guard, DEFENCE)
-        khat = bound.importance.khat
-        return guarded, compared(guarded, density, draws, stream(seed, "defended"), bound=khat)
-    except OutOfBudgetError:
-        return mixture, found  # and the verdict will say what that is worth
-
-
-def _reliable(comparison: Comparison) -> bool:
-    return comparison.importance.khat < khat_threshold(comparison.importance.draws)
-
-
 def _split(
     density: LogDensity, sample: PosteriorSample, test_fraction: float, seed: int, folds: int
 ) -> Split:
@@ -277,13 +240,13 @@ def _split(
 def _missed(
     fit: _Attempt, density: UnconstrainedDensity, sample: PosteriorSample, seed: int
 ) -> Missed:
-    """What a search finds; nothing where there are no calls left for one."""
+    """What a search finds, if there are calls left for one."""
     try:
         return missed_by(
             fit.mixture, density, fit.comparison, sample, stream(seed, "search", "mass")
         )
     except OutOfBudgetError:
-        return Missed()
+        return Missed(searched=False)
 
 
 def _far_out(

@@ -53,10 +53,12 @@ class Missed:
         modes: each with a share of the mass worth a word.
         far_out: share of the mass that lies far out, in tails or otherwise; 0 if that is
             not worth a word.
+        searched: whether anybody looked.
     """
 
     modes: tuple[MissedMode, ...] = ()
     far_out: float = 0.0
+    searched: bool = True
 
 
 def missed_by(

@@ -85,6 +85,8 @@ def judged(
     scope = (
         f"nothing is known of modes that no start reached (the sampler started from {sample.start})"
     )
+    if not missed.searched:
+        scope += "; there were no calls left to search for modes that the mixture lacks"
     if against:
         verdict, reasons = DO_NOT_TRUST, against
     elif found.efficiency < GOOD_EFFICIENCY:

@@ -130,6 +130,19 @@ def test_planted_faults_are_not_trusted():
     assert (torn.verdict, "two runs" in torn.reasons[0]) == (DO_NOT_TRUST, True)
 
 
+def test_a_verdict_says_when_nobody_could_search():
+    mixture = gaussian_mixture([0.0, 0.0], 1.0)
+    unconstrained = UnconstrainedDensity(STANDARD)
+    comparison = compared(mixture, unconstrained, 4000, torch.Generator().manual_seed(0))
+    found = [
+        judged(comparison, sampled(STANDARD), mixture.summary.split, mixture, unconstrained,
+               Missed(searched=searched), refined=None)
+        for searched in (True, False)
+    ]  # fmt: skip
+    assert "no calls left to search" not in str(found[0])
+    assert "no calls left to search" in str(found[1])
+
+
 def test_a_mode_that_the_mixture_lacks_is_named():
     two = get("bimodal")
     one_mode = gaussian_mixture([3.0, 1.0], 0.75)
