@@ -12,6 +12,7 @@ import numpy as np
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
 from peers import PEERS
+from pictures import lines_by_target
 from pool import TRIO, Pool, divergence
 from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
 
@@ -103,23 +104,10 @@ def _answer(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    numbers = sorted({row["n"] for row in rows})
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, squeeze=False).ravel()
-    for ax, target in zip(grid, targets, strict=False):
-        for colour, method in zip(PALETTE[1:4] + PALETTE[:1] + PALETTE[4:5], METHODS, strict=True):
-            means = [values(rows, "kl", target=target, n=n, method=method).mean() for n in numbers]
-            ax.plot(numbers, means, "-o", ms=3, color=colour, label=method)
-        ax.set_title(target, fontsize=9)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.grid(alpha=0.3)
-    for ax in grid[len(targets) :]:
-        ax.set_visible(False)
-    grid[0].legend(fontsize=7, frameon=False)
+    figure = lines_by_target(
+        rows, "n", "method", METHODS, PALETTE[1:4] + PALETTE[:1] + PALETTE[4:5]
+    )
     figure.supxlabel("draws", fontsize=9)
-    figure.supylabel("KL(p‖q), nats", fontsize=9)
     return figure
 
 

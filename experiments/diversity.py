@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
+from pictures import dots_by_target
 from pool import TRIO, Pool, divergence, optimal
 from shapes import NAMES, SHAPES, shape
-from study import PALETTE, Report, Row, Size, Study, command, entry, mean_se, pivot, values
+from study import Report, Row, Size, Study, command, entry, mean_se, pivot, values
 
 COPIES = 3
 SETS = {
@@ -117,22 +117,10 @@ def _answer(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
     shown = ["trio", *list(SETS)[4:], "all nine"]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     ax = figure.subplots()
-    for number, (name, colour) in enumerate(zip(shown, PALETTE, strict=False)):
-        for place, target in enumerate(targets):
-            kl = values(rows, "kl", target=target, set=name)
-            x = place + 0.14 * (number - (len(shown) - 1) / 2)
-            ax.plot(
-                np.full(len(kl), x), kl, "o", ms=3.5, color=colour, alpha=0.8,
-                label=name if place == 0 else None,
-            )  # fmt: skip
-    ax.set_yscale("log")
-    ax.set_ylabel("KL(p‖q), nats")
-    ax.set_xticks(range(len(targets)), targets, rotation=25, fontsize=8)
-    ax.grid(axis="y", alpha=0.3)
+    dots_by_target(ax, rows, "set", shown)
     ax.legend(fontsize=8, frameon=False, ncols=len(shown))
     return figure
 

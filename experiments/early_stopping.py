@@ -13,6 +13,7 @@ from amfvi.experts import MAF, Folds, RealNVP
 from amfvi.experts.neural import NeuralFlowConfig
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
+from pictures import lines_by_target
 from pool import TRIO, Pool, divergence
 from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
 from unregularised import snapshots
@@ -142,29 +143,17 @@ def _answer(rows: list[Row], last: int) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, squeeze=False).ravel()
-    methods = (*TRIO, "mixture, ema")
-    for ax, target in zip(grid, targets, strict=False):
-        for method, colour in zip(methods, PALETTE[1:4] + PALETTE[:1], strict=True):
-            of = [r for r in rows if r["regime"] == "unregularised" and r["target"] == target]
-            steps = sorted({row["steps"] for row in of})
-            kl = [values(of, "kl", steps=s, method=method).mean() for s in steps]
-            ax.plot(steps, kl, "-o", ms=3, color=colour, label=method)
-            stopped = values(
-                rows, "kl", target=target, regime="early stopping, single", method=method
-            ).mean()
-            ax.axhline(stopped, color=colour, ls=":", lw=1)
-        ax.set_title(target, fontsize=9)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.grid(alpha=0.3)
-    for ax in grid[len(targets) :]:
-        ax.set_visible(False)
-    grid[0].legend(fontsize=7, frameon=False)
+    methods, colours = (*TRIO, "mixture, ema"), PALETTE[1:4] + PALETTE[:1]
+    path = [row for row in rows if row["regime"] == "unregularised"]
+    figure = lines_by_target(path, "steps", "method", methods, colours)
+    stopped = {"regime": "early stopping, single"}
+    for ax in figure.axes:
+        if not ax.get_title():
+            continue
+        for method, colour in zip(methods, colours, strict=True):
+            kl = values(rows, "kl", target=ax.get_title(), method=method, **stopped)
+            ax.axhline(kl.mean(), color=colour, ls=":", lw=1)
     figure.supxlabel("unregularised full-batch steps (dotted: with early stopping)", fontsize=9)
-    figure.supylabel("KL(p‖q), nats", fontsize=9)
     return figure
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from amfvi.experts import ExpertConfig
 from matplotlib.figure import Figure
+from pictures import dots_by_target
 from pool import TRIO, Pool, divergence, optimal
 from shapes import NAMES, shape
-from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+from study import Report, Row, Size, Study, command, pivot, values
 
 ADDED = ("nsf", "gmm", "tmm", "cnf")
 
@@ -123,19 +124,10 @@ def _answer(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
     sets = [s for s in dict.fromkeys(row["set"] for row in rows) if not s.endswith("alone")]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     ax = figure.subplots()
-    for number, (name, colour) in enumerate(zip(sets, PALETTE, strict=False)):
-        means = [mean_se(values(rows, "kl", set=name, target=t)) for t in targets]
-        x = np.arange(len(targets)) + 0.12 * (number - (len(sets) - 1) / 2)
-        ax.errorbar(x, [m[0] for m in means], [m[1] for m in means], fmt="o", ms=4,
-                    color=colour, label=name, capsize=2)  # fmt: skip
-    ax.set_yscale("log")
-    ax.set_ylabel("KL(p‖q), nats")
-    ax.set_xticks(range(len(targets)), targets, rotation=25, fontsize=8)
-    ax.grid(axis="y", alpha=0.3)
+    dots_by_target(ax, rows, "set", sets)
     ax.legend(fontsize=8, frameon=False, ncols=3)
     return figure
 

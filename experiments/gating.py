@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from amfvi.targets import CANONICAL, Target, get
 from matplotlib.figure import Figure
+from pictures import dots_by_target
 from pool import Pool, divergence, optimal
-from study import PALETTE, Report, Row, Size, Study, command, entry, mean_se, pivot, values
+from study import Report, Row, Size, Study, command, entry, mean_se, pivot, values
 from torch import Tensor, nn
 
 from amfvi.mixture import log_densities
@@ -21,6 +22,7 @@ HIDDEN = 16
 STEPS = 600
 RATE = 1e-2
 GRID = 220  # cells a side
+TOLD = "gated, as if it were a density"
 MARGIN = 0.35  # of the draws' range, on each side
 
 
@@ -172,22 +174,13 @@ def _answer(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
+    told = [row | {"weights": TOLD, "kl": row["as if"]} for row in rows
+            if row["weights"] == "gated, not normalised"]  # fmt: skip
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     ax = figure.subplots()
-    kinds = (("global", "kl", "global"), ("gated, normalised", "kl", "gated, normalised"),
-             ("gated, not normalised", "as if", "gated, as if it were a density"))  # fmt: skip
-    for number, (weights, key, label) in enumerate(kinds):
-        for place, target in enumerate(targets):
-            kl = values(rows, key, target=target, weights=weights)
-            x = place + 0.2 * (number - 1)
-            ax.plot([x] * len(kl), kl, "o", ms=4, color=PALETTE[number], alpha=0.8,
-                    label=label if place == 0 else None)  # fmt: skip
+    dots_by_target(ax, rows + told, "weights", ("global", "gated, normalised", TOLD))
     ax.axhline(0, color="0.6", lw=1)
     ax.set_yscale("symlog", linthresh=1e-2)
-    ax.set_ylabel("KL(p‖q), nats")
-    ax.set_xticks(range(len(targets)), targets)
-    ax.grid(axis="y", alpha=0.3)
     ax.legend(fontsize=8, frameon=False)
     return figure
 

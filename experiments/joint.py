@@ -14,8 +14,9 @@ from amfvi.experts import MAF, RBIG, RealNVP
 from amfvi.experts.neural import NeuralFlow
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
+from pictures import dots_by_target
 from pool import optimal
-from study import PALETTE, Report, Row, Size, Study, command, entry, pivot, values
+from study import Report, Row, Size, Study, command, entry, pivot, values
 from torch import Tensor
 
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
@@ -186,19 +187,9 @@ def _answer(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    targets = list(dict.fromkeys(row["target"] for row in rows))
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     ax = figure.subplots()
-    for number, (arm, colour) in enumerate(zip(ARMS, PALETTE, strict=False)):
-        for place, target in enumerate(targets):
-            kl = values(rows, "kl", target=target, arm=arm)
-            x = place + 0.15 * (number - 2)
-            ax.plot([x] * len(kl), kl, "o", ms=4, color=colour, alpha=0.8,
-                    label=arm if place == 0 else None)  # fmt: skip
-    ax.set_yscale("log")
-    ax.set_ylabel("KL(p‖q), nats")
-    ax.set_xticks(range(len(targets)), targets)
-    ax.grid(axis="y", alpha=0.3)
+    dots_by_target(ax, rows, "arm", list(ARMS))
     ax.legend(fontsize=8, frameon=False, ncols=3)
     return figure
 

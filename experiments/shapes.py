@@ -73,7 +73,7 @@ class Checkerboard(Target):
         return torch.stack([column, row], dim=1) - 2 + within
 
 
-NODES = 1_200  # of the quadrature along the spiral; smooth on the scale of its spacing
+NODES = 500  # of the quadrature along an arm; at most .07 apart, which the noise smooths over
 TURNS = 2.0
 SPIRAL_NOISE = 0.1
 CHUNK = 5_000

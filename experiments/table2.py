@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
+from pictures import dots_by_target
 from pool import TRIO, Pool, divergence
 from study import PALETTE, Report, Row, Size, Study, command, entry, pivot, values
 
@@ -114,25 +114,13 @@ def _answer(rows: list[Row]) -> str:
 
 def _figure(rows: list[Row]) -> Figure:
     numbers = list(dict.fromkeys(row["n"] for row in rows))
-    targets = list(dict.fromkeys(row["target"] for row in rows))
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for ax, n in zip(
-        figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0], numbers, strict=True
-    ):
-        for colour, method in zip(PALETTE[1:4] + PALETTE[:1], METHODS, strict=True):
-            for place, target in enumerate(targets):
-                kl = values(rows, "kl", n=n, target=target, method=method)
-                shift = 0.16 * (METHODS.index(method) - 1.5)
-                ax.plot(
-                    np.full(len(kl), place + shift), kl, "o", ms=4, color=colour, alpha=0.8,
-                    label=method if place == 0 else None,
-                )  # fmt: skip
-        ax.set_yscale("log")
-        ax.set_xticks(range(len(targets)), targets, rotation=25, fontsize=8)
+    axes = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
+    colours = PALETTE[1:4] + PALETTE[:1]
+    for ax, n in zip(axes, numbers, strict=True):
+        dots_by_target(ax, rows, "method", METHODS, colours=colours, n=n)
         ax.set_title(f"{n:,} draws", fontsize=10)
-        ax.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("KL(p‖q), nats")
-    figure.axes[-1].legend(fontsize=8, frameon=False)
+    axes[-1].legend(fontsize=8, frameon=False)
     return figure
 
 

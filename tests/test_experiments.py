@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from amfvi.mixture import Mixture
 
@@ -141,6 +144,49 @@ def test_a_study_ends_in_a_page(name, tmp_path):
     assert (tmp_path / "results" / f"{name}.png").stat().st_size > 5_000
     with (tmp_path / "results" / f"{name}.csv").open() as file:
         assert all(row["seed"] == "0" for row in csv.DictReader(file))
+
+
+def on_a_grid(target, half, cells):
+    """The integral of a density over a square around the origin, and its entropy there."""
+    step = 2 * half / cells
+    centres = -half + step * (torch.arange(cells).double() + 0.5)
+    log_p = target.log_prob(torch.cartesian_prod(centres, centres))
+    p = log_p.exp() * step**2
+    return float(p.sum()), -float(torch.nan_to_num(p * log_p, nan=0.0).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [("student_t_banana", 40.0), ("eight_gaussians", 5.0), ("checkerboard", 2.5), ("spiral", 4.0),
+     ("three_gaussians", 10.0), ("long_banana", 15.0), ("deep_funnel", 12.0)],
+)  # fmt: skip
+def test_a_target_of_the_studies_is_exact(name, half, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    shapes, scalable = importlib.import_module("shapes"), importlib.import_module("scalable")
+    target = shapes.SHAPES[name]() if name in shapes.SHAPES else scalable.SCALABLE[name](2)
+    mass, entropy = on_a_grid(target, half, cells=200 if name == "spiral" else 500)
+    assert mass == pytest.approx(1, abs=2e-3)
+    for seed in range(3):
+        log_p = target.log_prob(target.sample(10_000, torch.Generator().manual_seed(seed)))
+        assert -float(log_p.mean()) == pytest.approx(
+            entropy, abs=4 * float(log_p.std()) / 10_000**0.5 + 5e-3
+        )
+
+
+@pytest.mark.parametrize("dim", [3, 10])
+def test_a_target_of_any_dimension_has_the_entropy_it_draws(dim, monkeypatch):
+    """Closed forms: each pair of a banana adds ½ log 2 to d normals, a funnel nothing."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    scalable = importlib.import_module("scalable").SCALABLE
+    normal = 0.5 * dim * (1 + math.log(2 * math.pi))
+    for name, entropy in (
+        ("long_banana", normal + 0.5 * (dim // 2) * math.log(2)), ("deep_funnel", normal)
+    ):  # fmt: skip
+        target = scalable[name](dim)
+        log_p = target.log_prob(target.sample(50_000, torch.Generator().manual_seed(0)))
+        assert -float(log_p.mean()) == pytest.approx(
+            entropy, abs=4 * float(log_p.std()) / 50_000**0.5
+        )
 
 
 def test_a_study_that_was_killed_ends_with_the_same_page(tmp_path):
