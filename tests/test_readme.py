@@ -59,6 +59,24 @@ def test_the_race_is_the_one_in_the_results():
     assert verdicts == ["no run above the best peer + 2 SE"] * 6  # as README says
 
 
+def test_the_race_by_density_is_the_one_in_the_results():
+    page = (ROOT / "experiments" / "results" / "race-density.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(table) == 14
+    assert "\n".join(table) in README
+
+
+def test_the_fits_by_density_are_those_in_the_results():
+    page = (ROOT / "experiments" / "results" / "from-density.md").read_text(encoding="utf-8")
+    table = README.split("<!-- rows of experiments/results/from-density.md -->\n")[1]
+    shown = table.split("\n\n")[0].splitlines()[2:]
+    assert len(shown) == 6
+    for line in shown:
+        cells = line.strip("| ").split(" | ")
+        row = next(line for line in page.splitlines() if line.startswith(f"| {cells[0]} |"))
+        assert set(cells) <= set(row.strip("| ").split(" | "))
+
+
 def test_every_command_shown_exists():
     from amfvi.cli import app
 
