@@ -95,7 +95,7 @@ def _answer(rows: list[Row]) -> str:
         sentences.append(
             f"At {n:,} draws, from the smallest loss to the largest, over all targets and in "
             "thousandths of a nat: "
-            + ", ".join(f"{rule} {mean[rule]:.2f}" for rule in order) + "."
+            + "; ".join(f"{rule} {mean[rule]:.2f}" for rule in order) + "."
         )  # fmt: skip
     return " ".join(sentences)
 
