@@ -25,13 +25,10 @@ TAIL = 1_000  # last steps, over which the oscillation is measured
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["banana", "rings"], ["banana"])
-    n = size.of(10_000, 1_000, 200)
-    return [
-        {"target": t, "n": n, "tested": size.tested, "seed": seed}
-        for t in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(CANONICAL), ["banana", "rings"], ["banana"]),
+        n=size.of(10_000, 1_000, 200),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

@@ -22,13 +22,10 @@ METHODS = (*TRIO, "mixture", PEER)
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["two_moons"], ["banana"])
-    return [
-        {"target": target, "n": n, "tested": size.tested, "seed": seed}
-        for n in size.of(DRAWS, (200, 1_000), (200, 400))
-        for target in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(CANONICAL), ["two_moons"], ["banana"]),
+        n=size.of(DRAWS, (200, 1_000), (200, 400)),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

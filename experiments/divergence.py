@@ -26,18 +26,11 @@ OTHERS = ("realnvp", "rbig")
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(["bimodal", "multimodal", "rings"], ["bimodal"], ["bimodal"])
-    return [
-        {
-            "target": target,
-            "n": 200,
-            "most": size.of(STEPS[-1], 300, 10),
-            "tested": size.tested,
-            "seed": seed,
-        }
-        for target in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(["bimodal", "multimodal", "rings"], "bimodal", "bimodal"),
+        n=200,
+        most=size.of(STEPS[-1], 300, 10),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

@@ -28,13 +28,10 @@ BEST = "3 × best family"
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(NAMES), ["rings", "spiral"], ["student_t_banana"])
-    n = size.of(10_000, 1_000, 200)
-    return [
-        {"target": t, "n": n, "tested": size.tested, "seed": seed}
-        for t in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(NAMES), ["rings", "spiral"], ["student_t_banana"]),
+        n=size.of(10_000, 1_000, 200),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

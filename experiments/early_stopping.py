@@ -30,13 +30,11 @@ FLOWS: dict[str, NeuralFlowConfig] = {"maf": MAF(), "realnvp": RealNVP()}
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["bimodal"], ["bimodal"])
-    return [
-        {"target": target, "n": size.of(1_000, 500, 100), "most": size.of(STEPS[-1], 1_000, 100),
-         "tested": size.tested, "seed": seed}
-        for target in targets
-        for seed in range(size.seeds)
-    ]  # fmt: skip
+    return size.grid(
+        target=size.of(list(CANONICAL), ["bimodal"], ["bimodal"]),
+        n=size.of(1_000, 500, 100),
+        most=size.of(STEPS[-1], 1_000, 100),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

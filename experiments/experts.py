@@ -24,22 +24,14 @@ ADDED = ("nsf", "gmm", "tmm", "cnf")
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(NAMES), ["rings"], ["banana"])
-    n = size.of(10_000, 1_000, 200)
-    steps = size.of(4_000, 500, 50)
     added = [name for name in ADDED if name != "cnf" or find_spec("torchdiffeq")]
-    return [
-        {
-            "target": t,
-            "n": n,
-            "cnf_steps": steps,
-            "added": "+".join(added),
-            "tested": size.of(20_000, 10_000, 2_000),
-            "seed": seed,
-        }
-        for t in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(NAMES), ["rings"], ["banana"]),
+        n=size.of(10_000, 1_000, 200),
+        cnf_steps=size.of(4_000, 500, 50),
+        added="+".join(added),
+        tested=size.of(20_000, 10_000, 2_000),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

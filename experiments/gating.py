@@ -27,19 +27,11 @@ MARGIN = 0.35  # of the draws' range, on each side
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["rings"], ["banana"])
-    n, steps = size.of(10_000, 1_000, 200), size.of(STEPS, 100, 20)
-    return [
-        {
-            "target": t,
-            "n": n,
-            "steps": steps,
-            "tested": size.tested,
-            "seed": seed,
-        }
-        for t in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(CANONICAL), ["rings"], ["banana"]),
+        n=size.of(10_000, 1_000, 200),
+        steps=size.of(STEPS, 100, 20),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

@@ -38,20 +38,11 @@ ARMS = {
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["banana"], ["banana"])
-    n = size.of(10_000, 1_000, 200)
-    steps = size.of(1_300, 200, 50)
-    return [
-        {
-            "target": t,
-            "n": n,
-            "steps": steps,
-            "tested": size.tested,
-            "seed": seed,
-        }
-        for t in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(CANONICAL), ["banana"], ["banana"]),
+        n=size.of(10_000, 1_000, 200),
+        steps=size.of(1_300, 200, 50),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:

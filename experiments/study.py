@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import os
@@ -49,6 +50,15 @@ class Size:
     def tested(self) -> int:
         """Fresh draws that a fit is scored on."""
         return self.of(50_000, 10_000, 2_000)
+
+    def grid(self, *, tested: int | None = None, **axes: Any) -> list[Row]:
+        """Cells of every combination, the first axis slowest, for all seeds.
+
+        A list or a tuple is an axis, anything else is the same in all cells.
+        """
+        axes |= {"tested": tested or self.tested, "seed": range(self.seeds)}
+        lists = [v if isinstance(v, (list, tuple, range)) else [v] for v in axes.values()]
+        return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*lists)]
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,10 @@ RULES = {
 
 
 def cells(size: Size) -> list[Row]:
-    targets = size.of(list(CANONICAL), ["banana", "rings"], ["banana"])
-    return [
-        {"target": target, "n": n, "tested": size.tested, "seed": seed}
-        for n in size.of([1_000, 10_000], [1_000], [200])
-        for target in targets
-        for seed in range(size.seeds)
-    ]
+    return size.grid(
+        target=size.of(list(CANONICAL), ["banana", "rings"], ["banana"]),
+        n=size.of([1_000, 10_000], 1_000, 200),
+    )
 
 
 def run(cell: Row, store: Path) -> list[Row]:
