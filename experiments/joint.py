@@ -6,7 +6,6 @@ python experiments/joint.py [--seeds 5] [--quick]
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -147,7 +146,7 @@ def _jointly(mixture: Mixture, split: Split, seconds: float, generator: torch.Ge
         step += 1
     for name in FLOWS:
         expert = experts[name]
-        experts[name] = NeuralFlow(replace(expert.config), expert.whitening, state[name])
+        experts[name] = NeuralFlow(expert.config, expert.whitening, state[name])
     weights = optimal(cross_validated_log_densities(experts, folds)).weights
     return Mixture(experts, weights)
 

@@ -53,12 +53,14 @@ class Pool:
         experts: Sequence[str | ExpertConfig] = TRIO,
         folds: int = 5,
         label: str | None = None,
-        tested: int = 50_000,
+        *,
+        tested: int,
     ) -> Pool:
         """Fitted now, or read if it has been fitted before.
 
         Args:
             label: of the experts, where they are not names.
+            tested: fresh draws that they will be scored on.
         """
         split = split_target(target, n, 0, seed, 0, folds)
         name = label or "+".join(map(str, experts))
@@ -93,10 +95,9 @@ class Pool:
         return self.target.log_prob(x), log_densities(self.mixture.experts, x)
 
 
-def optimal(log_q: Tensor, rule: str = "ema") -> WeightFit:
-    """Weights as ``amfvi.fit`` makes them: the rule's, without experts that earn nothing."""
-    found = fit_weights(log_q, rule)
-    return without_the_needless(log_q, found) if rule in ("ema", "em") else found
+def optimal(log_q: Tensor) -> WeightFit:
+    """Weights as ``amfvi.fit`` makes them by default: without experts that earn nothing."""
+    return without_the_needless(log_q, fit_weights(log_q))
 
 
 def divergence(log_p: Tensor, log_q: Tensor, weights: object) -> float:

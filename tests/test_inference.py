@@ -89,6 +89,7 @@ def gaussian_mixture(mean, sd, seed=0):
     return amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=seed)
 
 
+POSITIVE = {"x1": constraints.positive, "x2": constraints.positive}
 STANDARD = LogDensity(MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob, 2)
 
 
@@ -193,6 +194,24 @@ def test_one_particle_that_saw_a_mode_is_enough_to_find_it():
     (found,) = modes(torch.cat([elsewhere, torch.tensor([[29.0, 31.0]]).double()]))
     assert found.x.tolist() == pytest.approx([30.0, 30.0], abs=1e-3)
     assert found.share == pytest.approx(0.25, abs=0.05)  # of what the mixture has: .2 / .8
+
+
+def test_a_particle_whose_parameters_overflow_ends_no_search():
+    """A wide start goes where the exponential of an unconstrained coordinate is infinite."""
+    generator = torch.Generator().manual_seed(0)
+    draws = (0.3 * torch.randn(2000, 2, generator=generator).double()).exp()
+    mixture = amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, support=POSITIVE)
+    density = LogDensity(
+        lambda x: -0.5 * (x.log() / 0.3).square().sum(dim=1) - x.log().sum(dim=1), 2,
+        constraints={"x1": (0, None), "x2": (0, None)},
+    )  # fmt: skip
+    unconstrained = UnconstrainedDensity(density)
+    comparison = compared(mixture, unconstrained, 1000, generator)
+    sample = replace(
+        sampled(STANDARD), trail=torch.tensor([[0.1, -0.2], [800.0, 0.0]]).double(),
+        trail_log_p=torch.tensor([-0.3, -torch.inf]).double(),
+    )  # fmt: skip
+    assert missed_by(mixture, unconstrained, comparison, sample, generator).modes == ()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
