@@ -268,7 +268,7 @@ def _weight_path(mixture: Mixture, summary: FitSummary) -> Figure:
     momentum = "" if fitted.beta is None else f", β = {fitted.beta:g}"
     ax.set_title(
         f"stage two: {fitted.rule}{momentum} on {fitted.n} draws; "
-        f"within {max(fitted.gap, 0) + fitted.given_up:.1g} nats of the best weights",
+        f"within {max(fitted.gap, 0):.1g} nats of the best weights",
         fontsize=10,
     )
     ax.legend(frameon=False)

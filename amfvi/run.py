@@ -289,5 +289,3 @@ def _log_fit(log: RunLog, mixture: Mixture, summary: FitSummary) -> None:
     if found.n_ignored:
         log(f"warning: no expert has any density at {found.n_ignored} of {found.n} held-out draws")
     log(f"weights ({found.rule}, {found.steps} steps, gap {found.gap:.2g}): {shown}")
-    if found.given_up > 0:
-        log(f"leaving out experts that do not earn their place cost {found.given_up:.2g} nats")

@@ -81,7 +81,6 @@ def metrics(
             "n_eff": mixture.n_eff,
             "steps": found.steps,
             "gap": found.gap,
-            "given_up": found.given_up,
             "converged": found.converged,
         },
         "advantage": scores["advantage"] if scores else None,

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from amfvi.errors import FitError, UsageError, unknown_name
 
-__all__ = ["OPTIMAL", "RULES", "Matrix", "WeightFit", "fit_weights", "normalised"]
+__all__ = ["RULES", "Matrix", "WeightFit", "fit_weights", "normalised"]
 
 RULES = ("ema", "em", "batch-mean", "uniform")
-OPTIMAL = ("ema", "em")  # those that end at the maximum-likelihood weights
 FADING = 1e-3
 
 Matrix = NDArray[np.float64]
@@ -50,9 +49,6 @@ class WeightFit:
         n: number of draws the weights rest on.
         n_ignored: draws at which every expert's density is zero; no weights can
             help there.
-        given_up: mean log density in nats that leaving experts out cost on these
-            draws. ``gap`` is then about the weights before; the two together bound
-            what the best possible weights could gain.
     """
 
     weights: Matrix
@@ -65,7 +61,6 @@ class WeightFit:
     path_steps: NDArray[np.int64]
     n: int
     n_ignored: int
-    given_up: float = 0.0
 
     @property
     def n_eff(self) -> float:

@@ -14,10 +14,9 @@ from amfvi.draws import Draws
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts import ExpertConfig, FitReport
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
-from amfvi.parsimony import without_the_needless
 from amfvi.split import N_TEST, Split, check_folds, split_draws, split_target
 from amfvi.stage_one import StageOneProgress, fit_experts
-from amfvi.stage_two import OPTIMAL, RULES, WeightFit, fit_weights
+from amfvi.stage_two import RULES, WeightFit, fit_weights
 from amfvi.targets import Target
 
 __all__ = ["FitSummary", "check_options", "fit_split", "resolve_device", "split_data"]
@@ -120,8 +119,6 @@ def fit_split(
         log_q = log_densities(experts, box.to_unconstrained(split.fresh)[0].to(device))
     draw_weights = folds.heldout_weights if split.fresh is None else None
     found = fit_weights(log_q, rule, beta=beta, draw_weights=draw_weights)
-    if rule in OPTIMAL:
-        found = without_the_needless(log_q, found, draw_weights=draw_weights)
     summary = FitSummary(
         split=split,
         reports={name: one.report for name, one in fitted.items()},

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from pictures import dots_by_target
-from pool import TRIO, Pool, divergence, optimal
+from pool import TRIO, Pool, divergence
 from shapes import NAMES, SHAPES, shape
 from study import Report, Row, Size, Study, command, entry, mean_se, pivot, values
+
+from amfvi.stage_two import fit_weights
 
 COPIES = 3
 SETS = {
@@ -49,7 +51,7 @@ def run(cell: Row, store: Path) -> list[Row]:
 
     def scored(name: str, members: tuple[str, ...]) -> Row:
         columns = [pool.names.index(member) for member in members]
-        weights = optimal(pool.heldout[:, columns]).weights
+        weights = fit_weights(pool.heldout[:, columns]).weights
         return {"set": name, "kl": divergence(log_p, log_q[:, columns], weights)}
 
     rows = [scored(name, members) for name, members in SETS.items()]

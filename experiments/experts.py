@@ -16,9 +16,11 @@ import torch
 from amfvi.experts import ExpertConfig
 from matplotlib.figure import Figure
 from pictures import dots_by_target
-from pool import TRIO, Pool, divergence, optimal
+from pool import TRIO, Pool, divergence
 from shapes import NAMES, shape
 from study import Report, Row, Size, Study, command, pivot, values
+
+from amfvi.stage_two import fit_weights
 
 ADDED = ("nsf", "gmm", "tmm", "cnf")
 
@@ -60,7 +62,7 @@ def run(cell: Row, store: Path) -> list[Row]:
 
     def scored(label: str, members: tuple[str, ...]) -> Row:
         columns = [names.index(member) for member in members]
-        found = optimal(heldout[:, columns])
+        found = fit_weights(heldout[:, columns])
         return {
             "set": label, "kl": divergence(log_p, log_q[:, columns], found.weights),
             "weight": float(found.weights[-1]), "seconds": seconds.get(members[-1]),

@@ -11,12 +11,13 @@ import torch
 from amfvi.targets import CANONICAL, Target, get
 from matplotlib.figure import Figure
 from pictures import dots_by_target
-from pool import Pool, divergence, optimal
+from pool import Pool, divergence
 from study import Report, Row, Size, Study, command, entry, mean_se, pivot, values
 from torch import Tensor, nn
 
 from amfvi.mixture import log_densities
 from amfvi.randomness import stream
+from amfvi.stage_two import fit_weights
 
 HIDDEN = 16
 STEPS = 600
@@ -42,7 +43,7 @@ def run(cell: Row, store: Path) -> list[Row]:
     grid, log_area = _grid(pool.target, draws)
     on_grid = log_densities(pool.mixture.experts, grid)
     covered = float((pool.mixture.log_prob(grid) + log_area).exp().sum())
-    global_kl = divergence(log_p, log_q, optimal(heldout).weights)
+    global_kl = divergence(log_p, log_q, fit_weights(heldout).weights)
     rows = [{"weights": "global", "kl": global_kl, "log_z": 0.0, "covered": covered}]
 
     # Half of the held-out draws to fit a gate, half to choose when to stop.

@@ -14,13 +14,13 @@ from amfvi.experts.neural import NeuralFlow
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
 from pictures import dots_by_target
-from pool import optimal
 from study import Report, Row, Size, Study, command, entry, pivot, values
 from torch import Tensor
 
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
 from amfvi.randomness import stream
 from amfvi.split import Split, split_target
+from amfvi.stage_two import fit_weights
 from amfvi.two_stages import fit_split
 
 BATCH = 256
@@ -147,7 +147,7 @@ def _jointly(mixture: Mixture, split: Split, seconds: float, generator: torch.Ge
     for name in FLOWS:
         expert = experts[name]
         experts[name] = NeuralFlow(expert.config, expert.whitening, state[name])
-    weights = optimal(cross_validated_log_densities(experts, folds)).weights
+    weights = fit_weights(cross_validated_log_densities(experts, folds)).weights
     return Mixture(experts, weights)
 
 

@@ -18,13 +18,12 @@ from torch import Tensor
 
 import amfvi
 from amfvi.mixture import Mixture, cross_validated_log_densities, log_densities
-from amfvi.parsimony import without_the_needless
 from amfvi.randomness import stream
 from amfvi.split import Split, split_target
-from amfvi.stage_two import WeightFit, fit_weights
+from amfvi.stage_two import fit_weights
 from amfvi.two_stages import fit_split
 
-__all__ = ["TRIO", "Pool", "divergence", "optimal"]
+__all__ = ["TRIO", "Pool", "divergence"]
 
 TRIO = ("maf", "realnvp", "rbig")
 
@@ -35,6 +34,7 @@ class Pool:
 
     Attributes:
         tested: how many fresh draws they are scored on.
+        heldout: log densities (n, K) of each held-out draw as if nothing had seen it, nats.
     """
 
     target: Target
@@ -42,6 +42,7 @@ class Pool:
     split: Split
     seed: int
     tested: int
+    heldout: Tensor
 
     @classmethod
     def of(
@@ -69,16 +70,16 @@ class Pool:
             mixture, _ = fit_split(split, resolve(experts), seed=seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             mixture.save(path)
-        return cls(target, amfvi.load(path), split, seed, tested)
+        saved = amfvi.load(path)
+        # Weighted again, so that saved experts outlive a change of the rule.
+        heldout = cross_validated_log_densities(saved.experts, split.folds)
+        weights = fit_weights(heldout).weights
+        mixture = Mixture(saved.experts, weights, seed=saved.seed, scale=saved.scale)
+        return cls(target, mixture, split, seed, tested, heldout)
 
     @property
     def names(self) -> list[str]:
         return list(self.mixture.experts)
-
-    @cached_property
-    def heldout(self) -> Tensor:
-        """Log densities (n, K) of each held-out draw as if nothing had seen it, nats."""
-        return cross_validated_log_densities(self.mixture.experts, self.split.folds)
 
     @cached_property
     def points(self) -> Tensor:
@@ -93,11 +94,6 @@ class Pool:
     def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same at points (m, d)."""
         return self.target.log_prob(x), log_densities(self.mixture.experts, x)
-
-
-def optimal(log_q: Tensor) -> WeightFit:
-    """Weights as ``amfvi.fit`` makes them by default: without experts that earn nothing."""
-    return without_the_needless(log_q, fit_weights(log_q))
 
 
 def divergence(log_p: Tensor, log_q: Tensor, weights: object) -> float:

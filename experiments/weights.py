@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from amfvi.targets import CANONICAL, get
 from matplotlib.figure import Figure
-from pool import Pool, divergence, optimal
+from pool import Pool, divergence
 from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
 
 from amfvi.mixture import log_densities
@@ -21,9 +21,8 @@ RULES = {
     "uniform": "all equal",
     "best single": "the expert of the highest held-out likelihood alone",
     "batch-mean": "the paper's printed rule",
-    "ema": "EMA of responsibilities, β = 0.9, to its certificate",
+    "ema": "EMA of responsibilities, β = 0.9, to its certificate: the default",
     "em": "EM, β = 0, to the same certificate",
-    "ema, pruned": "`ema`, then experts left out that earn less than their cost: the default",
     "stacking": "EM on densities of the members blind to each draw (Yao et al. 2018)",
     "in-sample": "EM on the very draws that the experts were trained on",
 }
@@ -52,7 +51,6 @@ def run(cell: Row, store: Path) -> list[Row]:
         "batch-mean": fit_weights(heldout, "batch-mean").weights,
         "ema": fit_weights(heldout, "ema").weights,
         "em": fit_weights(heldout, "em").weights,
-        "ema, pruned": optimal(heldout).weights,
         "stacking": fit_weights(blind, "em").weights,
         "in-sample": fit_weights(seen, "em").weights,
     }

@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
 import torch
 from amfvi.experts.folds import Folds, by_member
 from torch import Tensor
@@ -30,6 +29,8 @@ from torch import Tensor
 from amfvi.errors import InputError, UsageError
 
 __all__ = ["Checkpoint", "Expert", "ExpertConfig", "FitReport", "Progress", "check_points"]
+
+FURTHEST = 3.0
 
 
 class Progress(Protocol):
@@ -130,22 +131,23 @@ class Expert(ABC):
         The density of the whole ensemble, lowered by one number: by how much its
         members rate a draw higher, on average, than the member blind to it does. The
         blind member alone would not do for weights: an expert whose members disagree
-        gains most by averaging them, and would be rated too low. With one member this
-        is its plain density. Shape (m,), as :meth:`log_prob_out_of_fold`.
+        gains most by averaging them, and would be rated too low. How far one member
+        falls short of the ensemble counts up to ``FURTHEST`` nats, so that neither a
+        member that misses a draw by far nor one that has diverged decides for all.
+        With one member this is its plain density. Shape (m,), as
+        :meth:`log_prob_out_of_fold`.
         """
         points = folds.draws[folds.is_heldout].to(self.device)
         each = self._log_prob(points.expand(self.members, *points.shape))
         if self.members == 1:
             return each[0]
         member = folds.fold[folds.is_heldout].to(self.device)
-        blind = each.gather(0, member[None])[0]
-        excess = each.mean(dim=0) - blind
-        # One member that misses one draw by far says little of the ensemble.
-        low, high = np.quantile(excess.cpu().numpy(), [0.01, 0.99])
-        excess = excess.clamp(low, high)
+        ensemble = each.logsumexp(dim=0) - math.log(self.members)
+        relative = (each - ensemble).clamp(min=-FURTHEST)
+        excess = relative.mean(dim=0) - relative.gather(0, member[None])[0]
         shares = folds.heldout_weights
         optimism = excess.mean() if shares is None else (shares.to(excess) * excess).sum()
-        return each.logsumexp(dim=0) - math.log(self.members) - optimism
+        return ensemble - optimism
 
     @torch.no_grad()
     def sample(

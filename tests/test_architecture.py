@@ -23,7 +23,6 @@ LEVELS = (
     ("amfvi.split",),
     ("amfvi.worker", "amfvi.worker_process"),
     ("amfvi.stage_one", "amfvi.stage_two"),
-    ("amfvi.parsimony",),
     ("amfvi.mixture",),
     ("amfvi.checkpoint", "amfvi.two_stages"),
     ("amfvi.metrics",),

@@ -94,6 +94,25 @@ def test_cross_validated_density_is_no_better_than_on_fresh_draws(kind, fitted, 
     assert abs(float(estimated.mean() - fresh.mean())) < 4 * se
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_a_member_that_diverged_earns_its_ensemble_no_credit(
+    kind, share, fitted, curved, folded, monkeypatch
+):
+    """It fails on a share of the draws. No draw may be rated above the ensemble itself."""
+    expert, _ = fitted(kind, 2, 0, 5)
+    folds = folded(curved(2, 1500, 0), 5)
+    right, edge = expert._log_prob, folds.draws[:, 0].quantile(share)
+
+    def with_one_ruined(x):
+        ruined = torch.zeros_like(x[..., 0])
+        ruined[0] = -1e6 * (x[0, :, 0] <= edge)
+        return right(x) + ruined
+
+    monkeypatch.setattr(expert, "_log_prob", with_one_ruined)
+    estimated = expert.log_prob_cross_validated(folds)
+    assert float((estimated - expert.log_prob(folds.draws)).mean()) <= 0.01
+
+
 @pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_one_on_a_growing_grid(kind, dim, fitted):
     """The inner grid resolves the bulk; a twice wider one must find nothing more."""
