@@ -1,4 +1,4 @@
-"""Every study, one after the other, and an index of their pages.
+"""Every study, one after the other.
 
     python experiments/all.py [--seeds 5] [--quick]
 
@@ -8,14 +8,9 @@ Cells that are finished are not run again.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
+from index import STUDIES
 from study import Study, command
-
-STUDIES = (
-    "table2", "weights", "beta", "diversity", "divergence", "joint", "gating", "experts",
-    "dimension", "budget", "early_stopping",
-)  # fmt: skip
 
 
 def study(name: str) -> Study:
@@ -23,23 +18,6 @@ def study(name: str) -> Study:
     return found
 
 
-def write_index(results: Path) -> None:
-    """A page with the question and the answer of every page that is there."""
-    lines = ["# What is true of mixtures of flows", "",
-             "Each page is made by one command, which it names, from cells that anyone can run "
-             "again: `python experiments/all.py` runs all of them.", ""]  # fmt: skip
-    for name in STUDIES:
-        page = results / f"{name}.md"
-        if page.is_file():
-            answer = page.read_text().split("\n\n")[1]
-            lines += [f"## [{study(name).question}]({name}.md)", "", answer, ""]
-    (results / "index.md").write_text("\n".join(lines))
-
-
-def main() -> None:
-    for name in STUDIES:
-        write_index(command(study(name)))
-
-
 if __name__ == "__main__":
-    main()
+    for name in STUDIES:
+        command(study(name))

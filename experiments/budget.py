@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from peers import PEERS
 from pictures import lines_by_target
 from pool import TRIO, Pool, divergence
-from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+from study import PALETTE, Report, Row, Size, Study, command, pivot, values
 
 DRAWS = (200, 1_000, 5_000, 20_000, 100_000)
 PEER = "gmm (scikit-learn)"
@@ -54,7 +54,7 @@ def report(rows: list[Row]) -> Report:
              "not count):", "",
              *pivot([r for r in timed if r["seconds"] > 1 or r["method"] == PEER],
                     "method", "n", "seconds", ".1f"), ""]  # fmt: skip
-    return Report(_answer(rows), body, _figure(rows))
+    return Report(_brief(rows), _answer(rows), body, _figure(rows))
 
 
 def _exponent(rows: list[Row], target: str, method: str) -> tuple[float, float]:
@@ -79,23 +79,35 @@ def _exponents(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _answer(rows: list[Row]) -> str:
+def _mean_exponents(rows: list[Row]) -> dict[str, float]:
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    return {m: float(np.mean([_exponent(rows, t, m)[0] for t in targets])) for m in METHODS}
+
+
+def _brief(rows: list[Row]) -> str:
     targets = list(dict.fromkeys(row["target"] for row in rows))
     numbers = sorted({row["n"] for row in rows})
-    mean = {m: np.mean([_exponent(rows, t, m)[0] for t in targets]) for m in METHODS}
-    wins = {
+    mean = _mean_exponents(rows)
+    ahead = {
         n: sum(
-            mean_se(values(rows, "kl", target=t, n=n, method="mixture"))[0]
-            < mean_se(values(rows, "kl", target=t, n=n, method=PEER))[0]
+            values(rows, "kl", target=t, n=n, method="mixture").mean()
+            < values(rows, "kl", target=t, n=n, method=PEER).mean()
             for t in targets
         )
         for n in numbers
     }
     return (
-        "KL falls with the number of draws like n to the power of "
-        + ", ".join(f"{a:+.2f} ({m})" for m, a in mean.items())
-        + ", means over targets. The trio's mixture is ahead of scikit-learn's Gaussian mixture on "
-        + ", ".join(f"{won} of {len(targets)} targets at n = {n:,}" for n, won in wins.items())
+        f"The mixture's KL falls like n^{mean['mixture']:.2f}, that of scikit-learn's Gaussian "
+        f"mixture like n^{mean[PEER]:.2f}; the trio's mixture is ahead on "
+        + ", ".join(f"{won} of {len(targets)} targets at n = {n:,}" for n, won in ahead.items())
+        + "."
+    )
+
+
+def _answer(rows: list[Row]) -> str:
+    return (
+        "Mean exponents over targets: "
+        + ", ".join(f"{m} {a:+.2f}" for m, a in _mean_exponents(rows).items())
         + "."
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from scalable import SCALABLE
-from study import PALETTE, Report, Row, Size, Study, command, mean_se, pivot, values
+from study import PALETTE, Report, Row, Size, Study, command, pivot, values
 
 DIMENSIONS = (2, 5, 10, 20, 50, 100)
 TRIO = ("maf", "realnvp", "rbig")
@@ -108,7 +108,7 @@ def report(rows: list[Row]) -> Report:
              *pivot(mixtures, "dim", "target", "memory", ".0f"), "",
              "Log densities a second of the mixture (ensembles of five), single precision:", "",
              *pivot(mixtures, "dim", "target", "rate", ",.0f"), ""]  # fmt: skip
-    return Report(_answer(rows), body, _figure(rows))
+    return Report(_brief(rows), _answer(rows), body, _figure(rows))
 
 
 def _slope(rows: list[Row], key: str, **where: Any) -> float:
@@ -120,25 +120,34 @@ def _slope(rows: list[Row], key: str, **where: Any) -> float:
     return float(np.polyfit(np.log(dims), np.log(means), 1)[0])
 
 
+def _per_dim(rows: list[Row], target: str, dim: int, method: str = "mixture") -> float:
+    return float(values(rows, "kl_per_dim", target=target, dim=dim, method=method).mean())
+
+
+def _brief(rows: list[Row]) -> str:
+    least, most = min(row["dim"] for row in rows), max(row["dim"] for row in rows)
+    slope = _slope(rows, "seconds", method="mixture")
+    growth = "" if np.isnan(slope) else f", and from d = 5 a fit's time grows like d^{slope:.1f}"
+    return (
+        f"From d = {least} to {most} KL per dimension goes from "
+        + ", ".join(
+            f"{_per_dim(rows, t, least):.4f} to {_per_dim(rows, t, most):.4f} ({t})"
+            for t in dict.fromkeys(row["target"] for row in rows)
+        )
+        + f"{growth}."
+    )
+
+
 def _answer(rows: list[Row]) -> str:
     most = max(row["dim"] for row in rows)
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    per_target = []
-    for target in targets:
-        best = min(
-            (*TRIO, GMM, "one Gaussian"),
-            key=lambda m: values(rows, "kl", target=target, dim=most, method=m).mean(),
-        )
-        mixed = mean_se(values(rows, "kl_per_dim", target=target, dim=most, method="mixture"))[0]
-        rival = mean_se(values(rows, "kl_per_dim", target=target, dim=most, method=best))[0]
-        per_target.append(f"{target} {mixed:.4f} (best of the others: {best}, {rival:.4f})")
-    slope = _slope(rows, "seconds", method="mixture")
-    growth = f" From five dimensions up the time of a fit grows like d^{slope:.1f}."
+    parts = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        others = {m: _per_dim(rows, target, most, m) for m in (*TRIO, GMM, "one Gaussian")}
+        best = min(others, key=others.__getitem__)
+        parts.append(f"{target}: {best}, {others[best]:.4f}")
     return (
-        f"KL per dimension of the mixture at d = {most}, nats: "
-        + "; ".join(per_target)
-        + "."
-        + ("" if np.isnan(slope) else growth)
+        f"The best of the experts alone, the Gaussian mixture and one Gaussian at d = {most}, KL "
+        "per dimension in nats: " + "; ".join(parts) + "."
     )
 
 

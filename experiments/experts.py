@@ -88,16 +88,29 @@ def report(rows: list[Row]) -> Report:
         *pivot(added, "target", "set", "seconds", ".1f"), "",
         "## Alone", "", "Exact KL(p‖q), nats:", "", *pivot(alone, "target", "set", "kl"), "",
     ]  # fmt: skip
-    return Report(_answer(rows), body, _figure(rows))
+    return Report(_brief(rows), _answer(rows), body, _figure(rows))
+
+
+def _joined(rows: list[Row]) -> list[str]:
+    """Sets of the trio and one more."""
+    return [s for s in dict.fromkeys(row["set"] for row in rows) if s.startswith("trio + ")]
+
+
+def _brief(rows: list[Row]) -> str:
+    trio = values(rows, "kl", set="trio")
+
+    def ratio(name: str) -> float:
+        return float(np.exp(np.log(values(rows, "kl", set=name) / trio).mean()))
+
+    parts = [f"{name.removeprefix('trio + ')} {ratio(name):.2f}" for name in _joined(rows)]
+    return (
+        "KL as a multiple of the trio's once one more is added, geometric means: "
+        + ", ".join(parts)
+        + f"; all of them {ratio('all'):.2f}."
+    )
 
 
 def _answer(rows: list[Row]) -> str:
-    trio = values(rows, "kl", set="trio")
-    sets = [s for s in dict.fromkeys(row["set"] for row in rows) if s.startswith("trio + ")]
-    parts = []
-    for name in [*sets, "all"]:
-        ratio = np.exp(np.log(values(rows, "kl", set=name) / trio).mean())
-        parts.append(f"{name} {ratio:.2f}")
     worst = {
         name: max(
             (
@@ -106,15 +119,11 @@ def _answer(rows: list[Row]) -> str:
             )
             for t in dict.fromkeys(row["target"] for row in rows)
         )
-        for name in sets
+        for name in _joined(rows)
     }  # fmt: skip
     harm = ", ".join(f"{n.removeprefix('trio + ')} {1e3 * v:+.2f} on {t}"
                      for n, (v, t) in worst.items())  # fmt: skip
-    return (
-        "KL as a multiple of the trio's, geometric means over targets and seeds: "
-        + "; ".join(parts)
-        + f". The worst that an addition did to any target, in thousandths of a nat: {harm}."
-    )
+    return f"The worst that an addition did to any target, in thousandths of a nat: {harm}."
 
 
 def _figure(rows: list[Row]) -> Figure:

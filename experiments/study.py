@@ -15,7 +15,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,11 +23,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from index import write_index
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["PALETTE", "Report", "Size", "Study", "command", "entry", "mean_se", "pivot", "values"]
+__all__ = [
+    "PALETTE",
+    "Report",
+    "Size",
+    "Study",
+    "apart",
+    "command",
+    "entry",
+    "mean_se",
+    "pivot",
+    "values",
+]
 
 RESULTS = Path(__file__).parent / "results"
 PALETTE = ("#1b6ca8", "#d1495b", "#edae49", "#00798c", "#7b5ea7", "#5b8c5a", "#8d6b4f", "0.4")
@@ -66,11 +78,13 @@ class Report:
     """What a page says.
 
     Attributes:
-        answer: two or three sentences, made from the figures.
+        brief: the answer in one sentence.
+        answer: two or three more, made from the figures.
         body: lines of Markdown, tables above all.
         figure: the one picture.
     """
 
+    brief: str
     answer: str
     body: list[str]
     figure: Figure
@@ -97,8 +111,8 @@ class Study:
     report: Callable[[list[Row]], Report] = field(repr=False)
 
 
-def command(study: Study, arguments: Sequence[str] | None = None) -> Path:
-    """Run a study from the command line; the folder of its page."""
+def command(study: Study, arguments: Sequence[str] | None = None) -> None:
+    """Run a study from the command line and write its page."""
     parser = argparse.ArgumentParser(description=study.question)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="about a minute; not for the page")
@@ -117,8 +131,8 @@ def command(study: Study, arguments: Sequence[str] | None = None) -> Path:
     report.figure.savefig(results / f"{study.name}.png", dpi=90)
     page = _page(study, report, options.seeds, made_with)
     (results / f"{study.name}.md").write_text(page)
+    write_index(results)
     print(page)
-    return results
 
 
 def _all_rows(study: Study, size: Size, runs: Path) -> tuple[list[Row], str]:
@@ -173,7 +187,7 @@ def _write_csv(path: Path, rows: list[Row]) -> None:
 def _page(study: Study, report: Report, seeds: int, made_with: str) -> str:
     return "\n".join([
         f"# {study.question}", "",
-        report.answer, "",
+        f"**{report.brief}** {report.answer}", "",
         f"![{study.name}]({study.name}.png)", "",
         *report.body, "",
         "## How", "",
@@ -195,6 +209,14 @@ def mean_se(x: np.ndarray) -> tuple[float, float]:
     """Mean and its standard error; NaN for the error of a single value."""
     se = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan
     return float(x.mean()), se
+
+
+def apart(gains: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
+    """Names whose mean gain is above, and below, zero by more than two standard errors."""
+    found = {name: mean_se(gain) for name, gain in gains.items()}
+    won = [name for name, (mean, se) in found.items() if mean > 2 * se]
+    lost = [name for name, (mean, se) in found.items() if mean < -2 * se]
+    return won, lost
 
 
 def entry(x: np.ndarray, shown: str = ".4f") -> str:

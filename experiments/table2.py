@@ -68,7 +68,7 @@ def report(rows: list[Row]) -> Report:
             "mixture's KL under the latter:", "",
             *_numbers(at), "",
         ]  # fmt: skip
-    return Report(_answer(rows), body, _figure(rows))
+    return Report(_brief(rows), _answer(rows), body, _figure(rows))
 
 
 def _numbers(rows: list[Row]) -> list[str]:
@@ -90,21 +90,36 @@ def _runs(rows: list[Row]) -> list[dict[str, Row]]:
     return list(found.values())
 
 
+def _ahead(runs: list[dict[str, Row]]) -> int:
+    """Of how many runs the mixture's likelihood is above that of each of its experts."""
+    return sum(run["mixture"]["advantage"] > 0 for run in runs)
+
+
+def _brief(rows: list[Row]) -> str:
+    parts = []
+    for n in dict.fromkeys(row["n"] for row in rows):
+        runs = _runs([row for row in rows if row["n"] == n])
+        parts.append(f"{_ahead(runs)} of {len(runs)} runs at {n:,} draws")
+    return (
+        "The mixture's likelihood is above that of every single flow in "
+        + ", in ".join(parts)
+        + "."
+    )
+
+
 def _answer(rows: list[Row]) -> str:
     sentences = []
     for n in dict.fromkeys(row["n"] for row in rows):
         runs = _runs([row for row in rows if row["n"] == n])
-        lower = sum(r["mixture"]["advantage"] > 0 for r in runs)
         level = sum(r["mixture"]["advantage"] >= -2 * r["mixture"]["advantage_se"] for r in runs)
         nearer = sum(r["mixture"]["w2"] <= min(r[e]["w2"] for e in TRIO) for r in runs)
         inside = sum(2.10 <= r["mixture"]["n_eff"] <= 2.99 for r in runs)
         literal = [r["mixture"]["n_eff_literal"] for r in runs]
         sentences.append(
-            f"At {n:,} draws the mixture's likelihood is above every single flow's in {lower} of "
-            f"{len(runs)} runs (and not below the best by more than two standard errors in "
-            f"{level}); its W2 is the lowest of the four in {nearer}; its effective number of "
-            f"experts is inside the paper's 2.10 to 2.99 in {inside} (by the paper's printed rule "
-            f"it runs from {min(literal):.2f} to {max(literal):.2f})."
+            f"At {n:,} draws it is not below the best by more than two standard errors in {level}; "
+            f"its W2 is the lowest of the four in {nearer}; its effective number of experts is "
+            f"inside the paper's 2.10 to 2.99 in {inside} (by the paper's printed rule it runs "
+            f"from {min(literal):.2f} to {max(literal):.2f})."
         )
     return " ".join(sentences)
 

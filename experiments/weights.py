@@ -79,17 +79,37 @@ def report(rows: list[Row]) -> Report:
             "KL itself, nats:", "", *pivot(at, "rule", "target", "kl"), "",
             "Effective number of experts:", "", *pivot(at, "rule", "target", "n_eff", ".2f"), "",
         ]  # fmt: skip
-    return Report(_answer(rows), body, _figure(rows))
+    return Report(_brief(rows), _answer(rows), body, _figure(rows))
+
+
+def _losses(rows: list[Row], n: int) -> dict[str, float]:
+    """KL above that of the best possible weights by rule, means, thousandths of a nat."""
+    return {rule: mean_se(values(rows, "excess", rule=rule, n=n))[0] for rule in RULES}
+
+
+def _brief(rows: list[Row]) -> str:
+    numbers = list(dict.fromkeys(row["n"] for row in rows))
+    losses = [_losses(rows, n) for n in numbers]
+
+    def of(rule: str) -> str:
+        return " and ".join(f"{mean[rule]:.2f}" for mean in losses)
+
+    nearest = [min(mean, key=mean.__getitem__) for mean in losses]
+    return (
+        f"{' and '.join(nearest)}: thousandths of a nat lost to them at "
+        f"{' and '.join(f'{n:,}' for n in numbers)} draws are {of('stacking')} by stacking, "
+        f"{of('ema')} by the default, `ema`, {of('best single')} by the best single expert, "
+        f"{of('batch-mean')} by the paper's printed rule."
+    )
 
 
 def _answer(rows: list[Row]) -> str:
     sentences = []
     for n in dict.fromkeys(row["n"] for row in rows):
-        mean = {rule: mean_se(values(rows, "excess", rule=rule, n=n))[0] for rule in RULES}
+        mean = _losses(rows, n)
         order = sorted(mean, key=mean.__getitem__)
         sentences.append(
-            f"At {n:,} draws, from the smallest loss to the largest, over all targets and in "
-            "thousandths of a nat: "
+            f
             + "; ".join(f"{rule} {mean[rule]:.2f}" for rule in order) + "."
         )  # fmt: skip
     return " ".join(sentences)

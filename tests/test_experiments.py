@@ -139,9 +139,11 @@ def test_a_study_ends_in_a_page(name, tmp_path):
     title, answer, figure = page.split("\n\n")[:3]
     assert title.startswith("# ")
     assert title.endswith("?")
+    assert re.match(r"\*\*[^*]+\.\*\* \S", answer)
     assert answer.endswith(".")
     assert figure == f"![{name}]({name}.png)"
     assert not re.search(r"\bnan\b", answer)
+    assert answer.split("**")[1] in (tmp_path / "results" / "index.md").read_text()
     assert (tmp_path / "results" / f"{name}.png").stat().st_size > 5_000
     with (tmp_path / "results" / f"{name}.csv").open() as file:
         assert all(row["seed"] == "0" for row in csv.DictReader(file))
