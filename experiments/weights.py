@@ -94,12 +94,14 @@ def _brief(rows: list[Row]) -> str:
     def of(rule: str) -> str:
         return " and ".join(f"{mean[rule]:.2f}" for mean in losses)
 
-    nearest = [min(mean, key=mean.__getitem__) for mean in losses]
+    nearest = [
+        f"{min(mean, key=mean.__getitem__)} at {n:,} draws"
+        for n, mean in zip(numbers, losses, strict=True)
+    ]
     return (
-        f"{' and '.join(nearest)}: thousandths of a nat lost to them at "
-        f"{' and '.join(f'{n:,}' for n in numbers)} draws are {of('stacking')} by stacking, "
-        f"{of('ema')} by the default, `ema`, {of('best single')} by the best single expert, "
-        f"{of('batch-mean')} by the paper's printed rule."
+        f"{', '.join(nearest).capitalize()}. Thousandths of a nat that are lost to them: "
+        f"{of('stacking')} by stacking, {of('ema')} by the default, `ema`, {of('best single')} by "
+        f"the best single expert, {of('batch-mean')} by the paper's printed rule."
     )
 
 
@@ -107,12 +109,11 @@ def _answer(rows: list[Row]) -> str:
     sentences = []
     for n in dict.fromkeys(row["n"] for row in rows):
         mean = _losses(rows, n)
-        order = sorted(mean, key=mean.__getitem__)
-        sentences.append(
-            f
-            + "; ".join(f"{rule} {mean[rule]:.2f}" for rule in order) + "."
-        )  # fmt: skip
-    return " ".join(sentences)
+        ordered = "; ".join(
+            f"{rule} {mean[rule]:.2f}" for rule in sorted(mean, key=mean.__getitem__)
+        )
+        sentences.append(f"At {n:,} draws: {ordered}.")
+    return "All rules, over all targets. " + " ".join(sentences)
 
 
 def _figure(rows: list[Row]) -> Figure:
