@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from amfvi.experts.folds import Folds, by_member
 from torch import Tensor
@@ -30,7 +31,7 @@ from amfvi.errors import InputError, UsageError
 
 __all__ = ["Checkpoint", "Expert", "ExpertConfig", "FitReport", "Progress", "check_points"]
 
-FURTHEST = 3.0
+FURTHEST = 3.0  # nats that a member may fall short of its ensemble
 
 
 class Progress(Protocol):
@@ -131,20 +132,21 @@ class Expert(ABC):
         The density of the whole ensemble, lowered by one number: by how much its
         members rate a draw higher, on average, than the member blind to it does. The
         blind member alone would not do for weights: an expert whose members disagree
-        gains most by averaging them, and would be rated too low. How far one member
-        falls short of the ensemble counts up to ``FURTHEST`` nats, so that neither a
-        member that misses a draw by far nor one that has diverged decides for all.
-        With one member this is its plain density. Shape (m,), as
-        :meth:`log_prob_out_of_fold`.
+        gains most by averaging them, and would be rated too low. With one member this
+        is its plain density. Shape (m,), as :meth:`log_prob_out_of_fold`.
         """
         points = folds.draws[folds.is_heldout].to(self.device)
         each = self._log_prob(points.expand(self.members, *points.shape))
         if self.members == 1:
             return each[0]
         member = folds.fold[folds.is_heldout].to(self.device)
+        blind = each.gather(0, member[None])[0]
         ensemble = each.logsumexp(dim=0) - math.log(self.members)
-        relative = (each - ensemble).clamp(min=-FURTHEST)
-        excess = relative.mean(dim=0) - relative.gather(0, member[None])[0]
+        # A member that has diverged must not make the others look as if they had seen nothing.
+        floored = each.clamp(min=ensemble - FURTHEST).scatter(0, member[None], blind[None])
+        excess = floored.mean(dim=0) - blind
+        # One member that misses one draw by far says little of the ensemble.
+        excess = excess.clamp(max=float(np.quantile(excess.cpu().numpy(), 0.99)))
         shares = folds.heldout_weights
         optimism = excess.mean() if shares is None else (shares.to(excess) * excess).sum()
         return ensemble - optimism
