@@ -34,6 +34,7 @@ def cells(size: Size) -> list[Row]:
     return size.grid(
         target=size.of(list(NAMES), ["rings", "spiral"], ["student_t_banana"]),
         n=size.of(10_000, 1_000, 200),
+        tested=size.of(20_000, 10_000, 2_000),
     )
 
 
@@ -131,7 +132,7 @@ STUDY = Study(
         "Nine experts are fitted to each data set, three seeds of each family; any set of them is "
         "then weighted by the default rule on the same held-out draws. Beside the six canonical "
         f"targets {len(SHAPES)} that are heavier-tailed or more complex. “Best family” is chosen "
-        "by held-out likelihood, as a user could. KL on 50,000 fresh exact draws. No flow here can "
+        "by held-out likelihood, as a user could. KL on 20,000 fresh exact draws. No flow here can "
         "be exact on the checkerboard, whose density jumps."
     ),
     cells=cells,

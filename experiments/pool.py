@@ -6,6 +6,7 @@ any three of them would have made. A fitted pool is saved and used again by othe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ class Pool:
     Attributes:
         tested: how many fresh draws they are scored on.
         heldout: log densities (n, K) of each held-out draw as if nothing had seen it, nats.
+        seconds: that fitting the experts took, when they were fitted.
     """
 
     target: Target
@@ -43,6 +45,7 @@ class Pool:
     seed: int
     tested: int
     heldout: Tensor
+    seconds: float | None
 
     @classmethod
     def of(
@@ -66,16 +69,19 @@ class Pool:
         split = split_target(target, n, 0, seed, 0, folds)
         name = label or "+".join(map(str, experts))
         path = store / f"{target.name}-{n}-{seed}-{folds}-{name}"
+        seconds = path.with_name(f"{path.name}.seconds")
         if not path.is_dir():
-            mixture, _ = fit_split(split, resolve(experts), seed=seed)
+            mixture, summary = fit_split(split, resolve(experts), seed=seed)
             path.parent.mkdir(parents=True, exist_ok=True)
+            seconds.write_text(json.dumps(summary.seconds["stage_one"]))
             mixture.save(path)
         saved = amfvi.load(path)
         # Weighted again, so that saved experts outlive a change of the rule.
         heldout = cross_validated_log_densities(saved.experts, split.folds)
         weights = fit_weights(heldout).weights
         mixture = Mixture(saved.experts, weights, seed=saved.seed, scale=saved.scale)
-        return cls(target, mixture, split, seed, tested, heldout)
+        took = json.loads(seconds.read_text()) if seconds.is_file() else None
+        return cls(target, mixture, split, seed, tested, heldout, took)
 
     @property
     def names(self) -> list[str]:
