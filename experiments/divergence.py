@@ -97,7 +97,7 @@ def report(rows: list[Row]) -> Report:
 
 
 def _mean(rows: list[Row], key: str, rule: str, steps: int) -> float:
-    return mean_se(values(rows, key, rule=rule, steps=steps))[0]
+    return round(mean_se(values(rows, key, rule=rule, steps=steps))[0], 3) + 0.0
 
 
 def _brief(rows: list[Row]) -> str:
