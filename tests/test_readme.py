@@ -77,6 +77,30 @@ def test_the_fits_by_density_are_those_in_the_results():
         assert set(cells) <= set(row.strip("| ").split(" | "))
 
 
+def test_the_answers_are_those_of_the_index():
+    page = (ROOT / "experiments" / "results" / "index.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    table = "\n".join(rows).replace("](", "](experiments/results/")
+    assert table in README
+
+
+def numbers(text):
+    """Decimals and percentages, without the code, links and comments around them."""
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->", " ", text, flags=re.DOTALL)
+    return set(re.findall(r"(?<![\w.,/-])\d*\.\d+%?(?![\w.])|(?<![\w.])\d+%", text))
+
+
+@pytest.mark.parametrize(
+    "section", re.findall(r"^(?:## How near|###|## What it cannot).*$", README, flags=re.MULTILINE)
+)
+def test_every_figure_is_on_a_page_that_its_section_links_to(section):
+    text = re.split(r"^##", README.split(f"{section}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    links = re.findall(r"\]\((experiments/results/[^)]+\.md)\)", text)
+    pages = " ".join((ROOT / link).read_text(encoding="utf-8") for link in links)
+    unknown = {n for n in numbers(text) if n not in re.findall(r"\d*\.?\d+%?", pages)}
+    assert not unknown
+
+
 def test_every_command_shown_exists():
     from amfvi.cli import app
 
