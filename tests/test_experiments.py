@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -126,10 +127,7 @@ def test_pyro_posteriors_on_a_regression_of_ours(tmp_path):
     assert float(cells[2]) < 3  # the moments above are rough
 
 
-STUDIES = (
-    "table2", "weights", "beta", "diversity", "divergence", "joint", "gating", "experts",
-    "dimension", "budget", "early_stopping",
-)  # fmt: skip
+STUDIES = runpy.run_path(str(EXPERIMENTS / "index.py"))["STUDIES"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
