@@ -168,10 +168,9 @@ def _figure(rows: list[Row]) -> Figure:
             ]
             label = f"{rule}, batch {batch}"
             finite = [min(s, STEPS) for s in steps]
-            left.plot(x, np.maximum(finite, 0.8), style, marker="o", ms=4, color=colour)
-            right.plot(
-                x, np.maximum(restless, 1e-6), style, marker="o", ms=4, color=colour, label=label
-            )
+            look = {"marker": "o", "ms": 4, "color": colour, "label": label}
+            left.plot(x, np.maximum(finite, 0.8), style, **look)
+            right.plot(x, np.maximum(restless, 1e-6), style, **look)
     left.set_ylabel("median steps to 0.001 nats", fontsize=9)
     right.set_ylabel("oscillation of a weight")
     for ax in (left, right):
@@ -179,7 +178,7 @@ def _figure(rows: list[Row]) -> Figure:
         ax.set_xticks(x, [f"{b:g}" for b in BETAS])
         ax.set_xlabel("β")
         ax.grid(alpha=0.3)
-    right.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(0, 0.28))
     return figure
 
 
