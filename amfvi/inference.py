@@ -26,7 +26,7 @@ from amfvi.sampler.tempering import SamplerProgress
 from amfvi.split import Split, split_draws
 from amfvi.stage_one import StageOneProgress
 from amfvi.two_stages import BETA, FOLDS, N_DRAWS, TEST_FRACTION, FitSummary, fit_split
-from amfvi.verdict import judged
+from amfvi.verdict import fell_short, judged
 
 __all__ = ["Inference", "infer"]
 
@@ -75,8 +75,9 @@ def infer(
 
     The sampler's draws are fitted as any draws are; the mixture is then compared with
     the density at its own draws, and modes that it lacks are looked for. While they are
-    too unlike, the sampler starts again from the mixture and what it lacks, nearer than
-    it was, and the experts are fitted to what it returns.
+    too unlike, or the mixture's draws show mass that the sampler did not see, the sampler
+    starts again from the mixture and what it lacks, nearer than it was, and the experts
+    are fitted to what it returns.
 
     Args:
         n_draws: draws to fit to; test draws come on top.
@@ -137,7 +138,8 @@ def infer(
     missed = _missed(best, unconstrained, sample, seed)
     last: PosteriorSample | None = None
     for number in range(1, (MOST_ROUNDS if rounds is None else rounds) + 1):
-        if (best.efficiency >= ENOUGH and not missed.modes) or sample.stopped_by:
+        short = fell_short(last or sample, best.comparison)
+        if (best.efficiency >= ENOUGH and not missed.modes and not short) or sample.stopped_by:
             break
         try:
             again = sample_posterior(
@@ -158,7 +160,8 @@ def infer(
         except OutOfBudgetError:
             break
         last, gain = again, candidate.efficiency / max(best.efficiency, 1e-9)
-        if gain > 1 or missed.modes:  # the efficient mixture may lack half of the posterior
+        sound = candidate.comparison.reliable or not best.comparison.reliable
+        if (gain > 1 and sound) or missed.modes:  # an efficient mixture may lack a half
             best = candidate
             missed = _missed(best, unconstrained, sample, seed)
         if gain < BETTER and not missed.modes:

@@ -17,6 +17,7 @@ from amfvi.mixture import Mixture
 from amfvi.sampler.optima import Optimum, find_optima
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.sampler.start import around, scattered
+from amfvi.weighting import effective_sample_size
 
 __all__ = ["Missed", "MissedMode", "missed_by", "missed_far_out"]
 
@@ -26,6 +27,8 @@ MISSING = math.log(20.0)  # q below p by this lacks what is there
 SCATTERED, STARTS = 64, 4  # fresh points, and optimisations a round
 MOST_ROUNDS = 3
 PROBES = 1000  # draws that measure the mass around an optimum, or far out
+SEVERAL = 5.0  # draws' worth of evidence that a missing share must rest on
+AGAIN = 10  # times as many draws where it rests on fewer
 FARTHEST = 300.0  # how many times wider than the mixture is looked at
 SHAPE_DRAWS = 2000  # draws of the mixture that say where far out is
 
@@ -184,22 +187,34 @@ def _probe(
     be high and hold nothing.
     """
     d = len(centre)
-    noise = torch.randn(PROBES, d, generator=generator, dtype=torch.float64)
     level = -factor.diagonal().log().sum()
-    if math.isinf(freedom):
-        log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
-    else:
-        normals = torch.randn(PROBES, round(freedom), generator=generator, dtype=torch.float64)
-        noise = noise * (freedom / normals.square().sum(dim=1, keepdim=True)).sqrt()
-        log_g = level + math.lgamma((freedom + d) / 2) - math.lgamma(freedom / 2)
-        log_g = log_g - 0.5 * d * math.log(freedom * math.pi)
-        log_g = log_g - 0.5 * (freedom + d) * torch.log1p(noise.square().sum(dim=1) / freedom)
-    y = centre + noise @ factor.T
-    x = density.density.support.from_unconstrained(y)
-    # Where exponentials of far points overflow, nothing can be said of a density.
-    sane = (noise.abs() <= FARTHEST).all(dim=1) & (x.abs() <= largest).all(dim=1)
-    y, log_g = y[sane], log_g[sane]
-    log_p = density.log_prob(y)
-    missing = log_p - log_z - _log_q(mixture, density, y) > MISSING
-    share = float(torch.where(missing, (log_p - log_z - log_g).exp(), 0.0).sum()) / PROBES
+
+    def probed(n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, their log densities, and what each says of the missing share, n times."""
+        noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        if math.isinf(freedom):
+            log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
+        else:
+            normals = torch.randn(n, round(freedom), generator=generator, dtype=torch.float64)
+            noise = noise * (freedom / normals.square().sum(dim=1, keepdim=True)).sqrt()
+            log_g = level + math.lgamma((freedom + d) / 2) - math.lgamma(freedom / 2)
+            log_g = log_g - 0.5 * d * math.log(freedom * math.pi)
+            squared = noise.square().sum(dim=1) / freedom
+            log_g = log_g - 0.5 * (freedom + d) * torch.log1p(squared)
+        y = centre + noise @ factor.T
+        x = density.density.support.from_unconstrained(y)
+        # Where exponentials of far points overflow, nothing can be said of a density.
+        sane = (noise.abs() <= FARTHEST).all(dim=1) & (x.abs() <= largest).all(dim=1)
+        y, log_g = y[sane], log_g[sane]
+        log_p = density.log_prob(y)
+        missing = log_p - log_z - _log_q(mixture, density, y) > MISSING
+        return y, log_p, torch.where(missing, (log_p - log_z - log_g).exp(), 0.0)
+
+    n = PROBES
+    y, log_p, mass = probed(n)
+    if mass.sum() > WORTH_FINDING * n and effective_sample_size(mass) < SEVERAL:
+        again = probed(AGAIN * n)
+        y, log_p, mass = (torch.cat(pair) for pair in zip((y, log_p, mass), again, strict=True))
+        n += AGAIN * n
+    share = float(mass.sum()) / n
     return _Probe(y, log_p, share if share > WORTH_FINDING else 0.0)

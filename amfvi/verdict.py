@@ -14,7 +14,7 @@ from amfvi.mixture import Mixture
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.split import Split
 
-__all__ = ["judged"]
+__all__ = ["fell_short", "judged"]
 
 GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
 SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
@@ -49,9 +49,7 @@ def judged(
             f"k̂ is {found.khat:.2f}, not below {threshold:.2f}: the posterior has tails or parts "
             "that the mixture covers too thinly for weights to mend (heavy tails? the expert tmm)"
         )
-    difference = abs(found.log_z.mean - last.log_z.mean)
-    allowed = max(SAME_LOG_Z, 4 * math.hypot(found.log_z.se, last.log_z.se))
-    if not difference <= allowed:
+    if not abs(found.log_z.mean - last.log_z.mean) <= _allowed(comparison, last):
         against.append(
             f"log Z is {found.log_z.mean:.3f} by the mixture and {last.log_z.mean:.3f} by the "
             f"sampler, further apart than their errors"
@@ -116,6 +114,20 @@ def judged(
         calls=density.budget.spent,
         start=sample.start,
     )
+
+
+def fell_short(sample: PosteriorSample, comparison: Comparison) -> bool:
+    """Whether the mixture has mass that the sampler did not see, by their two log Z.
+
+    It may have: a flow goes on where draws end, and its own draws are weighed exactly.
+    """
+    difference = comparison.importance.log_z.mean - sample.log_z.mean
+    return comparison.reliable and difference > _allowed(comparison, sample)
+
+
+def _allowed(comparison: Comparison, sample: PosteriorSample) -> float:
+    """Nats that the log Z of a mixture and of a sampler may differ."""
+    return max(SAME_LOG_Z, 4 * math.hypot(comparison.importance.log_z.se, sample.log_z.se))
 
 
 def _eubo(mixture: Mixture, split: Split, density: UnconstrainedDensity) -> Estimate | None:

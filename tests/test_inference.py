@@ -13,6 +13,7 @@ from amfvi.targets import get
 from torch.distributions import MultivariateNormal, constraints
 
 import amfvi
+from amfvi import inference
 from amfvi.comparison import compared
 from amfvi.defence import defended, fitted_guard
 from amfvi.diagnostics import DO_NOT_TRUST, TRUST, Diagnostics
@@ -20,7 +21,7 @@ from amfvi.errors import UsageError
 from amfvi.inference import infer
 from amfvi.log_density import LogDensity, UnconstrainedDensity
 from amfvi.metrics.likelihood import Estimate
-from amfvi.missing import Missed, missed_by
+from amfvi.missing import Missed, missed_by, missed_far_out
 from amfvi.mixture import Mixture
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.verdict import judged
@@ -301,6 +302,42 @@ def test_refinement_mends_what_a_first_fit_misses():
     unrefined = infer(density_of("rings"), configs, n_draws=2000, folds=2, seed=0, rounds=0)
     gain = found.comparison.importance.efficiency / unrefined.comparison.importance.efficiency
     assert gain >= 1  # a round that makes things worse is thrown away
+
+
+@pytest.mark.parametrize(
+    ("error", "samplings", "verdict"), [(-0.5, 2, TRUST), (0.5, 1, DO_NOT_TRUST)]
+)
+def test_a_sampler_that_saw_less_than_the_mixture_starts_from_it(
+    error, samplings, verdict, monkeypatch
+):
+    """The mixture goes on where draws end. A sampler that saw more is not overruled by it."""
+    right, made = inference.sample_posterior, []
+
+    def wrong_at_first(*arguments, **options):
+        made.append(right(*arguments, **options))
+        log_z = Estimate(made[-1].log_z.mean + error * (len(made) == 1), 0.01)
+        return replace(made[-1], log_z=log_z)
+
+    monkeypatch.setattr(inference, "sample_posterior", wrong_at_first)
+    found = amfvi.fit(density_of("bimodal"), seed=0, **QUICK).diagnostics
+    assert (len(made), found.verdict) == (samplings, verdict), found.reasons
+
+
+def test_one_lucky_probe_is_no_missing_tail():
+    """A speck of 0.3% far out: a probe in it says much more than that, all of them do not."""
+    mixture = gaussian_mixture([0.0, 0.0], 1.0)
+    speck = MultivariateNormal(torch.tensor([30.0, 0.0]), 0.25 * torch.eye(2))
+
+    def log_prob(x):
+        bulk, far = STANDARD.log_prob(x), speck.log_prob(x.float()).double()
+        return torch.logaddexp(bulk + math.log(0.997), far + math.log(0.003))
+
+    density = UnconstrainedDensity(LogDensity(log_prob, 2))
+    alarms = [
+        missed_far_out(mixture, density, 0.0, torch.Generator().manual_seed(seed)) > 0
+        for seed in range(100)
+    ]
+    assert sum(alarms) <= 3
 
 
 def test_diagnostics_survive_saving(tmp_path):
