@@ -95,12 +95,12 @@ def _brief(rows: list[Row]) -> str:
     gains = _gains(rows)
     won, lost = apart(gains)
 
-    def named(which: list[str]) -> str:
-        return f"{len(which)} of {len(gains)} targets" + f" ({', '.join(which)})" * bool(which)
-
+    trio, *others = _worst(rows).values()
     return (
-        "Three kinds beat three seeds of the best kind by more than two standard errors on "
-        f"{named(won)}, and lose on {named(lost)}."
+        "As insurance: on its worst target the trio has "
+        f"{trio:.1f} times the KL of the best set, three seeds of one kind {min(others):.1f} to "
+        f"{max(others):.1f} times. Three seeds of the kind that proves best are beaten by more "
+        f"than two standard errors on {len(won)} of {len(gains)} targets and win on {len(lost)}."
     )
 
 
@@ -109,11 +109,12 @@ def _answer(rows: list[Row]) -> str:
         name: mean_se(values(rows, "kl", set=name) / values(rows, "kl", set="trio"))[0]
         for name in ("no RBIG", "no RealNVP", "no MAF", BEST, "all nine")
     }
+    won, lost = apart(_gains(rows))
     return (
-        "KL as a multiple of the trio's, mean over runs: "
+        f"The trio is ahead of the best kind on {', '.join(won) or 'none'} and behind on "
+        f"{', '.join(lost) or 'none'}. KL as a multiple of the trio's, mean over runs: "
         + ", ".join(f"{ratio:.2f} ({name})" for name, ratio in without.items())
-        + ". What mixing kinds buys is insurance: on its worst target a set chosen beforehand has "
-        "so many times the KL of the best of the four: "
+        + ". The largest ratio, over targets, to the best of trio and single kinds: "
         + ", ".join(f"{worst:.1f} ({name})" for name, worst in _worst(rows).items())
         + "."
     )
