@@ -26,7 +26,7 @@ from amfvi.sampler.tempering import SamplerProgress
 from amfvi.split import Split, split_draws
 from amfvi.stage_one import StageOneProgress
 from amfvi.two_stages import BETA, FOLDS, N_DRAWS, TEST_FRACTION, FitSummary, fit_split
-from amfvi.verdict import fell_short, judged
+from amfvi.verdict import doubtful, judged
 
 __all__ = ["Inference", "infer"]
 
@@ -75,9 +75,10 @@ def infer(
 
     The sampler's draws are fitted as any draws are; the mixture is then compared with
     the density at its own draws, and modes that it lacks are looked for. While they are
-    too unlike, or the mixture's draws show mass that the sampler did not see, the sampler
-    starts again from the mixture and what it lacks, nearer than it was, and the experts
-    are fitted to what it returns.
+    too unlike the sampler starts again from the mixture and what it lacks, nearer than it
+    was, and the experts are fitted to what it returns. So it does where its runs contradict
+    each other or the mixture shows mass that they did not see, after a second look: the
+    sampler from its broad start with twice the particles, for modes that the first lost.
 
     Args:
         n_draws: draws to fit to; test draws come on top.
@@ -138,10 +139,22 @@ def infer(
     missed = _missed(best, unconstrained, sample, seed)
     last: PosteriorSample | None = None
     for number in range(1, (MOST_ROUNDS if rounds is None else rounds) + 1):
-        short = fell_short(last or sample, best.comparison)
-        if (best.efficiency >= ENOUGH and not missed.modes and not short) or sample.stopped_by:
+        doubted = doubtful(last or sample, best.comparison)
+        if (best.efficiency >= ENOUGH and not missed.modes and not doubted) or sample.stopped_by:
             break
         try:
+            if doubted and last is None:  # a mode may have been lost on the way
+                look = sample_posterior(
+                    unconstrained,
+                    wanted,
+                    seed=seed,
+                    effort=2,
+                    purpose="second look",
+                    progress=sampler_progress,
+                    checkpoint=checkpoint,
+                )
+                _describe(say, "looked again:", look, budget.spent, clock.elapsed)
+                missed = _missed(best, unconstrained, look, seed)
             again = sample_posterior(
                 unconstrained,
                 wanted,

@@ -14,7 +14,7 @@ from amfvi.mixture import Mixture
 from amfvi.sampler.replicas import PosteriorSample
 from amfvi.split import Split
 
-__all__ = ["fell_short", "judged"]
+__all__ = ["doubtful", "judged"]
 
 GOOD_EFFICIENCY = 0.5  # of the mixture's own draws, above which they need no weights
 SAME_LOG_Z = 0.1  # nats that two estimates may differ whatever errors they claim
@@ -54,16 +54,7 @@ def judged(
             f"log Z is {found.log_z.mean:.3f} by the mixture and {last.log_z.mean:.3f} by the "
             f"sampler, further apart than their errors"
         )
-    if len(last.log_z_of_runs) > 1 and last.disagreement > SAME_MEANS:
-        against.append(
-            f"two runs of the sampler differ by {last.disagreement:.2f} standard deviations "
-            "in the mean of a parameter"
-        )
-    estimates = last.log_z_of_runs
-    if len(estimates) > 1:
-        apart = abs(estimates[0].mean - estimates[1].mean)
-        if apart > max(SAME_RUNS, 4 * math.hypot(estimates[0].se, estimates[1].se)):
-            against.append(f"two runs of the sampler differ by {apart:.2f} in log Z")
+    against += _contradictions(last)
     if eubo is not None and found.efficiency > 0:
         excess = eubo.mean - found.log_z.mean
         if excess > max(SAME_RUNS, 3 * math.log(1 / found.efficiency)) + 2 * eubo.se:
@@ -116,13 +107,31 @@ def judged(
     )
 
 
-def fell_short(sample: PosteriorSample, comparison: Comparison) -> bool:
-    """Whether the mixture has mass that the sampler did not see, by their two log Z.
+def doubtful(sample: PosteriorSample, comparison: Comparison) -> bool:
+    """Whether a sampler contradicts itself, or saw less than the mixture shows there is.
 
-    It may have: a flow goes on where draws end, and its own draws are weighed exactly.
+    It may show more: a flow goes on where draws end, and its own draws are weighed exactly.
     """
     difference = comparison.importance.log_z.mean - sample.log_z.mean
-    return comparison.reliable and difference > _allowed(comparison, sample)
+    saw_less = comparison.reliable and difference > _allowed(comparison, sample)
+    return saw_less or bool(_contradictions(sample))
+
+
+def _contradictions(sample: PosteriorSample) -> list[str]:
+    """What the two runs of a sampler disagree in."""
+    if len(sample.log_z_of_runs) < 2:
+        return []
+    found = []
+    if sample.disagreement > SAME_MEANS:
+        found.append(
+            f"two runs of the sampler differ by {sample.disagreement:.2f} standard deviations "
+            "in the mean of a parameter"
+        )
+    one, other = sample.log_z_of_runs
+    apart = abs(one.mean - other.mean)
+    if apart > max(SAME_RUNS, 4 * math.hypot(one.se, other.se)):
+        found.append(f"two runs of the sampler differ by {apart:.2f} in log Z")
+    return found
 
 
 def _allowed(comparison: Comparison, sample: PosteriorSample) -> float:

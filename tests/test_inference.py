@@ -215,7 +215,7 @@ def test_a_particle_whose_parameters_overflow_ends_no_search():
     assert missed_by(mixture, unconstrained, comparison, sample, generator).modes == ()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 4, 11])  # 4 and 11 lose it in their first sampling
 def test_a_narrow_cluster_in_a_wide_box_is_found_or_the_fit_is_not_trusted(seed):
     target = get("clusters")
     density = LogDensity(target.log_density, target.dim, box=(-12.0, 12.0))
@@ -305,12 +305,12 @@ def test_refinement_mends_what_a_first_fit_misses():
 
 
 @pytest.mark.parametrize(
-    ("error", "samplings", "verdict"), [(-0.5, 2, TRUST), (0.5, 1, DO_NOT_TRUST)]
+    ("error", "samplings", "verdict"), [(-0.5, 3, TRUST), (0.5, 1, DO_NOT_TRUST)]
 )
-def test_a_sampler_that_saw_less_than_the_mixture_starts_from_it(
+def test_a_sampler_that_saw_less_than_the_mixture_gets_a_second_look(
     error, samplings, verdict, monkeypatch
 ):
-    """The mixture goes on where draws end. A sampler that saw more is not overruled by it."""
+    """And a start from the mixture. One that saw more is not overruled by it."""
     right, made = inference.sample_posterior, []
 
     def wrong_at_first(*arguments, **options):

@@ -60,6 +60,7 @@ def sample_posterior(
     *,
     seed: int,
     start: Start | None = None,
+    effort: int = 1,
     purpose: str = "sampler",
     progress: SamplerProgress | None = None,
     checkpoint: SamplerCheckpoint | None = None,
@@ -68,6 +69,7 @@ def sample_posterior(
 
     Args:
         start: where to start; by default the user's prior or box, or found by optimisation.
+        effort: times as many particles as usual.
         purpose: sets the random streams of one call apart from those of another.
         checkpoint: where to go on from, and to save to.
 
@@ -77,7 +79,7 @@ def sample_posterior(
     """
     if start is None:
         start = start_at(density, stream(seed, purpose, "start"), checkpoint)
-    particles = PARTICLES if density.dim <= HIGH_DIM else PARTICLES_IN_HIGH_DIM
+    particles = effort * (PARTICLES if density.dim <= HIGH_DIM else PARTICLES_IN_HIGH_DIM)
     runs: list[Sample] = []
     stopped_by = None
     for number in range(REPLICAS):
