@@ -143,7 +143,7 @@ def infer(
         if (best.efficiency >= ENOUGH and not missed.modes and not doubted) or sample.stopped_by:
             break
         try:
-            if doubted and last is None:  # a mode may have been lost on the way
+            if doubted and last is None and not missed.modes:  # one may have been lost
                 look = sample_posterior(
                     unconstrained,
                     wanted,
