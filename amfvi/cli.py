@@ -1,25 +1,21 @@
-"""The command line. Heavy modules are imported when a command runs, not for --help."""
+"""The commands. Heavy modules are imported when a command runs, not for --help."""
 
 from __future__ import annotations
 
 import enum
-import io
 import json
-import signal
 import sys
-import traceback
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from amfvi.diagnostics import DO_NOT_TRUST
-from amfvi.errors import AmfviError, AmfviWarning, UsageError
+from amfvi.errors import UsageError
 from amfvi.outputs import without_nonfinite
 from amfvi.worker import WORTH_A_PROCESS, start_early
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Fit a mixture of normalizing flows to a posterior, and find out how good it is.",
@@ -307,64 +303,6 @@ def experts(as_json: AsJson = False, debug: Debug = False) -> None:
             "settings": shown,
         }
     _list("expert", rows, as_json)
-
-
-def main() -> None:
-    """Run the command line and exit with its code; an error is one line on stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
-    debug = "--debug" in sys.argv
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    try:
-        result = app(standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-    except _Interrupted:
-        _fail("interrupted; nothing was written")
-        code = 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        code = 141
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        code = int(getattr(error, "exit_code", AmfviError.exit_code))
-        usage = getattr(error, "format_message", None)  # an error of the command-line parser
-        if isinstance(error, AmfviError):
-            _fail(str(error))
-        elif usage is not None:
-            _fail(usage())
-        else:
-            kind = type(error).__name__
-            _fail(f"unexpected {kind}: {error} (a bug in amfvi? --debug shows the trace)")
-    sys.exit(code)
-
-
-class _Interrupted(BaseException):
-    """Ctrl-C or a request to terminate; not an Exception, so nothing swallows it."""
-
-
-def _interrupt(*_: Any) -> None:
-    raise _Interrupted
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
-) -> None:
-    """Our own warnings as one line; others as Python shows them."""
-    if issubclass(category, AmfviWarning):
-        print(f"warning: {message}", file=sys.stderr)
-    else:
-        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
-
-
-def _fail(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"amfvi: error: {line}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

@@ -166,7 +166,7 @@ def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """cli(*arguments): exit code, stdout and stderr of the command line in this process."""
-    from amfvi.cli import main
+    from amfvi.__main__ import main
 
     monkeypatch.chdir(tmp_path)
 

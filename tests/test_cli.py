@@ -373,7 +373,8 @@ def test_help_does_not_import_torch(command):
     assert done.returncode == 0
     assert "log-prob" in done.stdout
     probe = (
-        "import sys, amfvi.cli; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+        "import sys, amfvi.__main__\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
     )
     seen = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "[]"
