@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
-import numpy as np
 import torch
 from amfvi.targets import CANONICAL, Target, get
 from amfvi.targets.base import normal, uniform
 from amfvi.targets.gaussian_mixture import GaussianMixtureTarget
+from amfvi.targets.noisy_curves import NoisyCurvesTarget
 from torch import Tensor
 from torch.distributions import StudentT
 
@@ -73,50 +72,21 @@ class Checkerboard(Target):
         return torch.stack([column, row], dim=1) - 2 + within
 
 
-NODES = 500  # of the quadrature along an arm; at most .07 apart, which the noise smooths over
-TURNS = 2.0
-SPIRAL_NOISE = 0.1
-CHUNK = 5_000
-
-
-@lru_cache(maxsize=1)
-def _spiral() -> tuple[Tensor, Tensor]:
-    """Nodes on both arms (2·NODES, 2), and their log weights (2·NODES,)."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    arm = _arm(torch.from_numpy((nodes + 1) / 2))
-    log_weights = torch.from_numpy(np.log(weights / 4))  # half an arm, half of [−1, 1]
-    return torch.cat([arm, -arm]), log_weights.repeat(2)
-
-
-def _arm(share: Tensor) -> Tensor:
-    angle = 2 * math.pi * TURNS * share
-    radius = 0.3 + 2.7 * share
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-class Spiral(Target):
+class Spiral(NoisyCurvesTarget):
     """Two arms of two turns, evenly in the angle, plus N(0, 0.1² I)."""
 
     name = "spiral"
-    dim = 2
     source = "a common test of flows (Grathwohl et al. 2019), by quadrature along the arms"
     view = ((-3.6, 3.6), (-3.6, 3.6))
+    noise = 0.1
+    nodes = 500  # at most .07 apart
 
-    def _log_prob(self, x: Tensor) -> Tensor:
-        centres, log_weights = (t.to(x.device) for t in _spiral())
-        constant = math.log(2 * math.pi * SPIRAL_NOISE**2)
-        parts = [
-            torch.logsumexp(
-                log_weights - torch.cdist(chunk, centres).square() / (2 * SPIRAL_NOISE**2), dim=1
-            )
-            for chunk in x.split(CHUNK)
-        ]
-        return torch.cat(parts) - constant
-
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
-        arm = _arm(uniform(n, generator))
-        sign = torch.where(uniform(n, generator) < 0.5, 1.0, -1.0)[:, None]
-        return sign * arm + SPIRAL_NOISE * normal(n, 2, generator)
+    @classmethod
+    def curves(cls, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = 4 * math.pi * t
+        radius = 0.3 + 2.7 * t
+        arm = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+        return arm, -arm
 
 
 SHAPES: dict[str, type[Target]] = {
