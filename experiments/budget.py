@@ -5,6 +5,7 @@ python experiments/budget.py [--seeds 5] [--quick]
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +95,26 @@ def _brief(rows: list[Row]) -> str:
 
 
 def _answer(rows: list[Row]) -> str:
+    *_, before, last = sorted({row["n"] for row in rows})
     return (
         "Mean exponents over targets: "
         + ", ".join(f"{m} {a:+.2f}" for m, a in _mean_exponents(rows).items())
-        + "."
+        + f". From {before:,} to {last:,} draws KL is divided by "
+        + ", ".join(f"{_fall(rows, m, before, last):.1f} ({m})" for m in METHODS)
+        + f", geometric means over targets, where n^-0.5 would give {(last / before) ** 0.5:.1f}."
     )
+
+
+def _fall(rows: list[Row], method: str, before: int, after: int) -> float:
+    """By how much mean KL is divided between two numbers of draws."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    logs = [
+        math.log(max(values(rows, "kl", target=t, n=n, method=method).mean(), 1e-6))
+        for n in (before, after)
+        for t in targets
+    ]
+    half = len(targets)
+    return math.exp((sum(logs[:half]) - sum(logs[half:])) / half)
 
 
 def _figure(rows: list[Row]) -> Figure:

@@ -63,6 +63,7 @@ def lines_by_target(
         ax.grid(alpha=0.3)
     for ax in grid[len(targets) :]:
         ax.set_visible(False)
-    grid[0].legend(fontsize=7, frameon=False)
+    names = grid[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside upper center", ncols=6, fontsize=7, frameon=False)
     figure.supylabel(KL, fontsize=9)
     return figure
