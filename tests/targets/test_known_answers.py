@@ -114,6 +114,21 @@ def test_eight_schools_by_scipy():
         assert float(get(name).log_density(point)) == pytest.approx(common + prior, abs=1e-9)
 
 
+def test_evidence_of_the_eight_schools_by_quadrature_over_tau():
+    """Given tau the effects are jointly normal: the rest of the integral is a formula."""
+    effects = np.array([28, 8, -3, 7, -1, 1, 18, 12])
+    variances = np.array([15, 10, 16, 11, 9, 11, 10, 18]) ** 2
+
+    def given(log_tau):
+        tau = math.exp(log_tau)
+        marginal = stats.multivariate_normal(cov=np.diag(variances + tau**2) + 25)
+        return tau * stats.halfcauchy(0, 5).pdf(tau) * math.exp(marginal.logpdf(effects) + 30)
+
+    found, _ = integrate.quad(given, -30, 10, points=[0, 2], limit=200, epsabs=0)
+    for name in ("eight_schools", "eight_schools_centred"):
+        assert get(name).log_z == pytest.approx(math.log(found) - 30, abs=1e-6)
+
+
 def test_those_without_exact_draws_say_so(cli):
     assert UNSAMPLED == ["eight_schools", "eight_schools_centred"]
     code, _, err = cli("fit", "--target", "eight_schools")
