@@ -77,7 +77,8 @@ class NeuralFlowConfig(Training, ExpertConfig):
     def __post_init__(self) -> None:
         self._require_positive(
             "layers", "hidden_features", "hidden_layers", "learning_rate", "hidden_learning_rate",
-            "batch_size", "max_steps", "check_every", "patience", "clip_norm",
+            "batch_size", "epoch_steps", "largest_batch_size", "max_steps", "check_every",
+            "patience", "clip_norm",
         )  # fmt: skip
         if self.activation not in ACTIVATIONS:
             raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)

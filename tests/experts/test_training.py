@@ -44,6 +44,18 @@ def test_max_steps_is_not_convergence():
     assert report.history[-1].step == 50 + 150  # the last phase is never shorter
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch"),
+    [(10, 10), (60, 60), (300, 100), (600, 128), (8_000, 128), (40_000, 500), (10**6, 1024)],
+)
+def test_a_step_takes_a_few_of_few_draws_and_more_of_many(rows, batch):
+    assert Training().rows_a_step(rows) == batch
+
+
+def test_a_larger_batch_that_is_asked_for_is_taken():
+    assert Training(batch_size=4096).rows_a_step(10**6) == 4096
+
+
 def test_masked_parameters_never_move():
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(200, 2, generator=generator)
