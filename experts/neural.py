@@ -14,7 +14,8 @@ from amfvi.experts.elementwise import Elementwise
 from amfvi.experts.flow import ACTIVATIONS, Flow, Parameters
 from amfvi.experts.folds import Folds
 from amfvi.experts.frozen import FrozenFlow
-from amfvi.experts.training import Training, train
+from amfvi.experts.training import train
+from amfvi.experts.training_settings import Training
 from amfvi.experts.whitening import Whitening
 from torch import Tensor
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from amfvi.experts.flow import HIDDEN, Parameters
 from amfvi.experts.folds import Folds
 from amfvi.experts.muon import Muon
+from amfvi.experts.training_settings import Training
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from amfvi.experts.training import Training
 
 __all__ = ["Loss", "Steps"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from functools import cache
 from typing import ClassVar
 
@@ -28,9 +29,9 @@ class NoisyCurvesTarget(Target):
     nodes: ClassVar[int]  # on each curve
 
     @classmethod
+    @abstractmethod
     def curves(cls, t: Tensor) -> tuple[Tensor, Tensor]:
         """The points (n, 2) of either curve at ``t`` (n,) in [0, 1]."""
-        raise NotImplementedError
 
     @classmethod
     @cache

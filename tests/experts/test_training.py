@@ -6,7 +6,8 @@ import pytest
 import torch
 from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
 from amfvi.experts.muon import orthogonalised
-from amfvi.experts.training import Training, train
+from amfvi.experts.training import train
+from amfvi.experts.training_settings import Training
 
 from amfvi.errors import AmfviWarning, FitError, UsageError
 
