@@ -9,8 +9,9 @@ import traceback
 import warnings
 from typing import Any
 
-from amfvi.cli import app
-from amfvi.errors import AmfviError, AmfviWarning
+from amfvi.cli.commands import app
+from amfvi.cli.options import flags_for_arguments
+from amfvi.errors import AmfviError, AmfviWarning, ExitCode
 
 __all__ = ["main"]
 
@@ -23,47 +24,61 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
-    debug = "--debug" in sys.argv
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
         result = app(standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-    except _Interrupted:
-        _fail("interrupted; nothing was written")
-        code = 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+        code = result if isinstance(result, int) else ExitCode.GOOD
+    except _Interrupted as interruption:
+        _fail("; ".join(["interrupted; no run was written", *_notes(interruption)]))
+        code = interruption.exit_code
+    except BrokenPipeError:  # the reader of a pipe has closed it
         sys.stderr.close()
-        code = 141
+        code = ExitCode.BROKEN_PIPE
     except Exception as error:
-        if debug:
+        # Read from sys.argv, so that it works for errors of the parser too.
+        if "--debug" in sys.argv:
             traceback.print_exc()
-        code = int(getattr(error, "exit_code", AmfviError.exit_code))
-        usage = getattr(error, "format_message", None)  # an error of the command-line parser
-        if isinstance(error, AmfviError):
-            _fail(str(error))
-        elif usage is not None:
-            _fail(usage())
-        else:
-            kind = type(error).__name__
-            _fail(f"unexpected {kind}: {error} (a bug in amfvi? --debug shows the trace)")
-    sys.exit(code)
+        code = _report(error)
+    sys.exit(int(code))
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C or a request to terminate; not an Exception, so nothing swallows it."""
+    """Ctrl-C or a request to terminate; not an Exception, so that nothing swallows it."""
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        super().__init__()
+        self.exit_code = exit_code
 
 
-def _interrupt(*_: Any) -> None:
-    raise _Interrupted
+def _interrupt(number: int, *_: Any) -> None:
+    terminated = number == signal.SIGTERM
+    raise _Interrupted(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED)
+
+
+def _report(error: Exception) -> int:
+    """Print an error as one line and return its exit code."""
+    parser_message = getattr(error, "format_message", None)  # an error of the parser
+    if isinstance(error, AmfviError):
+        _fail(flags_for_arguments("; ".join([str(error), *_notes(error)])))
+    elif parser_message is not None:
+        _fail(parser_message())
+    else:
+        kind = type(error).__name__
+        _fail(f"unexpected {kind}: {error} (a bug in amfvi? --debug shows the trace)")
+    return int(getattr(error, "exit_code", ExitCode.UNEXPECTED))
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
 
 
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
 ) -> None:
-    """Our own warnings as one line; others as Python shows them."""
+    """Show our own warnings as one line, others as Python does."""
     if issubclass(category, AmfviWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {flags_for_arguments(str(message))}", file=sys.stderr)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 

@@ -1,146 +1,236 @@
-"""One call from whatever describes a posterior to a mixture."""
+"""Fit a posterior to whatever describes it: the one way in, for Python and command line."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
-import torch
+from amfvi import targets
+from amfvi.constraints.constraints import ConstraintsLike
+from amfvi.density.log_density import LogDensity
+from amfvi.draws.draws import Draws
+from amfvi.draws.readers import read_draws
+from amfvi.errors import UsageError, unknown_name
+from amfvi.inference.infer import infer
+from amfvi.posterior import Posterior
+from amfvi.reporting import Reporter
+from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.targets import ExactTarget, Target
+from amfvi.two_stage.fit import fit_split
+from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
+from amfvi.two_stage.split import Split, split_draws, split_target
 
-from amfvi import experts as expert_families
-from amfvi.errors import UsageError
-from amfvi.experts import ExpertConfig
-from amfvi.inference import infer
-from amfvi.log_density import LogDensity
-from amfvi.mixture import Mixture
-from amfvi.sampler.tempering import SamplerProgress
-from amfvi.stage_one import StageOneProgress
-from amfvi.two_stages import (
-    FOLDS,
-    N_DRAWS,
-    TEST_FRACTION,
-    check_options,
-    fit_split,
-    resolve_device,
-    split_data,
-)
+__all__ = ["DrawsSettings", "Source", "fit", "fit_source", "kind_of", "split_source"]
 
-__all__ = ["fit"]
+Source = ExactTarget | Draws | LogDensity
+"""What can be fitted: exact draws of a target, given draws, or a log density."""
+
+DRAWS_FILES = (".csv", ".npy", ".npz")
+"""Endings by which a string is taken for the path of a file of draws."""
+
+
+class DrawsSettings(TypedDict, total=False):
+    """Keyword arguments of :func:`fit` that describe given draws."""
+
+    names: Sequence[str] | None
+    constraints: ConstraintsLike
+    sample_weight: Any
+    chains: bool
+    nan_policy: str
+
+
+class Settings(FitSettings, DrawsSettings, total=False):
+    """All keyword arguments of :func:`fit` beside ``options`` and ``reporter``."""
 
 
 def fit(
     data: Any,
     *,
-    experts: Sequence[str | ExpertConfig] | Mapping[str, str | ExpertConfig] = (
-        expert_families.DEFAULT
-    ),
-    weights: str = "ema",
-    beta: float | None = None,
-    n_draws: int | None = None,
-    n_fresh: int = 0,
-    folds: int = FOLDS,
-    test_fraction: float | None = None,
-    names: Sequence[str] | None = None,
-    support: Any = None,
-    draw_weights: Any = None,
-    chains: bool = False,
-    nonfinite: str | None = None,
-    seed: int = 0,
-    device: torch.device | str = "auto",
-    time_limit: float | None = None,
-    max_calls: int | None = None,
-    rounds: int | None = None,
-    progress: StageOneProgress | None = None,
-    sampler_progress: SamplerProgress | None = None,
-) -> Mixture:
+    options: FitOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[Settings],
+) -> Posterior:
     """Fit a mixture of normalizing flows to a posterior.
 
     Args:
-        data: the name of a target, a :class:`~amfvi.targets.Target`, an n × d array or
-            tensor of draws, :class:`Draws`, or a :class:`LogDensity`.
-        experts: names, configs, or a mapping from name to config.
-        weights: "ema", "em", "batch-mean" or "uniform"; see :mod:`amfvi.stage_two`.
-        beta: momentum of "ema" and "batch-mean", in [0, 1); 0.9 if not given.
-        n_draws: how many draws to fit to, of a target or of the sampler of a log
-            density; 10,000 if not given.
-        n_fresh: further draws of a target for the weights alone.
-        folds: each expert is an ensemble of this many members, each blind to one
-            fold; the weights rest on the densities of the blind ones at all draws.
-            1 for a single member and a single held-out part.
-        test_fraction: part of given draws set aside for ``amfvi.evaluate``; 0.15 if
-            not given.
-        names, support, chains, nonfinite: of given draws, see :meth:`Draws.of`.
-        draw_weights: importance weights of given draws, its ``weights``.
-        seed: of everything random. Same seed, same machine, same numbers.
-        device: "auto", "cpu", "cuda", …
-        time_limit: seconds for stage one, and the sampling before it; each stops in
-            time with what there is.
-        max_calls: of a log density.
-        rounds: of refinement of a fit to a log density; at most 2 if not given.
-        progress: told how far each expert is.
-        sampler_progress: told how far the sampler is.
+        data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
+            NPY or NPZ file of draws; an n × d array or tensor of draws, or
+            :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`.
+        options: how to fit; or give its fields as keyword arguments.
+        reporter: receives log lines and progress; nothing is printed without one.
+        settings: the fields of :class:`~amfvi.FitOptions`: ``experts`` ("robust" for all
+            six), ``n_draws``, ``timeout`` in seconds, ``seed``, ``device``, …; and of an
+            array or a file of draws those of :meth:`amfvi.Draws.from_array`: ``names``,
+            ``constraints``, ``sample_weight``, ``chains``, ``nan_policy``.
 
     Returns:
-        The mixture; ``mixture.summary`` says how it was fitted, and, for a log density,
-        ``mixture.diagnostics`` how far to trust it.
+        A posterior in the user's parameters. ``posterior.summary`` tells how it was
+        fitted and, for a log density, ``posterior.diagnostics`` how far to trust it.
 
     Raises:
         UsageError: an unknown name or an option that does not apply to ``data``.
-        InputError: draws that no density can be fitted to.
+        InputError: draws or a density that nothing can be fitted to.
         FitError: an expert or the weights could not be fitted.
 
     References:
         AMF-VI: arXiv:2510.02056.
+
+    Examples:
+        >>> import numpy as np
+        >>> draws = np.random.default_rng(0).normal(size=(500, 2))
+        >>> posterior = fit(draws, experts=["gmm"], names=["mu", "nu"], seed=0)
+        >>> posterior.log_prob(draws[:3]).shape
+        torch.Size([3])
     """
-    beta = check_options(weights, beta, seed, time_limit, folds)
-    configs = expert_families.resolve(experts)
-    chosen_device = resolve_device(device)
+    of_draws: dict[str, Any] = {key: value for key, value in settings.items() if key in DRAWS_SETTINGS}
+    of_fit: dict[str, Any] = {key: value for key, value in settings.items() if key not in DRAWS_SETTINGS}
+    for name in of_fit:
+        if name not in FIT_SETTINGS:
+            raise unknown_name("option of fit", name, [*FIT_SETTINGS, *DRAWS_SETTINGS])
+    if options is not None and of_fit:
+        raise UsageError(f"give options= or {next(iter(of_fit))}=, not both")
+    if options is None:
+        options = FitOptions(**of_fit)
+    data = _recognize(data)
+    kind = kind_of(data)
+    options.check_for(kind)
+    for name in of_draws:
+        if kind is not InputKind.DRAWS or isinstance(data, Draws):
+            found = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
+            raise UsageError(f"{name}= goes with an array or a file of draws, the input is {found}")
+    return fit_source(_to_source(data, of_draws), options, reporter=reporter)
+
+
+def fit_source(
+    source: Source,
+    options: FitOptions,
+    *,
+    reporter: Reporter | None = None,
+    checkpoint: SamplerCheckpoint | None = None,
+) -> Posterior:
+    """Fit to a source that has been checked; what ``amfvi.fit`` and ``amfvi fit`` share.
+
+    Args:
+        checkpoint: where the sampler of a log density saves its state, and resumes from.
+
+    Raises:
+        InputError, FitError: as :func:`fit`.
+
+    Examples:
+        >>> posterior = fit_source(targets.get("bimodal"), FitOptions(experts="gmm", n_draws=200))
+        >>> posterior.dim
+        2
+    """
+    if isinstance(source, LogDensity):
+        inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
+        return Posterior.from_mixture(
+            inference.mixture,
+            summary=inference.summary,
+            diagnostics=inference.diagnostics,
+            log_density=source,
+            weighted=inference.weighted,
+        )
+    split = split_source(source, options)
+    if reporter is not None:
+        reporter.log(_describe_split(split, options))
+    mixture, summary = fit_split(split, options, timeout=options.timeout, reporter=reporter)
+    return Posterior.from_mixture(mixture, summary=summary)
+
+
+def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
+    """The draws of a target, or given draws, by role.
+
+    Raises:
+        InputError: too few distinct draws.
+
+    Examples:
+        >>> len(split_source(targets.get("bimodal"), FitOptions(n_draws=200)).draws)
+        200
+    """
+    if isinstance(source, Draws):
+        return split_draws(source, options.test_share, options.seed, options.folds)
+    return split_target(
+        source,
+        options.draws_wanted,
+        seed=options.seed,
+        n_weight_draws=options.n_weight_draws,
+        folds=options.folds,
+    )
+
+
+def kind_of(data: Any) -> InputKind:
+    """The kind of input that a target, a log density, or draws in any form are.
+
+    Examples:
+        >>> print(kind_of(targets.get("banana")))
+        exact draws of a target
+    """
     if isinstance(data, LogDensity):
-        other = {"n_fresh": n_fresh or None, "names": names, "support": support,
-                 "draw_weights": draw_weights, "chains": chains or None,
-                 "nonfinite": nonfinite}  # fmt: skip
-        for name, value in other.items():
-            if value is not None:
-                raise UsageError(f"{name} does not go with a log density")
-        return infer(
-            data,
-            configs,
-            n_draws=N_DRAWS if n_draws is None else n_draws,
-            test_fraction=TEST_FRACTION if test_fraction is None else test_fraction,
-            rule=weights,
-            beta=beta,
-            folds=folds,
-            seed=seed,
-            device=chosen_device,
-            time_limit=time_limit,
-            max_calls=max_calls,
-            rounds=rounds,
-            progress=progress,
-            sampler_progress=sampler_progress,
-        ).mixture
-    if max_calls is not None or rounds is not None:
-        raise UsageError("max_calls and rounds go with a log density")
-    split = split_data(
-        data,
-        n_draws=n_draws,
-        n_fresh=n_fresh,
-        folds=folds,
-        test_fraction=test_fraction,
-        names=names,
-        support=support,
-        draw_weights=draw_weights,
-        chains=chains,
-        nonfinite=nonfinite,
-        seed=seed,
+        return InputKind.DENSITY
+    return InputKind.TARGET if isinstance(data, Target) else InputKind.DRAWS
+
+
+def _recognize(data: Any) -> Any:
+    """A target for its name and a path for that of a file; other data as they are."""
+    if not isinstance(data, str):
+        return data
+    if data not in targets.TARGETS and Path(data).suffix.lower() in DRAWS_FILES:
+        return Path(data)
+    return targets.get(data)
+
+
+def _to_source(data: Any, of_draws: Mapping[str, Any]) -> Source:
+    """What is to be fitted, with draws read and validated.
+
+    Raises:
+        UsageError: a target without exact draws.
+        InputError: invalid draws.
+    """
+    if isinstance(data, ExactTarget | Draws | LogDensity):
+        return data
+    if isinstance(data, Target):
+        raise UsageError(
+            f"{data.name} has no exact draws; fit its log density, "
+            "amfvi.LogDensity(target.log_density, target.dim)"
+        )
+    if isinstance(data, Path):
+        return read_draws(data, **of_draws)
+    return Draws.from_array(data, **of_draws)
+
+
+def _describe_split(split: Split, options: FitOptions) -> str:
+    folds = f"{options.folds} fold{'s' * (options.folds > 1)}"
+    n_test = 0 if split.test is None else len(split.test)
+    return (
+        f"{split.dim} parameters, {len(split.draws)} draws in {folds} ({split.n_train} to train "
+        f"a member, {split.n_heldout} held out), {n_test} to test"
     )
-    mixture, _ = fit_split(
-        split,
-        configs,
-        rule=weights,
-        beta=beta,
-        seed=seed,
-        device=chosen_device,
-        time_limit=time_limit,
-        progress=progress,
-    )
-    return mixture
+
+
+FIT_SETTINGS = tuple(field.name for field in fields(FitOptions))
+"""Keyword arguments of :func:`fit` that are options."""
+
+DRAWS_SETTINGS = tuple(DrawsSettings.__annotations__)
+"""Keyword arguments of :func:`fit` that describe given draws."""
+
+
+def _signature() -> inspect.Signature:
+    """The signature of :func:`fit` with every keyword argument, for ``help`` and editors."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    named = [
+        inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
+        for f in fields(FitOptions)
+    ]
+    named += [
+        inspect.Parameter(name, keyword, default=None, annotation=annotation)
+        for name, annotation in DrawsSettings.__annotations__.items()
+    ]
+    given = inspect.signature(fit)
+    own = [p for p in given.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    return given.replace(parameters=[*own, *named])
+
+
+fit.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,60 +1,65 @@
-"""The fitted mixture: a torch distribution over the user's parameters."""
+"""The mixture of experts: a torch distribution over the user's parameters."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
+from torch.distributions import constraints as torch_constraints
 
-from amfvi.draws import default_names
-from amfvi.errors import FitError, InputError, unknown_name
-from amfvi.experts import Expert, Folds
+from amfvi.constraints.constraints import Constraints, default_names
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.errors import InputError, unknown_name
+from amfvi.experts import Expert
 from amfvi.experts.base import check_points
-from amfvi.support import Support
+from amfvi.experts.matrix import log_densities
 
-if TYPE_CHECKING:
-    from amfvi.diagnostics import Diagnostics
-    from amfvi.log_density import LogDensity
-    from amfvi.two_stages import FitSummary
+__all__ = ["Mixture"]
 
-__all__ = ["Mixture", "cross_validated_log_densities", "log_densities"]
-
-# Points at a time, so that memory in use stays bounded however many there are, and an
-# accelerator is filled. Experts cut them smaller themselves (experts/pieces.py).
 CPU_CHUNK = 2**17
+"""Points evaluated at a time on a CPU, so that memory stays bounded."""
+
 ACCELERATOR_CHUNK = 2**18
-WIDE = 32  # parameters, above which chunks shrink in proportion
+"""Points evaluated at a time on an accelerator, enough to fill it."""
+
+WIDE = 32
+"""Number of parameters above which chunks shrink in proportion."""
 
 
 class Mixture(Distribution):
-    """q(x) = Σₖ wₖ qₖ(x) with frozen experts qₖ and global weights w.
+    """The density q(x) = Σₖ wₖ qₖ(x) with frozen experts qₖ and global weights w.
 
-    The experts live in unconstrained space; bounded parameters are carried there
-    and back by the bijection of ``support``, whose Jacobian is part of ``log_prob``.
+    The experts live in unconstrained space; ``transform`` carries parameters there and
+    back, and its Jacobian is part of ``log_prob``. A mixture is immutable. Gradients
+    pass through ``log_prob`` where its input requires them. Draws have none, since what
+    could be differentiated, experts and weights, is frozen.
 
     Args:
         experts: ordered mapping from name to fitted expert, all of one dimension.
         weights: on the simplex, shape (K,).
-        support: bounds of the d parameters; unbounded if not given.
+        transform: to unconstrained space; the identity if not given.
         names: parameter names; ``x1, x2, …`` if not given.
-        seed: of the generator that :meth:`sample` uses when none is given.
         scale: training standard deviation of each parameter, (d,), the unit of
             sample distances; None if unknown.
-        summary: how the mixture was fitted, if it was fitted in this process.
-        diagnostics: how far to trust it, if it was fitted to a log density.
-        log_density: the one it was fitted to, if that was in this process.
 
     Raises:
         InputError: parts that do not fit together.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> mixture.log_prob(draws[:5]).shape, mixture.sample((3,)).shape
+        (torch.Size([5]), torch.Size([3, 2]))
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    arg_constraints: dict[str, torch_constraints.Constraint] = {}  # noqa: RUF012
     has_rsample = False
 
     def __init__(
@@ -62,13 +67,9 @@ class Mixture(Distribution):
         experts: Mapping[str, Expert],
         weights: Any,
         *,
-        support: Support | None = None,
+        transform: UnconstrainingTransform | None = None,
         names: tuple[str, ...] | None = None,
-        seed: int = 0,
         scale: Any = None,
-        summary: FitSummary | None = None,
-        diagnostics: Diagnostics | None = None,
-        log_density: LogDensity | None = None,
     ) -> None:
         if not experts:
             raise InputError("a mixture needs at least one expert")
@@ -76,29 +77,21 @@ class Mixture(Distribution):
         if len(dims) > 1:
             raise InputError(f"experts of one mixture must have one dimension, found {dims}")
         (dim,) = dims
-        w = torch.as_tensor(weights, dtype=torch.float64).detach().cpu().clone()
-        on_simplex = bool((w >= 0).all()) and abs(float(w.sum()) - 1) < 1e-6
-        if w.shape != (len(experts),) or not on_simplex:
-            raise InputError(
-                f"weights must be {len(experts)} non-negative numbers that sum to 1, "
-                f"found {w.tolist()}"
-            )
         self._experts = dict(experts)
-        self._weights = w / w.sum()
-        self._box = support if support is not None else Support.unbounded(dim)
-        self.names = names if names is not None else default_names(self._box.dim)
-        if self._box.free != dim or len(self.names) != self._box.dim:
+        self._weights = _check_weights(weights, len(experts))
+        if transform is None:
+            transform = UnconstrainingTransform(Constraints.unbounded(dim))
+        self._transform = transform
+        d = transform.constraints.dim
+        self._names = names if names is not None else default_names(d)
+        if transform.constraints.unconstrained_dim != dim or len(self._names) != d:
             raise InputError(
-                f"experts have {dim} parameters, but the support has {self._box.free} free "
-                f"coordinates of {self._box.dim} parameters, and there are {len(self.names)} names"
+                f"experts have {dim} parameters, but the transform has "
+                f"{transform.constraints.unconstrained_dim} unconstrained coordinates of "
+                f"{d} parameters, and there are {len(self._names)} names"
             )
-        self.seed = seed
-        self.scale = None if scale is None else torch.as_tensor(scale, dtype=torch.float64)
-        self.summary = summary
-        self.diagnostics = diagnostics
-        self.log_density = log_density
-        self._generator = torch.Generator().manual_seed(seed)
-        super().__init__(torch.Size(), torch.Size([self._box.dim]), validate_args=False)
+        self._scale = None if scale is None else _check_scale(scale, d)
+        super().__init__(torch.Size(), torch.Size([d]), validate_args=False)
 
     @property
     def experts(self) -> Mapping[str, Expert]:
@@ -111,6 +104,16 @@ class Mixture(Distribution):
         return self._weights.clone()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names."""
+        return self._names
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Training standard deviation of each parameter, (d,)."""
+        return None if self._scale is None else self._scale.clone()
+
+    @property
     def dim(self) -> int:
         """Number of parameters d."""
         return self.event_shape[0]
@@ -121,33 +124,37 @@ class Mixture(Distribution):
         return float(1 / self._weights.square().sum())
 
     @property
-    def support(self) -> constraints.Constraint:
-        """Where the density is positive, as a torch constraint on vectors."""
-        return self._box.constraint
+    def transform(self) -> UnconstrainingTransform:
+        """The change of variables to the experts' space."""
+        return self._transform
 
     @property
-    def bounds(self) -> Support:
-        """The same as a lower and an upper bound per parameter."""
-        return self._box
+    def constraints(self) -> Constraints:
+        """The constraints on the parameters, as amfvi has them."""
+        return self._transform.constraints
+
+    @property
+    def support(self) -> torch_constraints.Constraint:
+        """Where the density is positive, as a torch constraint on vectors."""
+        return self.constraints.torch_constraint
 
     @property
     def device(self) -> torch.device:
-        """Where the experts compute."""
+        """The device that the experts compute on."""
         return next(iter(self._experts.values())).device
 
-    @torch.no_grad()
     def log_prob(self, value: Any) -> Tensor:
-        """Log density in nats at points (..., d); shape (...), −inf outside the support.
+        """Log density in nats at points (..., d); shape (...), −∞ outside the constraints.
 
         Evaluated in chunks on the mixture's device. The result has the dtype and
-        the device of ``value``; arrays and lists count as float64 on the CPU. Experts
-        of weight zero are not evaluated.
+        the device of ``value``; arrays and lists count as float64 on the CPU. Where
+        ``value`` requires gradients, they pass through. Experts of weight zero are not
+        evaluated.
 
         Raises:
-            InputError: a wrong last dimension.
+            InputError: a wrong last dimension, or a point that is not finite.
         """
         x = self._points(value)
-        out = torch.empty(x.shape[:-1], dtype=x.dtype, device=x.device)
         present = self._weights > 0
         experts = {
             name: expert
@@ -155,10 +162,20 @@ class Mixture(Distribution):
             if weight
         }
         log_weights = self._weights[present].log().to(x.dtype).to(self.device)
-        for rows, chunk in self._chunks(x, out.view(-1)):
-            joint = self._log_densities(experts, chunk) + log_weights
-            rows.copy_(torch.logsumexp(joint, dim=-1))
-        return out
+
+        def mixed(chunk: Tensor) -> Tensor:
+            return torch.logsumexp(self._log_densities(experts, chunk) + log_weights, dim=-1)
+
+        return self._map_chunks(mixed, x).reshape(x.shape[:-1])
+
+    def log_prob_unconstrained(self, y: Tensor, transform: UnconstrainingTransform) -> Tensor:
+        """Log density (n,) in nats over the unconstrained space of another transform.
+
+        Args:
+            y: points (n, m) of that space.
+        """
+        x, log_det = transform.from_unconstrained_with_log_det(y)
+        return self.log_prob(x) + log_det
 
     def mix(self, expert_log_probs: Tensor) -> Tensor:
         """Log density (...) of the mixture from those of its experts (..., K), nats."""
@@ -167,16 +184,17 @@ class Mixture(Distribution):
 
     @torch.no_grad()
     def expert_log_probs(self, value: Any) -> Tensor:
-        """Each expert's own log density in nats in the user's parameters, (..., K)."""
+        """Log density of each expert in nats in the user's parameters, (..., K)."""
         x = self._points(value)
-        out = torch.empty(*x.shape[:-1], len(self._experts), dtype=x.dtype, device=x.device)
-        for rows, chunk in self._chunks(x, out.view(-1, len(self._experts))):
-            rows.copy_(self._log_densities(self._experts, chunk))
-        return out
+        each = self._map_chunks(lambda chunk: self._log_densities(self._experts, chunk), x)
+        return each.reshape(*x.shape[:-1], len(self._experts))
 
     @torch.no_grad()
     def responsibilities(self, value: Any) -> Tensor:
-        """Probability that each expert made each point, (..., K); NaN outside the support."""
+        """Posterior probability of each expert at each point, (..., K).
+
+        NaN outside the constraints, where no expert has any density.
+        """
         joint = self.expert_log_probs(value) + self._weights.log().to(self._points(value))
         return torch.softmax(joint, dim=-1)
 
@@ -186,27 +204,31 @@ class Mixture(Distribution):
         sample_shape: Any = torch.Size(),  # noqa: B008
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Independent draws, float64, shape sample_shape + (d,), on the CPU.
+        """Draw independently: float64, shape sample_shape + (d,), on the CPU.
 
         How many draws each expert makes is itself random, only those are made, and
-        they are in random order. Without a generator, the mixture's own is used;
-        the global random state is never touched.
+        they are in random order.
+
+        Args:
+            generator: a CPU generator. If not given, draws follow torch's global random
+                state, so that ``torch.manual_seed`` reproduces them.
         """
         shape = torch.Size([sample_shape] if isinstance(sample_shape, int) else sample_shape)
-        generator = self._generator if generator is None else generator
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         n = shape.numel()
         draws = torch.empty(n, self.dim, dtype=torch.float64)
         if n == 0:
             return draws.reshape(*shape, self.dim)
-        which = torch.multinomial(self._weights, n, replacement=True, generator=generator)
+        chosen = torch.multinomial(self._weights, n, replacement=True, generator=generator)
         for k, expert in enumerate(self._experts.values()):
-            rows = (which == k).nonzero().squeeze(1)
+            rows = (chosen == k).nonzero().squeeze(1)
             draws[rows] = self._sample_expert(expert, len(rows), generator)
         return draws.reshape(*shape, self.dim)
 
     @torch.no_grad()
     def sample_expert(self, name: str, n: int, generator: torch.Generator) -> Tensor:
-        """``n`` draws of one expert in the user's parameters, float64, (n, d), on the CPU.
+        """Draw from one expert in the user's parameters: float64, (n, d), on the CPU.
 
         Raises:
             UsageError: no such expert.
@@ -215,45 +237,23 @@ class Mixture(Distribution):
             raise unknown_name("expert of this mixture", name, self._experts)
         return self._sample_expert(self._experts[name], n, generator)
 
-    def to(self, device: torch.device | str) -> Mixture:
-        """The same mixture, computing on ``device``."""
+    def to(self, device: torch.device | str) -> Self:
+        """The same distribution, computing on ``device``."""
         experts = {name: expert.to(device) for name, expert in self._experts.items()}
-        return Mixture(
-            experts,
-            self._weights,
-            support=self._box,
-            names=self.names,
-            seed=self.seed,
-            scale=self.scale,
-            summary=self.summary,
-            diagnostics=self.diagnostics,
-            log_density=self.log_density,
-        )
+        return self._with(experts=experts)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model to a new directory, to be read by ``amfvi.load``.
-
-        Raises:
-            InputError: the directory exists and ``overwrite`` is False.
-        """
-        from amfvi.checkpoint import save
-
-        return save(self, path, overwrite=overwrite)
-
-    def to_arviz(self, n: int = 4000, **options: Any) -> Any:
-        """Draws as ArviZ data; see :func:`amfvi.bridges.arviz_data.to_arviz`.
-
-        Raises:
-            UsageError: ArviZ is not installed.
-        """
-        from amfvi.bridges.arviz_data import to_arviz
-
-        return to_arviz(self, n, **options)
+    def _with(self, *, experts: Mapping[str, Expert], weights: Any = None) -> Self:
+        """A copy of this object with other experts, and other weights if given."""
+        other = copy.copy(self)
+        other._experts = dict(experts)
+        if weights is not None:
+            other._weights = _check_weights(weights, len(experts))
+        return other
 
     def __repr__(self) -> str:
         parts = zip(self._experts, self._weights.tolist(), strict=True)
         described = ", ".join(f"{name}: {weight:.3f}" for name, weight in parts)
-        return f"Mixture(d = {self.dim}, {described})"
+        return f"{type(self).__name__}(d = {self.dim}, {described})"
 
     def _points(self, value: Any) -> Tensor:
         """``value`` as a floating tensor of finite points (..., d)."""
@@ -274,55 +274,49 @@ class Mixture(Distribution):
         size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
         return max(1, size * WIDE // max(self.dim, WIDE))
 
-    def _chunks(self, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of a slice of ``out`` and the points that belong to it, on our device."""
-        size = self._chunk_size()
-        points = x.reshape(-1, self.dim)
-        for rows, chunk in zip(out.split(size), points.split(size), strict=True):
-            yield rows, chunk.to(self.device)
+    def _map_chunks(self, function: Any, x: Tensor) -> Tensor:
+        """``function`` of points (n, d) over all of x (..., d), on our device and back."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            results = [function(chunk).to(x.device) for chunk in self._chunks(x)]
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
+        for chunk in x.reshape(-1, self.dim).split(self._chunk_size()):
+            yield chunk.to(self.device)
 
     def _sample_expert(self, expert: Expert, n: int, generator: torch.Generator) -> Tensor:
         if n == 0:
             return torch.empty(0, self.dim, dtype=torch.float64)
         # At once, so that a seed means the same draws whatever the device and its chunks.
-        return self._box.from_unconstrained(expert.sample(n, generator).cpu())
+        return self._transform.from_unconstrained(expert.sample(n, generator).cpu())
 
     def _log_densities(self, experts: Mapping[str, Expert], x: Tensor) -> Tensor:
-        """(n, len(experts)) in the user's parameters, −inf outside the support."""
-        if not self._box.bounded:
+        """(n, len(experts)) in the user's parameters, −∞ outside the constraints."""
+        if not self.constraints.is_constrained:
             return log_densities(experts, x)
-        inside = self._box.contains(x)
+        inside = self.constraints.contains(x)
         out = x.new_full((len(x), len(experts)), -torch.inf)
-        y, log_det = self._box.to_unconstrained(x[inside])
+        y, log_det = self._transform.to_unconstrained(x[inside])
         # A bound may be so near that rounding puts a point on it.
         finite = y.isfinite().all(dim=1)
-        inside[inside.clone()] = finite
-        out[inside] = log_densities(experts, y[finite]) + log_det[finite, None]
+        rows = inside.nonzero().squeeze(1)[finite]
+        out[rows] = log_densities(experts, y[finite]) + log_det[finite, None]
         return out
 
 
-def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
-    """Log densities (n, K) in nats of each expert at points ``y`` (n, d).
-
-    Raises:
-        FitError: an expert returns NaN; the message names it and the point.
-    """
-    return _columns({name: expert.log_prob(y) for name, expert in experts.items()}, y)
-
-
-def cross_validated_log_densities(experts: Mapping[str, Expert], folds: Folds) -> Tensor:
-    """Log densities (m, K) in nats at the held-out draws, as if nothing had seen them.
-
-    Raises:
-        FitError: an expert returns NaN; the message names it and the point.
-    """
-    columns = {name: expert.log_prob_cross_validated(folds) for name, expert in experts.items()}
-    return _columns(columns, folds.draws[folds.is_heldout])
+def _check_weights(weights: Any, n_experts: int) -> Tensor:
+    """Weights (K,) on the simplex, float64, on the CPU."""
+    w = torch.as_tensor(weights, dtype=torch.float64).detach().cpu().clone()
+    on_simplex = bool((w >= 0).all()) and abs(float(w.sum()) - 1) < 1e-6
+    if w.shape != (n_experts,) or not on_simplex:
+        raise InputError(
+            f"weights must be {n_experts} non-negative numbers that sum to 1, found {w.tolist()}"
+        )
+    return w / w.sum()
 
 
-def _columns(columns: Mapping[str, Tensor], y: Tensor) -> Tensor:
-    for name, column in columns.items():
-        broken = column.isnan().to(y.device)
-        if bool(broken.any()):
-            raise FitError(f"expert {name!r} has density NaN at {y[broken][0].tolist()}")
-    return torch.stack(list(columns.values()), dim=1)
+def _check_scale(scale: Any, dim: int) -> Tensor:
+    s = torch.as_tensor(scale, dtype=torch.float64).detach().cpu().clone()
+    if s.shape != (dim,) or not bool((s > 0).all() and s.isfinite().all()):
+        raise InputError(f"scale must be {dim} finite positive numbers, found {s.tolist()}")
+    return s

@@ -14,7 +14,7 @@ import torch
 __all__ = ["stream"]
 
 
-def stream(seed: int, *purpose: str | int) -> torch.Generator:
+def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU generator for one purpose of the run with this seed.
 
     >>> a = torch.rand(2, generator=stream(0, "maf"))

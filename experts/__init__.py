@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amfvi.experts.base import Checkpoint, Expert, ExpertConfig, FitReport, Progress
+from amfvi.errors import UsageError, unknown_name
+from amfvi.experts.base import Expert, ExpertConfig, FitReport, Progress, TrainingRecord
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
 from amfvi.experts.maf import MAF
@@ -13,8 +14,6 @@ from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
 from amfvi.experts.tmm import TMM
-
-from amfvi.errors import UsageError, unknown_name
 
 __all__ = [
     "DEFAULT",
@@ -25,13 +24,13 @@ __all__ = [
     "PRESETS",
     "RBIG",
     "TMM",
-    "Checkpoint",
     "Expert",
     "ExpertConfig",
     "FitReport",
     "Folds",
     "Progress",
     "RealNVP",
+    "TrainingRecord",
     "config_from_json",
     "resolve",
 ]
@@ -44,34 +43,41 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "gmm": GMM,
     "tmm": TMM,
 }
+"""Config classes by kind."""
 
 DEFAULT = ("maf", "realnvp", "rbig")
+"""The experts of the paper, used unless others are named."""
 
-# Names that stand for several experts.
 PRESETS = {
     "paper": DEFAULT,
     "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
 }
+"""Names that stand for several experts."""
 
 Choice = str | ExpertConfig
+"""An expert by the name of its kind or as a config."""
 
 
 def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[str, ExpertConfig]:
-    """Experts as the user names them, as an ordered mapping from name to config.
+    """Resolve experts as the user names them to an ordered mapping from name to config.
 
-    A sequence may hold names, names of presets ("paper", "robust") and configs; a
-    second one of a kind is called ``realnvp-2``. A mapping keeps its own names.
+    A sequence may hold names, names of presets ("paper", "robust") and configs; the
+    second expert of a kind is called ``realnvp-2``. A mapping keeps its own names. A
+    string is a list of names separated by commas.
 
     Raises:
-        UsageError: an unknown name, something that is no expert, or none at all.
+        UsageError: an unknown name, a value that is no expert, or no experts.
 
-    >>> list(resolve(["maf", "rbig", "maf"]))
-    ['maf', 'rbig', 'maf-2']
+    Examples:
+        >>> list(resolve(["maf", "rbig", "maf"]))
+        ['maf', 'rbig', 'maf-2']
+        >>> list(resolve("robust"))
+        ['maf', 'realnvp', 'rbig', 'nsf', 'gmm', 'tmm']
     """
     if isinstance(experts, str):
         experts = [name.strip() for name in experts.split(",") if name.strip()]
     if isinstance(experts, Mapping):
-        named = {str(name): _config(choice) for name, choice in experts.items()}
+        named = {str(name): _to_config(choice) for name, choice in experts.items()}
     else:
         named = {}
         choices = [
@@ -80,7 +86,7 @@ def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[
             for part in (PRESETS.get(choice, (choice,)) if isinstance(choice, str) else (choice,))
         ]
         for choice in choices:
-            config = _config(choice)
+            config = _to_config(choice)
             name, number = config.kind, 2
             while name in named:
                 name, number = f"{config.kind}-{number}", number + 1
@@ -91,23 +97,27 @@ def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[
 
 
 def config_from_json(fields: Mapping[str, Any]) -> ExpertConfig:
-    """The config that ``ExpertConfig.to_json`` described.
+    """Rebuild the config that ``ExpertConfig.to_json`` described.
 
     Raises:
         UsageError: an unknown kind or setting.
+
+    Examples:
+        >>> config_from_json({"kind": "gmm", "max_components": 3}).max_components
+        3
     """
-    return _family(str(fields.get("kind"))).from_json(fields)
+    return _config_class(str(fields.get("kind"))).from_json(fields)
 
 
-def _config(choice: Choice) -> ExpertConfig:
+def _to_config(choice: Choice) -> ExpertConfig:
     if isinstance(choice, ExpertConfig):
         return choice
     if isinstance(choice, str):
-        return _family(choice)()
+        return _config_class(choice)()
     raise UsageError(f"an expert is a name or a config, found {type(choice).__name__}")
 
 
-def _family(kind: str) -> type[ExpertConfig]:
+def _config_class(kind: str) -> type[ExpertConfig]:
     if kind not in EXPERTS:
         raise unknown_name("expert", kind, [*EXPERTS, *PRESETS])
     return EXPERTS[kind]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amfvi.experts.elementwise import SoftplusAffine
-from amfvi.experts.flow import Flow
+from amfvi.experts.flows.elementwise import SoftplusAffine
+from amfvi.experts.flows.flow import Flow
 from amfvi.experts.neural import NeuralFlowConfig
 
 __all__ = ["MAF"]
@@ -20,10 +20,18 @@ class MAF(NeuralFlowConfig):
     the order is reversed from layer to layer. A density takes one pass, a draw
     takes d passes. In one dimension there is nothing to condition on and the flow
     is a Gaussian.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> expert = MAF(max_steps=25).fit(x, folds=2)
+        >>> expert.log_prob(x).shape, expert.sample(1000).shape
+        (torch.Size([200]), torch.Size([1000, 2]))
     """
 
     kind: ClassVar[str] = "maf"
     activation: str = "leaky_relu"
 
     def build(self, dim: int) -> Flow:
-        return self._flow(dim, SoftplusAffine(), autoregressive=True)
+        """The architecture in ``dim`` dimensions."""
+        return self._build_flow(dim, SoftplusAffine(), autoregressive=True)

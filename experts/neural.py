@@ -8,24 +8,39 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from amfvi.experts.base import ExpertConfig, FitReport, Progress, match_tensors, members_of
-from amfvi.experts.bijection import BijectiveExpert
-from amfvi.experts.elementwise import Elementwise
-from amfvi.experts.flow import ACTIVATIONS, Flow, Parameters
-from amfvi.experts.folds import Folds
-from amfvi.experts.frozen import FrozenFlow
-from amfvi.experts.training import train
-from amfvi.experts.training_settings import Training
-from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
 from amfvi.errors import UsageError, unknown_name
+from amfvi.experts.base import ExpertConfig
+from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.flows.elementwise import Elementwise
+from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
+from amfvi.experts.flows.frozen import FrozenFlow
+from amfvi.experts.folds import Folds
+from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.loop import train
+from amfvi.experts.training.problem import TrainingProblem
+from amfvi.experts.training.settings import Training
+from amfvi.experts.whitening import Whitening
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
 
 class NeuralFlow(BijectiveExpert):
-    """A trained flow. It keeps a frozen copy for each precision it is asked in."""
+    """A trained flow, with a frozen copy for each precision it is evaluated in.
+
+    Attributes:
+        flow: the architecture.
+        parameters: the learned tensors by name, float32.
+
+    Examples:
+        >>> from amfvi.experts import MAF
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> expert = MAF(layers=2, max_steps=25).fit(x, folds=2)
+        >>> expert.flow.layers, expert.parameters["input.bias"].shape
+        (2, torch.Size([2, 2, 32, 1]))
+    """
 
     def __init__(
         self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
@@ -42,21 +57,25 @@ class NeuralFlow(BijectiveExpert):
             self._frozen[dtype] = FrozenFlow(self.flow, learned)
         return self._frozen[dtype]
 
-    def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.frozen(z.dtype).forward(z)
-
-    def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self.frozen(u.dtype).inverse(u)
-
     def tensors(self) -> dict[str, Tensor]:
+        """Whitening and learned parameters by name, on the CPU."""
         learned = {
             f"flow.{name}": value.cpu().contiguous() for name, value in self.parameters.items()
         }
         return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {name: value.to(device) for name, value in self.parameters.items()}
-        return type(self)(self.config, self.whitening.to(device), moved)  # type: ignore[arg-type]
+        """The same expert with its numbers on ``device``."""
+        learned = {name: value.to(device) for name, value in self.parameters.items()}
+        moved = type(self)(self.config, self.whitening.to(device), learned)  # type: ignore[arg-type]
+        moved.report = self.report
+        return moved
+
+    def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.frozen(z.dtype).forward(z)
+
+    def _from_normal(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self.frozen(u.dtype).inverse(u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +87,11 @@ class NeuralFlowConfig(Training, ExpertConfig):
         hidden_features: width of each conditioner network.
         hidden_layers: hidden layers of each conditioner network.
         activation: of the hidden units, "leaky_relu" (slope 0.1 below zero) or "silu".
+
+    Examples:
+        >>> from amfvi.experts import RealNVP
+        >>> issubclass(RealNVP, NeuralFlowConfig), RealNVP(layers=8).layers
+        (True, 8)
     """
 
     layers: int = 5
@@ -78,68 +102,70 @@ class NeuralFlowConfig(Training, ExpertConfig):
     def __post_init__(self) -> None:
         self._require_positive(
             "layers", "hidden_features", "hidden_layers", "learning_rate", "hidden_learning_rate",
-            "batch_size", "epoch_steps", "largest_batch_size", "max_steps", "check_every",
+            "batch_size", "epoch_steps", "max_batch_size", "max_steps", "check_every",
             "patience", "clip_norm",
         )  # fmt: skip
         if self.activation not in ACTIVATIONS:
             raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)
-        if not self.decay >= 0:
-            raise UsageError(f"{self.kind}: decay cannot be negative, found {self.decay!r}")
-        if not 0 <= self.averaging < 1:
-            raise UsageError(f"{self.kind}: averaging must be in [0, 1), found {self.averaging!r}")
+        if not self.cooldown >= 0:
+            raise UsageError(f"{self.kind}: cooldown cannot be negative, found {self.cooldown!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"{self.kind}: ema_decay must be in [0, 1), found {self.ema_decay!r}")
 
     @abstractmethod
     def build(self, dim: int) -> Flow:
         """The architecture in ``dim`` dimensions."""
 
-    def _flow(self, dim: int, elementwise: Elementwise, *, autoregressive: bool) -> Flow:
-        return Flow(
-            dim,
-            self.layers,
-            self.hidden_features,
-            self.hidden_layers,
-            autoregressive,
-            elementwise,
-            self.activation,
-        )
-
-    def fit(
+    def fit_folds(
         self,
         folds: Folds,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
-        time_limit: float | None = None,
+        timeout: float | None = None,
     ) -> tuple[NeuralFlow, FitReport]:
+        """Whiten, train and freeze; see :meth:`ExpertConfig.fit_folds`."""
         folds.require_fittable(self.kind)
         whitening = Whitening.fit(folds)
         flow = self.build(folds.dim)
-        initial = flow.initial(folds.members, generator)
-        whitened = whitening.forward(folds.draws.expand(folds.members, -1, -1))
-        learned, report = train(
-            self.kind,
-            flow.nll,
-            lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
-            {name: value.to(device) for name, value in initial.items()},
-            flow.masks,
-            whitened.float().to(device),
-            folds,
-            self,
-            generator=generator,
+        initial = flow.initial(folds.n_members, generator)
+        whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
+        problem = TrainingProblem(
+            name=self.kind,
+            nll=flow.nll,
+            frozen_nll=lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
+            initial={name: value.to(device) for name, value in initial.items()},
+            masks=flow.masks,
+            draws=whitened.float().to(device),
+            folds=folds,
             offset=-whitening.log_det,
-            progress=progress,
-            time_limit=time_limit,
+        )
+        learned, report = train(
+            problem, self, generator=generator, progress=progress, timeout=timeout
         )
         expert = NeuralFlow(self, whitening.to(device), learned)
         expert.verify(folds)
         return expert, report
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> NeuralFlow:
-        members = members_of(tensors)
+        """Rebuild the flow whose :meth:`NeuralFlow.tensors` these are."""
+        members = count_members(tensors)
         shapes = self.build(dim).shapes(members)
         expected = {"mean": torch.Size([members, dim]), "factor": torch.Size([members, dim, dim])}
         expected |= {f"flow.{name}": shape for name, shape in shapes.items()}
-        match_tensors(self.kind, expected, tensors)
+        check_tensors(self.kind, expected, tensors)
         learned = {name: tensors[f"flow.{name}"].float() for name in shapes}
-        return NeuralFlow(self, Whitening.of(tensors["mean"], tensors["factor"]), learned)
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        return NeuralFlow(self, whitening, learned)
+
+    def _build_flow(self, dim: int, elementwise: Elementwise, *, autoregressive: bool) -> Flow:
+        return Flow(
+            dim=dim,
+            layers=self.layers,
+            width=self.hidden_features,
+            depth=self.hidden_layers,
+            autoregressive=autoregressive,
+            elementwise=elementwise,
+            activation=self.activation,
+        )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amfvi.experts.elementwise import RationalQuadratic
-from amfvi.experts.flow import Flow
-from amfvi.experts.neural import NeuralFlowConfig
-
 from amfvi.errors import UsageError
+from amfvi.experts.flows.elementwise import RationalQuadratic
+from amfvi.experts.flows.flow import Flow
+from amfvi.experts.neural import NeuralFlowConfig
 
 __all__ = ["NSF"]
 
@@ -18,14 +17,20 @@ __all__ = ["NSF"]
 class NSF(NeuralFlowConfig):
     """Settings of an autoregressive neural spline flow.
 
-    Each layer bends every coordinate by a spline whose shape depends on the
+    Each layer transforms every coordinate by a spline whose shape depends on the
     coordinates before it. A density takes one pass, a draw takes d passes. In one
-    dimension it is a spline of its own.
+    dimension it is a plain spline.
 
     Attributes:
-        bins: of each spline.
-        edge: the splines bend [−edge, edge], in training standard deviations, and
+        bins: number of bins of each spline.
+        edge: the splines cover [−edge, edge], in training standard deviations, and
             are the identity outside.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(200, generator=torch.Generator().manual_seed(0))
+        >>> NSF(max_steps=25).fit(x, folds=1).log_prob(torch.zeros(7, 1)).shape
+        torch.Size([7])
     """
 
     kind: ClassVar[str] = "nsf"
@@ -40,5 +45,6 @@ class NSF(NeuralFlowConfig):
             raise UsageError(f"nsf: bins must be in [2, 100], found {self.bins!r}")
 
     def build(self, dim: int) -> Flow:
-        elementwise = RationalQuadratic(self.bins, self.edge)
-        return self._flow(dim, elementwise, autoregressive=True)
+        """The architecture in ``dim`` dimensions."""
+        elementwise = RationalQuadratic(bins=self.bins, edge=self.edge)
+        return self._build_flow(dim, elementwise, autoregressive=True)

@@ -11,106 +11,37 @@ quantiles is averaged out by the next, as shrinkage does in boosting).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar
 
 import torch
-from amfvi.experts.base import (
-    Checkpoint,
-    ExpertConfig,
-    FitReport,
-    Progress,
-    match_tensors,
-    members_of,
-)
-from amfvi.experts.bijection import BijectiveExpert, normal_nll
-from amfvi.experts.folds import Folds
-from amfvi.experts.spline import MonotoneSpline
-from amfvi.experts.whitening import Whitening
 from torch import Tensor
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.weighting import effective_sample_size
+from amfvi.experts.base import ExpertConfig
+from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.flows.bijection import normal_nll
+from amfvi.experts.flows.gaussianization import Gaussianization, Layer
+from amfvi.experts.flows.marginals import (
+    choose_rotation,
+    equally_weighted_quantiles,
+    marginal_knots,
+)
+from amfvi.experts.flows.spline import MonotoneSpline
+from amfvi.experts.folds import Folds
+from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.early_stopping import EarlyStopping
+from amfvi.experts.whitening import Whitening
+from amfvi.statistics import effective_sample_size
 
-__all__ = ["RBIG", "Gaussianization"]
+__all__ = ["RBIG"]
 
-SCORING_DRAWS = 2000  # enough to rank candidate rotations
-MIN_KNOT_GAP = 1e-4  # whitened units; tied draws would make knots coincide
-MAX_LOG_SECANT = 4.0  # a secant of e⁴ or e⁻⁴ is noise or a tie, not a density
+KNOTS_PER_ROOT_DRAW = 0.45
+"""Most knots of a marginal map, as a multiple of the square root of the number of draws."""
 
-
-class Layer(NamedTuple):
-    """z ← spline(rotation · z), member by member, on z of shape (members, d, n)."""
-
-    rotation: Tensor
-    spline: MonotoneSpline
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, log_slope = self.spline.forward(self.rotation @ z)
-        return value, log_slope.sum(dim=1)
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, log_slope = self.spline.inverse(z)
-        return self.rotation.mT @ value, log_slope.sum(dim=1)
-
-    def to(self, where: torch.device | str | torch.dtype) -> Layer:
-        s = self.spline
-        return Layer(
-            self.rotation.to(where),
-            MonotoneSpline(s.x.to(where), s.y.to(where), s.slope.to(where)),
-        )
-
-
-class Gaussianization(BijectiveExpert):
-    """A fitted RBIG: layers in float64, with a copy for each other precision used."""
-
-    def __init__(self, config: RBIG, whitening: Whitening, layers: list[Layer]) -> None:
-        super().__init__(config, whitening)
-        self._layers = {torch.float64: layers}
-
-    def layers(self, dtype: torch.dtype = torch.float64) -> list[Layer]:
-        """The layers, first to last."""
-        if dtype not in self._layers:
-            self._layers[dtype] = [layer.to(dtype) for layer in self._layers[torch.float64]]
-        return self._layers[dtype]
-
-    def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(z.shape[0], z.shape[2])
-        for layer in self.layers(z.dtype):
-            z, term = layer.forward(z)
-            log_det = log_det + term
-        return z, log_det
-
-    def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = u.new_zeros(u.shape[0], u.shape[2])
-        for layer in reversed(self.layers(u.dtype)):
-            u, term = layer.inverse(u)
-            log_det = log_det + term
-        return u, log_det
-
-    def tensors(self) -> dict[str, Tensor]:
-        layers = self.layers()
-        splines = [layer.spline for layer in layers]
-        empty = torch.empty(self.members, self.dim, 0, dtype=torch.float64)
-
-        def joined(parts: list[Tensor]) -> Tensor:
-            return torch.cat([empty, *(p.cpu() for p in parts)], dim=2)
-
-        return {
-            "mean": self.whitening.mean.cpu(),
-            "factor": self.whitening.factor.cpu(),
-            "rotations": joined([layer.rotation for layer in layers]),
-            "knots": torch.tensor([s.x.shape[2] for s in splines], dtype=torch.int64),
-            "x": joined([s.x for s in splines]),
-            "y": joined([s.y for s in splines]),
-            "slope": joined([s.slope for s in splines]),
-        }
-
-    def to(self, device: torch.device | str) -> Self:
-        layers = [layer.to(device) for layer in self.layers()]
-        return type(self)(self.config, self.whitening.to(device), layers)  # type: ignore[arg-type]
+MIN_MAX_KNOTS, MAX_MAX_KNOTS = 12, 100
+"""Limits of that number of knots."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +49,7 @@ class RBIG(ExpertConfig):
     """Settings of a rotation-based iterative Gaussianization.
 
     Attributes:
-        step: how far each layer goes from the identity to the estimated marginal
+        step_size: how far each layer goes from the identity to the estimated marginal
             map, in (0, 1].
         max_knots: most knots in a marginal map; None for one that grows as the
             square root of the number of draws. Each layer takes a random number
@@ -129,10 +60,17 @@ class RBIG(ExpertConfig):
         max_layers: most layers.
         patience: layers without held-out improvement before the fit stops; it is
             then cut back to the best layer.
+
+    Examples:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).exp()
+        >>> expert = RBIG(max_layers=20).fit(x)
+        >>> expert.log_prob(x).shape, expert.sample(1000).shape
+        (torch.Size([200]), torch.Size([1000, 2]))
     """
 
     kind: ClassVar[str] = "rbig"
-    step: float = 0.5
+    step_name: ClassVar[str] = "layer"
+    step_size: float = 0.5
     max_knots: int | None = None
     rotations: int = 1
     max_layers: int = 400
@@ -140,191 +78,129 @@ class RBIG(ExpertConfig):
 
     def __post_init__(self) -> None:
         self._require_positive("rotations", "max_layers", "patience")
-        if not 0 < self.step <= 1:
-            raise UsageError(f"rbig: step must be in (0, 1], found {self.step!r}")
+        if not 0 < self.step_size <= 1:
+            raise UsageError(f"rbig: step_size must be in (0, 1], found {self.step_size!r}")
         if self.max_knots is not None and self.max_knots < 3:
             raise UsageError(f"rbig: max_knots must be at least 3, found {self.max_knots!r}")
 
-    def fit(
+    def fit_folds(
         self,
         folds: Folds,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
-        time_limit: float | None = None,
+        timeout: float | None = None,
     ) -> tuple[Gaussianization, FitReport]:
-        started = time.monotonic()
+        """Add layers until the held-out NLL stops improving; see :class:`ExpertConfig`."""
         folds.require_fittable(self.kind)
-        whitening = Whitening.fit(folds)
-        z = whitening.forward(folds.draws.expand(folds.members, -1, -1)).to(device)
-        log_det = whitening.log_det[:, None].to(device).expand(-1, len(folds))
-        fold = folds.fold.to(device)
-        train_rows = [rows.to(device) for rows in folds.train_rows]
-        is_train = torch.stack([fold != f for f in range(folds.members)])
-        is_heldout = torch.stack([fold == f for f in range(folds.members)])
-        each_weight = folds.weights.to(device).expand(folds.members, -1)
-        row_weights = None if folds.weight is None else folds.weights.to(device)
-
-        def checkpoint(step: int) -> Checkpoint:
-            nll = normal_nll(z, log_det)
-            return Checkpoint(
-                step=step,
-                train_nll=_mean(nll[is_train], each_weight[is_train]),
-                heldout_nll=_mean(nll[is_heldout], each_weight[is_heldout]),
-            )
-
-        history = [checkpoint(0)]
-        if not math.isfinite(history[0].heldout_nll):
-            raise FitError("rbig: no finite held-out density at the start")
-        layers: list[Layer] = []
-        best_step, best_nll = 0, history[0].heldout_nll
-        stopped_by, converged = "max_layers", False
-        for step in range(1, self.max_layers + 1):
-            layer = self._next_layer(z, train_rows, row_weights, generator)
-            z, term = layer.forward(z)
-            log_det = log_det + term
-            layers.append(layer)
-            history.append(checkpoint(step))
-            if history[-1].heldout_nll < best_nll:
-                best_step, best_nll = step, history[-1].heldout_nll
-            if progress is not None:
-                progress(step / self.max_layers, best_nll)
-            if step - best_step >= self.patience:
-                stopped_by, converged = "no further improvement on held-out draws", True
-                break
-            if time_limit is not None and time.monotonic() - started > time_limit:
-                stopped_by = "timeout"
-                break
-        expert = Gaussianization(self, whitening.to(device), layers[:best_step])
-        expert.verify(folds)
-        return expert, FitReport(
-            history=tuple(history),
-            best_step=best_step,
-            converged=converged,
-            stopped_by=stopped_by,
-            seconds=time.monotonic() - started,
+        stopping = EarlyStopping(
+            patience=self.patience,
+            max_steps=self.max_layers,
+            limit_name="max_layers",
+            progress=progress,
+            timeout=timeout,
         )
+        whitening = Whitening.fit(folds)
+        points = _Points(folds, whitening, device)
+        train_nll, heldout_nll = points.mean_nll()
+        if not math.isfinite(heldout_nll):
+            raise FitError("rbig: no finite held-out density at the start")
+        stopping.record(0, train_nll, heldout_nll)
+        layers: list[Layer] = []
+        while stopping.reason is None:
+            layers.append(self._next_layer(points, generator))
+            points.apply(layers[-1])
+            stopping.record(len(layers), *points.mean_nll())
+            stopping.should_stop()
+        expert = Gaussianization(self, whitening.to(device), layers[: stopping.best_step])
+        expert.verify(folds)
+        return expert, stopping.report()
 
-    def _next_layer(
-        self,
-        z: Tensor,
-        train_rows: list[Tensor],
-        weights: Tensor | None,
-        generator: torch.Generator,
-    ) -> Layer:
+    def _next_layer(self, points: _Points, generator: torch.Generator) -> Layer:
         """For each member a rotation of its training draws, with its marginal maps."""
-        fewest = min(len(rows) for rows in train_rows)
+        weights = points.row_weights
+        fewest = min(len(rows) for rows in points.train_rows)
         if weights is not None:
-            fewest = min(int(effective_sample_size(weights[rows])) for rows in train_rows)
-        most = self.max_knots or min(max(12, round(0.45 * math.sqrt(fewest))), 100)
+            fewest = min(int(effective_sample_size(weights[rows])) for rows in points.train_rows)
+        most = self.max_knots or min(
+            max(MIN_MAX_KNOTS, round(KNOTS_PER_ROOT_DRAW * math.sqrt(fewest))), MAX_MAX_KNOTS
+        )
         blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
         blocks = max(1, min(blocks, fewest // 2))
-        parts = []
-        for one, rows in zip(z, train_rows, strict=True):
-            draws = one[:, rows]
-            rotation = self._rotation(draws, generator)
+        maps = []
+        for z, rows in zip(points.z, points.train_rows, strict=True):
+            draws = z[:, rows]
+            rotation = choose_rotation(draws, self.rotations, generator)
             marginals, order = (rotation @ draws).sort(dim=1)
             if weights is not None:
-                marginals = _equally_weighted(marginals, weights[rows][order])
-            parts.append((rotation, *self._knots(marginals, blocks, generator)))
-        rotations, x, y = (torch.stack(part) for part in zip(*parts, strict=True))
+                marginals = equally_weighted_quantiles(marginals, weights[rows][order])
+            maps.append((rotation, *marginal_knots(marginals, blocks, self.step_size, generator)))
+        rotations, x, y = (torch.stack(parts) for parts in zip(*maps, strict=True))
         return Layer(rotations, MonotoneSpline.through(x, y))
 
-    def _rotation(self, draws: Tensor, generator: torch.Generator) -> Tensor:
-        """The candidate along whose axes ``draws`` (d, n) look least normal, (d, d)."""
-        d = len(draws)
-        candidates = [_random_rotation(d, generator).to(draws) for _ in range(self.rotations)]
-        if len(candidates) == 1:
-            return candidates[0]
-        subset = draws[:, :SCORING_DRAWS]
-        scores = _normal_scores(subset.shape[1], subset)
-        distances = [((r @ subset).sort(dim=1).values - scores).square().mean() for r in candidates]
-        return candidates[int(torch.stack(distances).argmax())]
-
-    def _knots(
-        self, marginals: Tensor, blocks: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Knots of maps from sorted coordinates (d, n) part of the way to normal scores.
-
-        A knot is the mean of a block of neighbouring order statistics against the
-        mean of their normal scores: quantiles smoothed by averaging.
-        """
-        n = marginals.shape[1]
-        scores = _normal_scores(n, marginals)
-        phase = 0.1 + 0.8 * float(torch.rand(1, generator=generator))
-        inner = ((torch.arange(blocks) + phase) * n / blocks).round().long().clamp(1, n - 1)
-        edges = torch.cat([torch.tensor([0]), inner, torch.tensor([n])]).to(marginals.device)
-        x, y = _block_means(marginals, edges), _block_means(scores[None], edges)
-        x_gap = x.diff(dim=1).clamp(min=MIN_KNOT_GAP)
-        secant = (y.diff(dim=1) / x_gap).clamp(math.exp(-MAX_LOG_SECANT), math.exp(MAX_LOG_SECANT))
-        y_gap = x_gap * (1 + self.step * (secant - 1))
-        first_x = x[:, :1]
-        first_y = first_x + self.step * (y[:, :1] - first_x)
-        return _accumulate(first_x, x_gap), _accumulate(first_y, y_gap)
-
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> Gaussianization:
+        """Rebuild the expert whose :meth:`Gaussianization.tensors` these are."""
         knots = tensors.get("knots", torch.empty(0, dtype=torch.int64))
         if knots.ndim != 1 or knots.dtype != torch.int64 or bool((knots < 2).any()):
             raise InputError("rbig: tensor 'knots' must hold the knot count of each layer")
-        members = members_of(tensors)
+        members = count_members(tensors)
         shape = torch.Size
         joined = shape([members, dim, int(knots.sum())])
         expected = {"mean": shape([members, dim]), "factor": shape([members, dim, dim])}
         expected |= {"knots": knots.shape, "rotations": shape([members, dim, dim * len(knots)])}
         expected |= {"x": joined, "y": joined, "slope": joined}
-        match_tensors(self.kind, expected, tensors)
-        rotations = tensors["rotations"].double().split(dim, dim=2)
+        check_tensors(self.kind, expected, tensors)
+        # Sizes are given in full: a split of nothing by one size is one part, not none.
+        rotations = tensors["rotations"].double().split([dim] * len(knots), dim=2)
         counts = [int(k) for k in knots]
-        parts = (tensors[name].double().split(counts, dim=2) for name in ("x", "y", "slope"))
-        splines = [
-            MonotoneSpline(*(p.contiguous() for p in knot)) for knot in zip(*parts, strict=True)
+        x, y, slope = (tensors[name].double().split(counts, dim=2) for name in ("x", "y", "slope"))
+        layers = [
+            Layer(rotation.contiguous(), MonotoneSpline(*(part.contiguous() for part in spline)))
+            for rotation, *spline in zip(rotations, x, y, slope, strict=True)
         ]
-        identity = torch.eye(dim, dtype=torch.float64)
-        for number, (rotation, spline) in enumerate(zip(rotations, splines, strict=True)):
-            increasing = all(bool((t.diff(dim=2) > 0).all()) for t in (spline.x, spline.y))
-            if not increasing or not bool((spline.slope > 0).all()):
-                raise InputError(f"rbig: layer {number} of the saved model is not increasing")
-            if not torch.allclose(rotation @ rotation.mT, identity.expand_as(rotation)):
-                raise InputError(f"rbig: layer {number} of the saved model has no rotation")
-        layers = [Layer(r.contiguous(), s) for r, s in zip(rotations, splines, strict=True)]
-        return Gaussianization(self, Whitening.of(tensors["mean"], tensors["factor"]), layers)
+        for number, layer in enumerate(layers):
+            _check_layer(number, layer)
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        return Gaussianization(self, whitening, layers)
 
 
-def _normal_scores(n: int, like: Tensor) -> Tensor:
-    """Φ⁻¹((i + ½)/n) for i = 0 … n−1."""
-    ranks = torch.arange(n, dtype=like.dtype, device=like.device)
-    return torch.special.ndtri((ranks + 0.5) / n)
+class _Points:
+    """The draws under each member's layers so far, with their log-determinants."""
+
+    def __init__(self, folds: Folds, whitening: Whitening, device: torch.device | str) -> None:
+        members = range(folds.n_members)
+        fold = folds.fold.to(device)
+        self.z = whitening.forward(folds.draws.expand(folds.n_members, -1, -1)).to(device)
+        self.train_rows = [rows.to(device) for rows in folds.train_rows]
+        weights = folds.normalized_weights.to(device)
+        self.row_weights = None if folds.sample_weight is None else weights
+        self._member_weights = weights.expand(folds.n_members, -1)
+        self._log_det = whitening.log_det[:, None].to(device).expand(-1, len(folds))
+        self._is_train = torch.stack([fold != f for f in members])
+        self._is_heldout = torch.stack([fold == f for f in members])
+
+    def apply(self, layer: Layer) -> None:
+        """Map the points through one more layer."""
+        self.z, log_det = layer.forward(self.z)
+        self._log_det = self._log_det + log_det
+
+    def mean_nll(self) -> tuple[float, float]:
+        """Weighted mean NLL of training and held-out draws, nats."""
+        nll = normal_nll(self.z, self._log_det)
+        train, heldout = (
+            (nll[chosen] * self._member_weights[chosen]).sum() / self._member_weights[chosen].sum()
+            for chosen in (self._is_train, self._is_heldout)
+        )
+        return float(train), float(heldout)
 
 
-def _random_rotation(d: int, generator: torch.Generator) -> Tensor:
-    """A random orthonormal (d, d) matrix, float64."""
-    q, _ = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-    return q
-
-
-def _block_means(values: Tensor, edges: Tensor) -> Tensor:
-    """Means of values (d, n) over the column blocks between consecutive edges."""
-    sums = torch.cat([values.new_zeros(len(values), 1), values.cumsum(dim=1)], dim=1)
-    return sums[:, edges].diff(dim=1) / edges.diff()
-
-
-def _equally_weighted(ordered: Tensor, weights: Tensor) -> Tensor:
-    """As many quantiles, of equal weight, of sorted values with weights, (d, n) each."""
-    middles = (weights.cumsum(dim=1) - weights / 2) / weights.sum(dim=1, keepdim=True)
-    n = ordered.shape[1]
-    wanted = (torch.arange(n, device=ordered.device) + 0.5).to(middles) / n
-    wanted = wanted.expand_as(middles).contiguous()
-    right = torch.searchsorted(middles, wanted).clamp(1, n - 1)
-    from_left, from_right = middles.gather(1, right - 1), middles.gather(1, right)
-    share = ((wanted - from_left) / (from_right - from_left).clamp(min=1e-300)).clamp(0, 1)
-    return torch.lerp(ordered.gather(1, right - 1), ordered.gather(1, right), share)
-
-
-def _mean(values: Tensor, weights: Tensor) -> float:
-    return float((values * weights).sum() / weights.sum())
-
-
-def _accumulate(first: Tensor, gaps: Tensor) -> Tensor:
-    """(d, 1) and (d, K−1) gaps to (d, K) positions."""
-    return torch.cat([first, first + gaps.cumsum(dim=1)], dim=1)
+def _check_layer(number: int, layer: Layer) -> None:
+    """Reject a saved layer that is not an increasing map after a rotation."""
+    spline, rotation = layer.spline, layer.rotation
+    is_increasing = all(bool((t.diff(dim=2) > 0).all()) for t in (spline.x, spline.y))
+    if not is_increasing or not bool((spline.slope > 0).all()):
+        raise InputError(f"rbig: layer {number} of the saved model is not increasing")
+    identity = torch.eye(rotation.shape[-1], dtype=torch.float64)
+    if not torch.allclose(rotation @ rotation.mT, identity.expand_as(rotation)):
+        raise InputError(f"rbig: layer {number} of the saved model has no rotation")

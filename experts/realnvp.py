@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amfvi.experts.elementwise import BoundedAffine
-from amfvi.experts.flow import Flow
+from amfvi.experts.flows.elementwise import BoundedAffine
+from amfvi.experts.flows.flow import Flow
 from amfvi.experts.neural import NeuralFlowConfig
 
 __all__ = ["RealNVP"]
@@ -17,8 +17,14 @@ class RealNVP(NeuralFlowConfig):
     """Settings of a RealNVP.
 
     Each layer shifts and scales every other coordinate by functions of the rest;
-    the two halves take turns. Densities and draws both take one pass. In one
+    the two halves alternate. Densities and draws both take one pass. In one
     dimension there is no other half and the flow is a Gaussian.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> RealNVP(max_steps=25).fit(x, folds=2).sample((3, 4)).shape
+        torch.Size([3, 4, 2])
     """
 
     kind: ClassVar[str] = "realnvp"
@@ -26,4 +32,5 @@ class RealNVP(NeuralFlowConfig):
     activation: str = "leaky_relu"
 
     def build(self, dim: int) -> Flow:
-        return self._flow(dim, BoundedAffine(), autoregressive=False)
+        """The architecture in ``dim`` dimensions."""
+        return self._build_flow(dim, BoundedAffine(), autoregressive=False)

@@ -1,11 +1,11 @@
-"""Student-t mixture for heavy tails, by expectation maximisation (Peel & McLachlan 2000)."""
+"""Student-t mixture for heavy tails, by expectation maximization (Peel & McLachlan 2000)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amfvi.experts.elliptical import EllipticalConfig
+from amfvi.experts.elliptical.mixture import EllipticalConfig
 
 __all__ = ["TMM"]
 
@@ -16,6 +16,13 @@ class TMM(EllipticalConfig):
 
     All components share their degrees of freedom, which are fitted (between 0.5
     and 200).
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> expert = TMM(max_components=1).fit(x, folds=2)
+        >>> expert.components.freedom.shape
+        torch.Size([2])
     """
 
     kind: ClassVar[str] = "tmm"

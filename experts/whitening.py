@@ -9,15 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from amfvi.experts.folds import Folds
 from torch import Tensor
 
 from amfvi.errors import FitError, InputError
+from amfvi.experts.folds import Folds
 
 __all__ = ["Whitening"]
 
+JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+"""Multiples of the identity that are added to a correlation matrix until it is factored."""
 
-@dataclass(frozen=True)
+MIN_DIAGONAL = 1e-7
+"""Smallest diagonal entry of a Cholesky factor of correlations that is accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whitening:
     """x = mean + L z for each member of an ensemble, L lower triangular, in float64.
 
@@ -28,6 +34,15 @@ class Whitening:
         factor: L, shape (members, d, d), positive diagonal.
         inverse_factor: L⁻¹.
         log_det: log |det dz/dx| = −Σ log Lᵢᵢ, nats, shape (members,).
+
+    Examples:
+        >>> x = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, -2.0]], dtype=torch.float64)
+        >>> whitening = Whitening.fit_pooled(x)
+        >>> z = whitening.forward(x[None])
+        >>> z.shape, bool(z.mean().abs() < 1e-12)
+        (torch.Size([1, 2, 3]), True)
+        >>> torch.allclose(whitening.inverse(z)[0], x)
+        True
     """
 
     mean: Tensor
@@ -36,8 +51,8 @@ class Whitening:
     log_det: Tensor
 
     @classmethod
-    def of(cls, mean: Tensor, factor: Tensor) -> Whitening:
-        """From means (members, d) and factors L (members, d, d).
+    def from_factor(cls, mean: Tensor, factor: Tensor) -> Whitening:
+        """The whitening with means (members, d) and factors L (members, d, d).
 
         Raises:
             InputError: an L is not lower triangular with a positive diagonal.
@@ -47,41 +62,46 @@ class Whitening:
             raise InputError("the whitening factor is not lower triangular and positive")
         mean, factor = mean.double(), factor.double()
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-        return cls(mean, factor, inverse, -diagonal.double().log().sum(dim=-1))
+        return cls(
+            mean=mean,
+            factor=factor,
+            inverse_factor=torch.linalg.solve_triangular(factor, identity, upper=False),
+            log_det=-diagonal.double().log().sum(dim=-1),
+        )
 
     @classmethod
     def fit(cls, folds: Folds) -> Whitening:
-        """By mean and covariance of the draws that each member trains on.
+        """Whiten by mean and covariance of the draws that each member trains on.
 
         Raises:
             FitError: a constant column.
         """
-        parts = [
-            _moments(
-                folds.draws[rows].double(), None if folds.weight is None else folds.weights[rows]
-            )
+        weights = None if folds.sample_weight is None else folds.normalized_weights
+        moments = [
+            _moments(folds.draws[rows].double(), None if weights is None else weights[rows])
             for rows in folds.train_rows
         ]
-        mean, factor = (torch.stack(part) for part in zip(*parts, strict=True))
-        return cls.of(mean, factor)
+        mean, factor = (torch.stack(parts) for parts in zip(*moments, strict=True))
+        return cls.from_factor(mean, factor)
 
     @classmethod
-    def pooled(cls, draws: Tensor, weights: Tensor | None = None) -> Whitening:
-        """One for all members, by mean and covariance of ``draws`` (n, d), weights (n,).
+    def fit_pooled(cls, draws: Tensor, weights: Tensor | None = None) -> Whitening:
+        """Whiten all members by mean and covariance of ``draws`` (n, d), weights (n,).
 
         Raises:
             FitError: a constant column.
         """
         mean, factor = _moments(draws.double(), weights)
-        return cls.of(mean[None], factor[None])
+        return cls.from_factor(mean[None], factor[None])
 
     @property
-    def members(self) -> int:
+    def n_members(self) -> int:
+        """Number of members F."""
         return len(self.mean)
 
     @property
     def dim(self) -> int:
+        """Number of coordinates d."""
         return self.mean.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,11 +113,12 @@ class Whitening:
         return self.mean[:, None, :] + (self.factor @ z.double()).mT
 
     def to(self, device: torch.device | str) -> Whitening:
+        """The same whitening with its numbers on ``device``."""
         return Whitening(
-            self.mean.to(device),
-            self.factor.to(device),
-            self.inverse_factor.to(device),
-            self.log_det.to(device),
+            mean=self.mean.to(device),
+            factor=self.factor.to(device),
+            inverse_factor=self.inverse_factor.to(device),
+            log_det=self.log_det.to(device),
         )
 
 
@@ -106,25 +127,25 @@ def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
     The covariance is factored as D C Dᵀ with D the standard deviations and C the
     correlations, so that scales of 1e-6 beside 1e6 lose no digits. Only where C is
-    numerically singular is its diagonal raised, by the least power of ten that makes
-    the factorisation succeed.
+    numerically singular is its diagonal raised, by the smallest of ``JITTERS`` with
+    which the factorization succeeds.
     """
     if weights is None:
         weights = x.new_ones(len(x))
     x, weights = x[weights > 0], weights[weights > 0].to(x)
     share = weights / weights.sum()
     mean = share @ x
-    centred = x - mean
-    scale = (share @ centred.square()).sqrt()
+    centered = x - mean
+    scale = (share @ centered.square()).sqrt()
     constant = (x == x[:1]).all(dim=0)
     if bool(constant.any()):
         column = int(constant.nonzero()[0])
         raise FitError(f"column {column} of the training draws is constant")
-    standard = centred / scale
+    standard = centered / scale
     correlation = standard.T @ (share[:, None] * standard)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    for jitter in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4):
+    for jitter in JITTERS:
         factor, info = torch.linalg.cholesky_ex(correlation + jitter * identity)
-        if int(info) == 0 and bool((factor.diagonal() > 1e-7).all()):
+        if int(info) == 0 and bool((factor.diagonal() > MIN_DIAGONAL).all()):
             return mean, scale[:, None] * factor
     raise FitError("the covariance of the training draws cannot be factored")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amfvi.targets.banana import Banana
-from amfvi.targets.base import Posterior, Target
+from amfvi.targets.base import Target, ExactTarget
 from amfvi.targets.bimodal import Bimodal
 from amfvi.targets.clusters import Clusters
 from amfvi.targets.correlated import Correlated
@@ -23,7 +23,7 @@ from amfvi.errors import unknown_name
 __all__ = ["CANONICAL", "TARGETS", "Posterior", "Target", "get"]
 
 # Of the AMF-VI paper, in two dimensions.
-CANONICAL: dict[str, type[Target]] = {
+CANONICAL: dict[str, type[ExactTarget]] = {
     "banana": Banana,
     "x_shape": XShape,
     "bimodal": Bimodal,
@@ -32,7 +32,7 @@ CANONICAL: dict[str, type[Target]] = {
     "rings": Rings,
 }
 
-TARGETS: dict[str, type[Posterior]] = {
+TARGETS: dict[str, type[Target]] = {
     **CANONICAL,
     "clusters": Clusters,
     "forty_modes": FortyModes,
@@ -46,7 +46,7 @@ TARGETS: dict[str, type[Posterior]] = {
 }
 
 
-def get(name: str) -> Posterior:
+def get(name: str) -> Target:
     """The posterior called ``name``; a :class:`Target` if it has exact draws.
 
     Raises:

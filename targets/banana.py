@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 
 __all__ = ["Banana"]
 
 
-class Banana(Target):
+class Banana(ExactTarget):
     """x₁ ~ N(0, 2), x₂ | x₁ ~ N(x₁²/4, 1); 2 and 1 are variances."""
 
     name = "banana"

@@ -13,14 +13,14 @@ from amfvi.errors import InputError
 __all__ = ["Posterior", "Target", "normal", "uniform"]
 
 
-class Posterior(ABC):
+class Target(ABC):
     """A density that a sampler is handed, normalised or not.
 
     Attributes:
         name: as the command line knows it.
         dim: number of parameters d.
         names: of the parameters; ``x1, x2, …`` if None.
-        constraints: as ``support=`` of ``amfvi.Draws.of``; None if unbounded.
+        constraints: as ``support=`` of ``amfvi.Draws.from_array``; None if unbounded.
         box: where a sampler may start, (low, high) for all parameters; None for anywhere.
         log_z: log ∫ exp ``log_density``, nats; None if unknown.
         entropy: H(p) = −E_p[log p], nats; None if unknown.
@@ -45,7 +45,7 @@ class Posterior(ABC):
         return f"<target {self.name}: d = {self.dim}{known}>"
 
 
-class Target(Posterior):
+class ExactTarget(Target):
     """A posterior with an exactly normalised density and an exact sampler.
 
     Attributes:

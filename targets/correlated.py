@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 
 __all__ = ["Correlated"]
@@ -13,7 +13,7 @@ __all__ = ["Correlated"]
 CORRELATION = 0.9
 
 
-class Correlated(Target):
+class Correlated(ExactTarget):
     """x₁ ~ N(0, 1), xᵢ | xᵢ₋₁ ~ N(.9 xᵢ₋₁, 1 − .9²), i up to 50."""
 
     name = "correlated"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Posterior
+from amfvi.targets.base import Target
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -29,7 +29,7 @@ def _log_joint(theta: Tensor, mu: Tensor, tau: Tensor) -> Tensor:
     return likelihood + _log_normal(mu, 0.0, PRIOR_SD) + half_cauchy
 
 
-class EightSchools(Posterior):
+class EightSchools(Target):
     """y ~ N(μ + τ ηⱼ, σⱼ), ηⱼ ~ N(0, 1), μ ~ N(0, 5), τ ~ half-Cauchy(0, 5): not centred."""
 
     name = "eight_schools"

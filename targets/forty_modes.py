@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 
 __all__ = ["FortyModes"]
@@ -15,7 +15,7 @@ SIDE = 40.0
 SD = math.log1p(math.e)
 
 
-class FortyModes(Target):
+class FortyModes(ExactTarget):
     """Equal Gaussians N(μₖ, log²(1 + e) I) with 40 centres uniform on [−40, 40]²."""
 
     name = "forty_modes"

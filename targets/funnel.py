@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 
 __all__ = ["Funnel"]
 
 
-class Funnel(Target):
+class Funnel(ExactTarget):
     """Neal's funnel: v ~ N(0, 3²), xᵢ | v ~ N(0, eᵛ), i = 1 to 9."""
 
     name = "funnel"

@@ -6,13 +6,13 @@ import math
 from typing import ClassVar
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 
 __all__ = ["GaussianMixtureTarget"]
 
 
-class GaussianMixtureTarget(Target):
+class GaussianMixtureTarget(ExactTarget):
     """An equal-weight mixture of Gaussians; subclasses give means and covariances."""
 
     means: ClassVar[tuple[tuple[float, ...], ...]]

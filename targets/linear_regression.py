@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -28,7 +28,7 @@ def _data() -> tuple[Tensor, Tensor]:
     return x, x @ truth + 0.7 * normal(N, 1, generator)[:, 0]
 
 
-class LinearRegression(Target):
+class LinearRegression(ExactTarget):
     """y | b, s ~ N(Xb, s I), b | s ~ N(0, 4 s I), s ~ inverse gamma(3, 2)."""
 
     name = "linear_regression"

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
-from amfvi.targets.base import Target, normal, uniform
+from amfvi.targets.base import ExactTarget, normal, uniform
 from torch import Tensor
 
 __all__ = ["ManyWell"]
@@ -31,7 +31,7 @@ def _grid() -> tuple[Tensor, Tensor, float, float]:
     return x, p.cumsum(dim=0) - p / 2, log_z, entropy
 
 
-class ManyWell(Target):
+class ManyWell(ExactTarget):
     """log p̃ = Σᵢ (−aᵢ⁴ + 6aᵢ² + ½aᵢ − ½bᵢ²) over sixteen pairs (aᵢ, bᵢ)."""
 
     name = "many_well"

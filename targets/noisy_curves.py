@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from amfvi.targets.base import Target, normal, uniform
+from amfvi.targets.base import ExactTarget, normal, uniform
 from torch import Tensor
 
 __all__ = ["NoisyCurvesTarget"]
@@ -17,7 +17,7 @@ __all__ = ["NoisyCurvesTarget"]
 CHUNK = 10_000  # points at a time, so that the points × nodes table stays small
 
 
-class NoisyCurvesTarget(Target):
+class NoisyCurvesTarget(ExactTarget):
     """A point at t ~ U(0, 1) of one of two curves, each with probability ½, plus N(0, noise² I).
 
     The density is an integral over t, done by Gauss–Legendre quadrature: subclasses give

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal, uniform
+from amfvi.targets.base import ExactTarget, normal, uniform
 from torch import Tensor
 
 __all__ = ["Rings"]
@@ -14,7 +14,7 @@ RADII = (1.0, 2.5)
 NOISE = 0.1
 
 
-class Rings(Target):
+class Rings(ExactTarget):
     """r ~ ½N(1, .1²) + ½N(2.5, .1²), θ ~ U(0, 2π); x = (r cos θ, r sin θ).
 
     A negative r is ten standard deviations out. It would land at the radius |r|,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from amfvi.targets.base import Target, normal
+from amfvi.targets.base import ExactTarget, normal
 from scipy.special import psi
 from torch import Tensor
 
@@ -14,7 +14,7 @@ __all__ = ["StudentT"]
 FREEDOM = 5
 
 
-class StudentT(Target):
+class StudentT(ExactTarget):
     """Multivariate Student-t with 5 degrees of freedom, scale identity, in 20 dimensions."""
 
     name = "student_t"

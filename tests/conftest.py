@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Expert, ExpertConfig, FitReport, Folds, RealNVP
 from scipy import stats
 from torch import Tensor
+
+from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Expert, ExpertConfig, FitReport, Folds, RealNVP
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -51,7 +52,7 @@ def in_folds(draws: Tensor, members: int) -> Folds:
 @cache
 def _fitted(kind: str, dim: int, seed: int, members: int) -> tuple[Expert, FitReport]:
     generator = torch.Generator().manual_seed(seed)
-    return SMALL[kind].fit(in_folds(curved_draws(dim, 1500, seed), members), generator=generator)
+    return SMALL[kind].fit_folds(in_folds(curved_draws(dim, 1500, seed), members), generator=generator)
 
 
 @pytest.fixture(params=SMALL)

@@ -1,46 +1,39 @@
-"""The shape of the tree: dependencies point one way, examples in docstrings run."""
+"""The shape of the tree: dependencies point one way, files and functions stay short."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the ground up. A module may import from its own line or from lines before it.
+# A module may import from lines above its own, and from its own room.
 LEVELS = (
-    ("amfvi.errors",),
-    ("amfvi.randomness", "amfvi.blocks", "amfvi.outputs", "amfvi.run_log"),
-    ("amfvi.bounds", "amfvi.diagnostics", "amfvi.batching", "amfvi.weighting"),
-    ("amfvi.support",),
-    ("amfvi.draws", "amfvi.readers", "amfvi.writers", "amfvi.posterior_summary"),
-    ("amfvi.log_density",),
-    ("amfvi.experts", "amfvi.targets"),
-    ("amfvi.split",),
-    ("amfvi.worker", "amfvi.worker_process"),
-    ("amfvi.stage_one", "amfvi.stage_two"),
-    ("amfvi.mixture",),
-    ("amfvi.checkpoint", "amfvi.two_stages"),
-    ("amfvi.metrics",),
-    ("amfvi.importance",),
-    ("amfvi.sampler",),
-    ("amfvi.comparison",),
-    ("amfvi.defence",),
-    ("amfvi.missing",),
-    ("amfvi.verdict",),
-    ("amfvi.inference", "amfvi.bridges"),
+    ("amfvi.errors", "amfvi.randomness", "amfvi.reporting", "amfvi.statistics"),
+    ("amfvi.constraints", "amfvi.device", "amfvi.files"),
+    ("amfvi.density", "amfvi.draws", "amfvi.experts", "amfvi.targets"),
+    ("amfvi.mixture", "amfvi.sampler"),
+    ("amfvi.two_stage",),
+    ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving"),
+    ("amfvi.inference", "amfvi.posterior"),
     ("amfvi.fitting",),
-    ("amfvi.user_function", "amfvi.run_settings"),
-    ("amfvi.run_record", "amfvi.figures"),
-    ("amfvi.run",),
-    ("amfvi.saved_run", "amfvi.console"),
-    ("amfvi.cli",),
-    ("amfvi", "amfvi.__main__"),
+    ("amfvi.runs",),
+    ("amfvi.cli", "amfvi.__main__", "amfvi"),
 )
+ROOMS = {entry: number for number, line in enumerate(LEVELS) for entry in line}
+
+MAX_LEVELS = 10
+MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 300
+
+# Imports that a process makes only when it uses them, and their owners.
+HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "ot", "nflows", "rich", "typer")
 
 
 def modules():
@@ -57,49 +50,83 @@ def modules():
 MODULES = dict(modules())
 
 
-def level(name):
-    """The line of LEVELS of the longest entry that ``name`` is or lies in."""
-    entries = {entry: number for number, line in enumerate(LEVELS) for entry in line}
-    while name not in entries:
-        name = name.rpartition(".")[0]
-    return entries[name]
+def room(name):
+    """The entry of LEVELS that a module is or lies in; an error for one that is not listed."""
+    first_two = ".".join(name.split(".")[:2])
+    assert first_two in ROOMS, f"{name} is not in LEVELS"
+    return first_two
 
 
 def imported(path):
-    """Modules of ours imported anywhere in a file, but for annotations alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
+    """Modules of ours imported anywhere in a file, those for annotations included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            yield node.level, node.module or "", [alias.name for alias in node.names]
-        elif isinstance(node, ast.Import):
+            assert node.level == 0, f"{path}: imports are absolute"
             for alias in node.names:
-                yield 0, alias.name, []
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def ours(path):
+    for name in imported(path):
+        assert name.split(".")[0] not in ("experts", "targets"), "amfvi.experts, amfvi.targets"
+        if name.split(".")[0] == "amfvi":
+            yield name
+
+
+def test_levels_are_few_and_complete():
+    assert len(LEVELS) <= MAX_LEVELS
+    assert {room(name) for name in MODULES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down(name):
-    for relative, module, aliases in imported(MODULES[name]):
-        assert relative == 0, "imports are absolute"
-        assert module.split(".")[0] not in ("experts", "targets"), "amfvi.experts, amfvi.targets"
-        if module.split(".")[0] != "amfvi":
-            continue
-        for alias in aliases or [""]:
-            full = f"{module}.{alias}"
-            target = full if full in MODULES else module
-            allowed = level(target) <= level(name)
-            # A mixture saves and exports itself: calls back up, made inside the methods.
-            ways_up = {"amfvi.checkpoint", "amfvi.bridges.arviz_data"}
-            assert allowed or (name == "amfvi.mixture" and target in ways_up), (
-                f"{name} imports {target}, which is above it"
-            )
+    here = room(name)
+    for target in ours(MODULES[name]):
+        there = room(target)
+        assert there == here or ROOMS[there] < ROOMS[here], (
+            f"{name} imports {target}, which is not below it"
+        )
+
+
+def test_no_import_closes_a_circle():
+    graph = {name: {t for t in ours(path) if t in MODULES} for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name, path):
+        assert name not in path, f"circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for target in sorted(graph[name] - {name}):
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+def functions(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_functions_and_files_are_short(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    too_long = {f: n for f, n in functions(ast.parse(text)) if n > MAX_FUNCTION_LINES}
+    # Its signature is the list of flags, its docstring the help that a user reads.
+    too_long.pop("fit", None) if name in ("amfvi.fitting",) else None
+    assert not too_long
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+
+
+def public(module):
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        if callable(thing) and getattr(thing, "__module__", None) == module.__name__:
+            yield name, thing
 
 
 @pytest.mark.parametrize("name", [m for m in MODULES if not m.endswith("__main__")])
@@ -109,12 +136,54 @@ def test_docstrings_run(name):
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
 
 
+def test_every_public_name_has_an_example():
+    import amfvi
+
+    for name in amfvi.__all__:
+        thing = getattr(amfvi, name)
+        if callable(thing):
+            assert ">>>" in (thing.__doc__ or ""), f"amfvi.{name} has no example"
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if not m.endswith("__main__")])
+def test_public_classes_and_functions_have_examples(name):
+    module = importlib.import_module(name)
+    without = [n for n, thing in public(module) if ">>>" not in (thing.__doc__ or "")]
+    assert not without
+
+
 def test_public_names_exist_and_are_lazy():
+    """``import amfvi`` imports nothing heavy, warns of nothing, and has all its names."""
+    script = (
+        "import sys, amfvi; "
+        f"print(*[m for m in {HEAVY!r} if m in sys.modules]); "
+        "print(*[n for n in amfvi.__all__ if getattr(amfvi, n) is None])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import sys, amfvi; "
+         f"print(*[m for m in {HEAVY!r} if m in sys.modules])"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", ""), script
     import amfvi
 
     for name in amfvi.__all__:
         assert getattr(amfvi, name) is not None
-    assert {"fit", "load", "evaluate", "Draws", "Mixture"} <= set(amfvi.__all__)
+    assert {"fit", "load", "evaluate", "Draws", "Mixture", "Posterior"} <= set(amfvi.__all__)
+
+
+def test_the_help_of_the_command_line_imports_nothing_heavy():
+    heavy = tuple(set(HEAVY) - {"rich", "typer"})
+    script = (
+        "import sys; sys.argv = ['amfvi', '--help']\n"
+        "from amfvi.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print(*[m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
 @pytest.mark.parametrize("name", MODULES)

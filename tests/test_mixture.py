@@ -1,4 +1,4 @@
-"""The mixture: a normalised torch distribution with honest draws."""
+"""The mixture: a normalized torch distribution whose draws follow its density."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from amfvi.experts import MAF
 
 import amfvi
 from amfvi import mixture as mixture_module
+from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.mixture import Mixture, cross_validated_log_densities
-from amfvi.support import Support
+from amfvi.experts import MAF
+from amfvi.experts.matrix import optimism_corrected_log_densities
+from amfvi.mixture import Mixture
 
 WEIGHTS = (0.5, 0.3, 0.2)
 
@@ -30,7 +32,8 @@ def mixture(parts):
 
 @pytest.fixture
 def bounded(parts):
-    return Mixture(parts, WEIGHTS, support=Support((0.0, -1.0), (math.inf, 4.0)))
+    constraints = Constraints((0.0, -1.0), (math.inf, 4.0))
+    return Mixture(parts, WEIGHTS, transform=UnconstrainingTransform(constraints))
 
 
 def test_log_prob_is_the_log_of_the_weighted_sum(mixture, parts, curved):
@@ -66,7 +69,7 @@ def test_draws_follow_the_density(mixture, seed, goodness_of_fit):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_draws_inside_bounds_follow_the_density(bounded, seed, goodness_of_fit):
     draws = bounded.sample((10_000,), torch.Generator().manual_seed(seed))
-    assert bool(bounded.bounds.contains(draws).all())
+    assert bool(bounded.constraints.contains(draws).all())
     assert goodness_of_fit(draws, bounded.log_prob, ((0, 12), (-1, 4))) > 2e-5
 
 
@@ -125,11 +128,53 @@ def test_chunks_change_nothing(mixture, curved, monkeypatch):
     assert torch.equal(again, whole[1])
 
 
-def test_randomness_is_the_mixtures_own(mixture, parts, global_state_untouched):
-    again = Mixture(parts, WEIGHTS, names=("a", "b"))
+def test_draws_follow_torchs_seed_and_a_generator_leaves_it_alone(mixture):
+    torch.manual_seed(5)
     first, second = mixture.sample((20,)), mixture.sample((20,))
     assert not torch.equal(first, second)
-    assert torch.equal(first, again.sample((20,)))
+    torch.manual_seed(5)
+    assert torch.equal(first, mixture.sample((20,)))
+    before = torch.get_rng_state()
+    with_generator = mixture.sample((20,), torch.Generator().manual_seed(5))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(with_generator, mixture.sample((20,), torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_pass_where_the_input_asks_for_them(mixture, bounded, dtype):
+    for density in (mixture, bounded):
+        x = density.sample((6,), torch.Generator().manual_seed(3)).to(dtype)
+        assert not density.log_prob(x).requires_grad
+        with torch.no_grad():
+            assert not density.log_prob(x.requires_grad_()).requires_grad
+        value = density.log_prob(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        assert torch.allclose(value.detach(), density.log_prob(x.detach()), rtol=1e-5)
+        if dtype == torch.float32:
+            continue
+        for axis in range(2):
+            step = torch.zeros(2, dtype=dtype)
+            step[axis] = 1e-6
+            ahead, behind = density.log_prob(x.detach() + step), density.log_prob(x.detach() - step)
+            assert torch.allclose((ahead - behind) / 2e-6, gradient[:, axis], rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_outside_the_support_is_zero_and_chunks_keep_it(bounded, monkeypatch):
+    x = torch.tensor([[-1.0, 0.0], [1.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
+    whole = torch.autograd.grad(bounded.log_prob(x.requires_grad_())[1:].sum(), x)[0]
+    assert torch.equal(whole[0], torch.zeros(2).double())
+    monkeypatch.setattr(mixture_module, "CPU_CHUNK", 1)
+    chunked = torch.autograd.grad(bounded.log_prob(x)[1:].sum(), x)[0]
+    assert torch.allclose(chunked, whole, atol=1e-12)
+
+
+def test_a_density_with_a_mixture_as_prior_has_the_gradient_of_both(mixture):
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
+    both = mixture.log_prob(x) - 0.5 * x.square().sum(dim=1)
+    (gradient,) = torch.autograd.grad(both.sum(), x)
+    (of_prior,) = torch.autograd.grad(mixture.log_prob(x).sum(), x)
+    assert torch.allclose(gradient, of_prior - x)
+    assert bool((of_prior != 0).all())
 
 
 def test_effective_experts(mixture, parts):
@@ -145,8 +190,9 @@ def test_nothing_can_be_changed_from_outside(mixture, curved):
     mixture.weights.fill_(0)
     with pytest.raises(TypeError):
         mixture.experts["maf"] = None
-    with pytest.raises(AttributeError):
-        mixture.weights = torch.ones(3)
+    for name, value in {"weights": torch.ones(3), "names": ("c", "d"), "scale": None}.items():
+        with pytest.raises(AttributeError):
+            setattr(mixture, name, value)
     assert torch.equal(before, mixture.log_prob(x))
 
 
@@ -163,11 +209,9 @@ def test_parts_that_do_not_fit_are_refused(parts, fitted):
         Mixture(parts, WEIGHTS, names=("a", "b", "c"))
 
 
-def test_wrong_points_are_named(mixture):
+def test_wrong_shapes_and_names_are_told(mixture):
     with pytest.raises(InputError, match=r"\(\.\.\., 2\), found \(4, 3\)"):
         mixture.log_prob(torch.zeros(4, 3))
-    with pytest.raises(InputError, match="points must be finite"):
-        mixture.log_prob(torch.tensor([[0.0, math.nan]]))
     with pytest.raises(UsageError, match="did you mean rbig"):
         mixture.sample_expert("rbigg", 3, torch.Generator())
 
@@ -205,7 +249,7 @@ def test_fit_joins_both_stages():
     assert list(posterior.experts) == ["rbig", "rbig-2"]
     assert summary.split.n_train == 1200
     assert summary.weights.gap <= 1e-5
-    log_q = cross_validated_log_densities(posterior.experts, summary.split.folds)
+    log_q = optimism_corrected_log_densities(posterior.experts, summary.split.folds)
     assert len(log_q) == summary.weights.n == 1500
     assert float(posterior.mix(log_q).mean()) >= float(log_q.mean(dim=0).max()) - 1e-5
     assert {"stage_one", "stage_two"} == set(summary.seconds)
@@ -228,23 +272,27 @@ def test_experts_do_not_depend_on_their_company():
 
 
 def test_fresh_draws_decide_the_weights_when_asked_for():
-    posterior = amfvi.fit("rings", n_draws=600, n_fresh=900, experts=["rbig"], seed=1)
+    posterior = amfvi.fit("rings", n_draws=600, n_weight_draws=900, experts=["rbig"], seed=1)
     assert posterior.summary.weights.n == 900
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": "emma"}, "unknown weight rule"),
-        ({"beta": 1.5}, "beta must be in"),
-        ({"seed": -1}, "seed must be in"),
+        ({"weight_rule": "emma"}, "unknown weight_rule= .emma.; did you mean em"),
+        ({"beta": 1.5}, "beta= must be in"),
+        ({"seed": -1}, "seed= must be in"),
         ({"experts": "maff"}, "did you mean maf"),
-        ({"device": "gpu7"}, "device 'gpu7' cannot be used here"),
-        ({"time_limit": 0}, "time limit must be positive"),
-        ({"support": {"x1": (0, None)}}, "support .* goes with draws"),
-        ({"names": ["a", "b"]}, "names .* goes with draws"),
-        ({"test_fraction": 0.2}, "test_fraction .* goes with draws"),
-        ({"beta": 0.5, "weights": "uniform"}, "--beta goes with"),
+        ({"device": "gpu7"}, "device=gpu7 cannot be used here"),
+        ({"timeout": 0}, "timeout= must be a positive number of seconds"),
+        ({"constraints": {"x1": (0, None)}}, "constraints= goes with an array"),
+        ({"names": ["a", "b"]}, "names= goes with an array or a file of draws"),
+        ({"test_fraction": 0.2}, "test_fraction= goes with given draws"),
+        ({"beta": 0.5, "weight_rule": "uniform"}, "beta= goes with"),
+        ({"weights": "em"}, "unknown option of fit 'weights'; did you mean"),
+        ({"max_evaluations": 10}, "max_evaluations= goes with a log density"),
+        ({"folds": 2.5}, "folds= must be a whole number"),
+        ({"n_draws": 5}, "n_draws= must be at least 20"),
     ],
 )
 def test_wrong_options_fail_before_any_fitting(arguments, message):
@@ -273,5 +321,5 @@ def test_scores_on_other_draws_have_the_floor_of_those_draws(curved):
 
 
 def test_fresh_draws_of_an_array_do_not_exist():
-    with pytest.raises(UsageError, match="goes with a named target"):
-        amfvi.fit(np.random.default_rng(0).normal(size=(200, 2)), n_fresh=10)
+    with pytest.raises(UsageError, match="n_weight_draws= goes with exact draws of a target"):
+        amfvi.fit(np.random.default_rng(0).normal(size=(200, 2)), n_weight_draws=10)

@@ -27,7 +27,7 @@ BUGS = {
     ),
     "coupling_log_det_of_the_wrong_sign": (
         """
-        from amfvi.experts.elementwise import BoundedAffine
+        from amfvi.experts.flows.elementwise import BoundedAffine
         def flipped(right):
             def wrong(self, v, raw):
                 value, log_slope = right(self, v, raw)
@@ -63,7 +63,7 @@ BUGS = {
     "weights_by_densities_that_have_seen_the_draws": (
         """
         from amfvi.experts.base import Expert
-        Expert.log_prob_cross_validated = lambda self, folds: self.log_prob(folds.draws)
+        Expert.log_prob_optimism_corrected = lambda self, folds: self.log_prob(folds.draws)
         """,
         "tests/test_stage_one.py",
         "overfitted",
@@ -71,7 +71,7 @@ BUGS = {
     "masks_that_let_a_coordinate_see_itself": (
         """
         import torch
-        from amfvi.experts.flow import Flow
+        from amfvi.experts.flows.flow import Flow
         Flow.masks = property(lambda self: {
             name: torch.ones(shape[1:]) for name, shape in self.shapes(1).items()
         })
@@ -120,9 +120,9 @@ BUGS = {
     ),
     "support_without_its_jacobian": (
         """
-        from amfvi.support import Support
-        right = Support.to_unconstrained
-        Support.to_unconstrained = lambda self, x: (right(self, x)[0], 0 * right(self, x)[1])
+        from amfvi.constraints.constraints import Constraints
+        right = Constraints.to_unconstrained
+        Constraints.to_unconstrained = lambda self, x: (right(self, x)[0], 0 * right(self, x)[1])
         """,
         "tests/test_mixture.py",
         "bounded",

@@ -102,7 +102,7 @@ def test_every_figure_is_on_a_page_that_its_section_links_to(section):
 
 
 def test_every_command_shown_exists():
-    from amfvi.cli import app
+    from amfvi.cli.commands import app
 
     known = {
         (c.name or c.callback.__name__).replace("_", "-")

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-__all__ = ["Estimate", "kl", "nll"]
+from amfvi.statistics import Estimate
+
+__all__ = ["kl", "nll"]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over independent draws with its standard error."""
+def nll(log_q: Tensor, sample_weight: Tensor | None = None) -> Estimate:
+    """Estimate −E_p[log q] in nats from log q at draws of p with their weights, (n,).
 
-    mean: float
-    se: float
-
-    @classmethod
-    def of(cls, terms: Tensor, weight: Tensor | None = None) -> Estimate:
-        """From independent terms (n,), with importance weights if there are any."""
-        terms = terms.double()
-        if weight is not None:
-            share = weight / weight.sum()
-            mean = (share * terms).sum()
-            return cls(float(mean), float((share * (terms - mean)).square().sum().sqrt()))
-        se = terms.std() / len(terms) ** 0.5 if len(terms) > 1 else terms.new_tensor(float("nan"))
-        return cls(float(terms.mean()), float(se))
-
-
-def nll(log_q: Tensor, weight: Tensor | None = None) -> Estimate:
-    """−E_p[log q] in nats from log q at draws of p with their weights, shape (n,)."""
-    return Estimate.of(-log_q, weight)
+    Examples:
+        >>> import torch
+        >>> nll(torch.tensor([-1.0, -3.0]))
+        Estimate(mean=2.0, se=1.0)
+    """
+    return Estimate.from_terms(-log_q, sample_weight)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Estimate:
-    """KL(p‖q) = E_p[log p − log q] in nats, paired at the same draws of p, (n,) each.
+    """Estimate KL(p‖q) = E_p[log p − log q] in nats from both at the same draws of p, (n,).
 
     Pairing cancels most of the noise that log p and log q share, so the standard
     error is far smaller than that of NLL − entropy.
+
+    Examples:
+        >>> import torch
+        >>> kl(torch.tensor([-1.0, -3.0]), torch.tensor([-1.5, -3.5]))
+        Estimate(mean=0.5, se=0.0)
     """
-    return Estimate.of(log_p.double() - log_q.double())
+    return Estimate.from_terms(log_p.double() - log_q.double())

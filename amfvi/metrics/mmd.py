@@ -11,14 +11,24 @@ from amfvi.errors import InputError
 
 __all__ = ["bandwidths", "mmd2", "mmd_test"]
 
-ROWS_AT_A_TIME = 512
+CHUNK_ROWS = 512
+"""Rows of the kernel matrix that are made at a time, so that memory in use stays small."""
+
 BANDWIDTH_DRAWS = 1000
+"""Reference draws that the bandwidths are chosen by."""
 
 
 def bandwidths(reference: Tensor) -> Tensor:
-    """½, 1 and 2 times the median distance within reference draws (n, d); shape (3,).
+    """Choose ½, 1 and 2 times the median distance within reference draws (n, d); shape (3,).
 
     From the reference alone, so that every method compared is measured by one kernel.
+
+    Raises:
+        InputError: all draws are equal.
+
+    Examples:
+        >>> bandwidths(torch.tensor([[0.0], [4.0]]))
+        tensor([2., 4., 8.], dtype=torch.float64)
     """
     distances = torch.pdist(reference[:BANDWIDTH_DRAWS].double())
     positive = distances[distances > 0]
@@ -28,10 +38,18 @@ def bandwidths(reference: Tensor) -> Tensor:
 
 
 def mmd2(x: Tensor, y: Tensor, widths: Tensor) -> float:
-    """Unbiased MMD² between x (n, d) and y (m, d): a U-statistic, zero on average
-    when both come from one law, so it may be negative.
+    """Estimate MMD² between x (n, d) and y (m, d) without bias: a U-statistic.
 
-    The kernel is the mean of Gaussians exp(−‖x−y‖²/2h²) over the bandwidths h.
+    It is zero on average when both come from one distribution, so it may be negative. The
+    kernel is the mean of Gaussians exp(−‖x−y‖²/2h²) over the bandwidths h.
+
+    Raises:
+        InputError: fewer than two draws, or of different dimensions.
+
+    Examples:
+        >>> x = torch.tensor([[0.0], [0.0]])
+        >>> mmd2(x, x + 100, torch.tensor([1.0]))
+        2.0
     """
     return float(_statistics(x, y, widths, _labels(len(x), len(y)))[0])
 
@@ -39,7 +57,20 @@ def mmd2(x: Tensor, y: Tensor, widths: Tensor) -> float:
 def mmd_test(
     x: Tensor, y: Tensor, widths: Tensor, generator: torch.Generator, permutations: int = 200
 ) -> tuple[float, float]:
-    """Unbiased MMD² and its permutation p-value under "x and y come from one law"."""
+    """Test by permutation whether x (n, d) and y (m, d) come from one distribution.
+
+    Returns:
+        The unbiased MMD² and its p-value.
+
+    Raises:
+        InputError: fewer than two draws, or of different dimensions.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(50, 1, generator=generator)
+        >>> mmd_test(x, x + 100, torch.tensor([1.0]), generator)[1] < 0.01
+        True
+    """
     n, m = len(x), len(y)
     observed = _labels(n, m)
     orders = [torch.randperm(n + m, generator=generator) for _ in range(permutations)]
@@ -72,14 +103,14 @@ def _statistics(x: Tensor, y: Tensor, widths: Tensor, labels: Tensor) -> Tensor:
     n, m = len(x), len(y)
     if n < 2 or m < 2 or x.shape[1] != y.shape[1]:
         raise InputError(
-            f"MMD needs at least two draws of one dimension on each side, "
+            f"MMD needs at least two draws per sample, of one dimension, "
             f"found {(*x.shape,)} and {(*y.shape,)}"
         )
     pooled = torch.cat([x.double(), y.double()])
     within_x = pooled.new_zeros(labels.shape[1])
     between, within_y = within_x.clone(), within_x.clone()
-    for start in range(0, n + m, ROWS_AT_A_TIME):
-        rows = slice(start, start + ROWS_AT_A_TIME)
+    for start in range(0, n + m, CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
         squared = torch.cdist(pooled[rows], pooled).square()
         kernel = _mean_kernel(squared, widths)
         kernel.diagonal(offset=start).zero_()

@@ -11,17 +11,24 @@ from amfvi.errors import FitError, InputError
 __all__ = ["wasserstein2"]
 
 MAX_ITERATIONS = 10_000_000
+"""Pivots of the network simplex after which it is given up."""
 
 
 def wasserstein2(x: Tensor, y: Tensor) -> float:
-    """W₂ (a distance, not its square) between the empirical laws of x (n, d) and y (m, d).
+    """Compute W₂, a distance and not its square, between samples x (n, d) and y (m, d).
 
     Solved exactly by network simplex (POT); time grows as n², about ¼ s at 2,000.
-    Two finite samples of one law are some distance apart: read W₂ beside that floor.
+    Two finite samples of one distribution are some distance apart: read W₂ beside that floor.
 
     Raises:
-        InputError: no draws, other widths, or non-finite draws.
+        InputError: no draws, of different dimensions, or not finite.
         FitError: the solver did not reach the optimum.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> wasserstein2(x, x + torch.tensor([3.0, 4.0]))
+        5.0
     """
     import ot  # imports slowly
 

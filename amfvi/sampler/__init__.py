@@ -1,1 +1,1 @@
-"""From an unnormalised log density to weighted draws and its normalising constant."""
+"""Tempered sequential Monte Carlo: from an unnormalized log density to draws and log Z."""

@@ -1,4 +1,4 @@
-"""Where the sampler has got to, on disk, so that a run that was killed goes on from there."""
+"""The state of the sampler on disk, from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ import os
 import shutil
 import warnings
 import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from amfvi.density.budget import Budget
 from amfvi.errors import AmfviWarning, InputError
+from amfvi.sampler.particles import Particles
+from amfvi.sampler.state import SamplerState
 
-__all__ = ["SamplerCheckpoint"]
+__all__ = ["SamplerCheckpoint", "arrays_from_state", "restore_position", "state_from_arrays"]
 
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+"""What numpy raises at a file that is damaged or not its own."""
+
+SCALARS = {"n_chains": int, "beta": float, "log_z": float, "log_z_variance": float}
+"""Numbers of a state that are saved, with their types."""
+
+TABLES = ("steps", "acceptance")
+"""Dictionaries of a state that are saved, from names of kernels to numbers."""
 
 
 class SamplerCheckpoint:
-    """Named sets of arrays in a directory, each whole or not there.
+    """Named sets of arrays in a directory, each complete or absent.
 
     Args:
         path: the directory; made when something is saved.
         fingerprint: of all that the sampler's numbers depend on. What was saved under
-            another one is not used.
+            another fingerprint is not used.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = SamplerCheckpoint(folder, "banana, seed 0")
+        ...     checkpoint.save("run 0", beta=0.5)
+        ...     checkpoint.load("run 0")
+        {'beta': array(0.5)}
     """
 
     def __init__(self, path: str | Path, fingerprint: str) -> None:
@@ -33,10 +54,10 @@ class SamplerCheckpoint:
         self.fingerprint = fingerprint
 
     def load(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """What was saved under ``name``, or None.
+        """Load the arrays saved under ``name``, or None if there are none to be used.
 
         Warns:
-            AmfviWarning: it is damaged, or of another problem, and not used.
+            AmfviWarning: they are damaged or belong to another problem.
         """
         file = self.path / f"{name}.npz"
         if not file.is_file():
@@ -44,17 +65,17 @@ class SamplerCheckpoint:
         try:
             with np.load(file, allow_pickle=False) as saved:
                 arrays = {key: saved[key] for key in saved.files}
-            found = str(arrays.pop("fingerprint"))
-        except UNREADABLE as error:
-            self._warn(f"{file}: cannot be read ({error}); the sampler starts again")
+            fingerprint = str(arrays.pop("fingerprint"))
+        except READ_ERRORS as error:
+            self.warn(name, f"cannot be read ({error})")
             return None
-        if found != self.fingerprint:
-            self._warn(f"{file}: of another density or other settings; the sampler starts again")
+        if fingerprint != self.fingerprint:
+            self.warn(name, "of another density or other settings")
             return None
         return arrays
 
     def save(self, name: str, **arrays: Any) -> None:
-        """Replace what is saved under ``name``.
+        """Save arrays under ``name``, in place of what is there.
 
         Raises:
             InputError: the disk refuses.
@@ -71,8 +92,90 @@ class SamplerCheckpoint:
             temporary.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove everything; the run has been written."""
+        """Remove everything, once the run has been written."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _warn(self, message: str) -> None:
-        warnings.warn(message, AmfviWarning, stacklevel=3)
+    def warn(self, name: str, reason: str) -> None:
+        """Warn that what was saved under ``name`` is not used."""
+        file = self.path / f"{name}.npz"
+        warnings.warn(f"{file}: {reason}; the sampler starts again", AmfviWarning, stacklevel=3)
+
+
+def arrays_from_state(
+    state: SamplerState, budget: Budget, generator: torch.Generator
+) -> dict[str, Any]:
+    """Turn a state into arrays, with the evaluations spent and the generator's state.
+
+    Examples:
+        >>> y, none = torch.zeros(4, 1), torch.empty(4, 0)
+        >>> particles = Particles(y=y, log_p=y[:, 0], log_q=y[:, 0], grad_p=none, grad_q=none)
+        >>> state = SamplerState.at_reference(particles)
+        >>> state.remember()
+        >>> arrays_from_state(state, Budget(), torch.Generator())["beta"]
+        0.0
+    """
+    arrays: dict[str, Any] = {
+        f"particles.{field.name}": getattr(state.particles, field.name).numpy()
+        for field in fields(Particles)
+    }
+    for table in TABLES:
+        entries = getattr(state, table)
+        arrays[f"{table}.names"] = np.array(list(entries), dtype=np.str_)
+        arrays[f"{table}.values"] = np.array(list(entries.values()), dtype=np.float64)
+    arrays["history.y"], arrays["history.log_p"] = (part.numpy() for part in state.joined_history())
+    return {
+        **arrays,
+        **{key: getattr(state, key) for key in SCALARS},
+        "reference_spread": state.reference_spread.numpy(),
+        "betas": np.array(state.betas),
+        "evaluations": budget.spent,
+        "generator": generator.get_state().numpy(),
+    }
+
+
+def state_from_arrays(arrays: Mapping[str, Any]) -> SamplerState:
+    """Rebuild the state that :func:`arrays_from_state` was given.
+
+    Examples:
+        >>> y, none = torch.zeros(4, 1), torch.empty(4, 0)
+        >>> particles = Particles(y=y, log_p=y[:, 0], log_q=y[:, 0], grad_p=none, grad_q=none)
+        >>> state = SamplerState.at_reference(particles)
+        >>> state.remember()
+        >>> arrays = arrays_from_state(state, Budget(), torch.Generator())
+        >>> state_from_arrays(arrays).betas
+        [0.0]
+    """
+    tables = {
+        table: dict(
+            zip(arrays[f"{table}.names"].tolist(), arrays[f"{table}.values"].tolist(), strict=True)
+        )
+        for table in TABLES
+    }
+    history = torch.from_numpy(arrays["history.y"]), torch.from_numpy(arrays["history.log_p"])
+    return SamplerState(
+        particles=Particles(
+            **{
+                field.name: torch.from_numpy(arrays[f"particles.{field.name}"])
+                for field in fields(Particles)
+            }
+        ),
+        reference_spread=torch.from_numpy(arrays["reference_spread"]),
+        betas=arrays["betas"].tolist(),
+        history=[history],
+        **{key: kind(arrays[key]) for key, kind in SCALARS.items()},
+        **tables,
+    )
+
+
+def restore_position(arrays: Mapping[str, Any], budget: Budget, generator: torch.Generator) -> None:
+    """Set a budget's evaluations and a generator to where they were when it was saved.
+
+    Examples:
+        >>> budget, generator = Budget(), torch.Generator()
+        >>> arrays = {"evaluations": 7, "generator": generator.get_state().numpy()}
+        >>> restore_position(arrays, budget, generator)
+        >>> budget.spent
+        7
+    """
+    budget.spent = int(arrays["evaluations"])
+    generator.set_state(torch.from_numpy(arrays["generator"]))

@@ -1,137 +1,250 @@
-"""Which moves a temperature is given, and whose turn it is."""
+"""Markov kernels that move all particles at once, each leaving π_β invariant.
+
+A kernel adapts its step size to the acceptance it sees, over all particles and from one β
+to the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
-from amfvi.errors import FitError
-from amfvi.experts import GMM, Folds
-from amfvi.sampler.moves import (
-    Crossover,
-    DifferentialEvolution,
-    FromStart,
-    Hamiltonian,
-    Independence,
-    Move,
-    RandomWalk,
-)
-from amfvi.sampler.population import Bridge, Particles
-from amfvi.weighting import effective_sample_size
+from amfvi.experts import Expert
+from amfvi.sampler.particles import Particles
+from amfvi.sampler.tempered_path import TemperedPath
 
-__all__ = ["HIGH_DIM", "moves_for", "whose_turn"]
+__all__ = [
+    "DifferentialEvolution",
+    "Hamiltonian",
+    "Independence",
+    "IndependenceFromReference",
+    "Kernel",
+    "RandomWalk",
+    "SubspaceDE",
+]
 
-HIGH_DIM = 10  # above it, one leapfrog step no longer gets far, and chains mix slowly
-TRAJECTORY = 1.5
-WORTHWHILE = 0.05  # acceptance from which independence moves take every second turn
-NEARLY_EXACT = 0.5  # acceptance above which they take three in four at the last β
-HOPELESS = 0.02  # acceptance below which they are not tried again
-POOL = 2000  # particles whose differences moves are made of
-PROPOSAL = GMM(max_components=40, tolerance=1e-3, max_iterations=100)
-PROPOSAL_IN_HIGH_DIM = GMM(max_components=4, patience=1, tolerance=1e-3, max_iterations=50)
+ADAPTATION_RATE = 1.5
+"""Change of the logarithm of a step size per unit of acceptance above the target."""
+
+MAX_LEAPFROG_STEPS = 8
+"""Leapfrog steps in one Hamiltonian trajectory at most."""
+
+DIVERGENCE = 1000.0
+"""Loss of log density, in nats, from which a trajectory counts as diverged."""
 
 
-def moves_for(
-    bridge: Bridge,
-    now: Particles,
-    weight: Tensor,
-    beta: float,
-    steps: Mapping[str, float],
-    acceptance: Mapping[str, float],
-    generator: torch.Generator,
-) -> dict[str, Move]:
-    """The moves for one temperature, shaped by the reweighted particles.
+class Kernel(ABC):
+    """A Metropolis–Hastings kernel with a step size of its own.
+
+    Subclasses implement :meth:`propose`.
+
+    Attributes:
+        target_acceptance: the mean acceptance to which the step size adapts.
+        step: the step size.
+        acceptance: mean acceptance probability of the last call; NaN before the first.
+
+    Examples:
+        >>> class Stay(Kernel):
+        ...     def propose(self, path, particles, beta, generator):
+        ...         return particles, torch.zeros(len(particles))
+        >>> Stay(1.0).acceptance
+        nan
+    """
+
+    target_acceptance = 0.3
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.acceptance = math.nan
+
+    def __call__(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> Particles:
+        """Move every particle once."""
+        proposed, log_ratio = self.propose(path, particles, beta, generator)
+        log_ratio = log_ratio + path.log_density(proposed, beta) - path.log_density(particles, beta)
+        # NaN, from −∞ − −∞, is a rejection.
+        probability = torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0).exp()
+        accepted = torch.rand(len(particles), generator=generator, dtype=torch.float64)
+        self.acceptance = float(probability.mean())
+        self.step *= math.exp(ADAPTATION_RATE * (self.acceptance - self.target_acceptance))
+        return particles.where(accepted < probability, proposed)
+
+    @abstractmethod
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        """Propose points, with log of the backward over the forward proposal density (n,)."""
+
+
+class IndependenceFromReference(Kernel):
+    """Independent proposals from the reference, for one that is near the posterior.
+
+    Examples:
+        >>> IndependenceFromReference().step
+        1.0
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        proposed = path.evaluate(path.reference.sample(len(particles), generator))
+        return proposed, particles.log_q - proposed.log_q
+
+
+class Independence(Kernel):
+    """Independent proposals from a fitted density: the kernel that jumps between modes.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> Independence(GMM(max_components=1).fit(draws)).target_acceptance
+        0.3
+    """
+
+    def __init__(self, proposal: Expert) -> None:
+        super().__init__(1.0)
+        self.proposal = proposal
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        proposed = path.evaluate(self.proposal.sample(len(particles), generator))
+        log_g = self.proposal.log_prob(torch.cat([particles.y, proposed.y]))
+        return proposed, log_g[: len(particles)] - log_g[len(particles) :]
+
+
+class RandomWalk(Kernel):
+    """A Gaussian step of covariance ``factor`` · ``factor``ᵀ times the squared step size.
+
+    Examples:
+        >>> RandomWalk(torch.eye(2)).step  # 2.38 / √d (Gelman, Roberts & Gilks 1996)
+        1.682...
+    """
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__(2.38 / math.sqrt(len(factor)))
+        self.factor = factor
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        noise = _standard_normal(particles.y, generator)
+        moved = particles.y + self.step * noise @ self.factor.T
+        return path.evaluate(moved), particles.y.new_zeros(())
+
+
+class DifferentialEvolution(Kernel):
+    """A step along the difference of two others, which has the shape of every mode.
+
+    ter Braak & Vrugt (2008), with the others taken from a ``population`` (m, d) that
+    stays as it is.
+
+    Examples:
+        >>> DifferentialEvolution(torch.zeros(10, 2)).step
+        1.19
+    """
+
+    def __init__(self, population: Tensor) -> None:
+        super().__init__(2.38 / math.sqrt(2 * population.shape[1]))
+        self.population = population
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        n = len(particles)
+        size = self.step * (0.5 + torch.rand(n, 1, generator=generator, dtype=torch.float64))
+        difference = size * _differences(self.population, n, generator)
+        noise = _standard_normal(particles.y, generator)
+        jitter = 1e-3 * self.step * self.population.std(dim=0) * noise
+        return path.evaluate(particles.y + difference + jitter), particles.y.new_zeros(())
+
+
+class SubspaceDE(Kernel):
+    """A few coordinates moved by the whole difference of two others.
+
+    The subspace sampling of DREAM (Vrugt et al. 2009) with the differences of ter Braak &
+    Vrugt (2008). Where several parts of a posterior have modes, it changes the mode of one
+    part, which no kernel that moves all coordinates can. The step size is the number of
+    coordinates that move; their difference is not scaled.
+
+    Examples:
+        >>> SubspaceDE(torch.zeros(10, 5)).step
+        2.0
+    """
+
+    def __init__(self, population: Tensor) -> None:
+        super().__init__(2.0)
+        self.population = population
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        n, d = particles.y.shape
+        self.step = min(max(self.step, 1.0), float(d))
+        order = torch.rand(n, d, generator=generator, dtype=torch.float64)
+        chosen = order <= order.kthvalue(max(1, round(self.step)), dim=1, keepdim=True).values
+        difference = torch.where(chosen, _differences(self.population, n, generator), 0.0)
+        difference = difference * (
+            1 + 0.1 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+        )
+        return path.evaluate(particles.y + difference), particles.y.new_zeros(())
+
+
+class Hamiltonian(Kernel):
+    """Leapfrog steps with the inverse of ``factor`` · ``factor``ᵀ as mass (Neal 2011).
 
     Args:
-        weight: of the particles ``now`` (n,), towards ``beta``.
-        steps, acceptance: of the moves at the temperature before, by name.
+        factor: lower triangular, (d, d).
+        length: of a trajectory, in units in which ``factor`` is the identity; None for
+            a single leapfrog step, which is MALA (Roberts & Tweedie 1996).
+
+    Examples:
+        >>> Hamiltonian(torch.eye(16), length=1.5).step
+        0.5
     """
-    d = now.y.shape[1]
-    moves: dict[str, Move] = {}
-    if bridge.start.fitted:
-        moves["independence"] = FromStart()
-    elif acceptance.get("independence", 1.0) >= HOPELESS:
-        proposal = _proposal(now.y, weight, generator)
-        if proposal is not None:
-            moves["independence"] = proposal
-    spread = _factor(now.y, weight)
-    rows = torch.multinomial(weight, min(len(now), POOL), True, generator=generator)
-    if bridge.gradients:
-        length = None if d <= HIGH_DIM else TRAJECTORY
-        moves["hamiltonian"] = Hamiltonian(spread, length)
-        local = _inverse_factor(bridge.gradient(now, beta), weight)
-        if local is not None:
-            moves["local hamiltonian"] = Hamiltonian(local, length)
-    else:
-        moves["differential evolution"] = DifferentialEvolution(now.y[rows])
-        moves["random walk"] = RandomWalk(spread)
-    if d > 1:
-        moves["crossover"] = Crossover(now.y[rows])
-    for name, move in moves.items():
-        move.step = steps.get(name, move.step)
-    return moves
+
+    def __init__(self, factor: Tensor, length: float | None) -> None:
+        d = len(factor)
+        super().__init__(1.4 * d ** (-1 / 6) if length is None else d ** (-1 / 4))
+        self.factor = factor
+        self.length = length
+        self.target_acceptance = 0.6 if length is None else 0.75
+
+    def propose(
+        self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
+    ) -> tuple[Particles, Tensor]:
+        # One random size for all particles keeps trajectories from resonating.
+        size = self.step * (0.8 + 0.4 * float(torch.rand(1, generator=generator)))
+        n_steps = 1 if self.length is None else math.ceil(self.length / size)
+        n_steps = max(1, min(n_steps, MAX_LEAPFROG_STEPS))
+        momentum = _standard_normal(particles.y, generator)
+        energy = momentum.square().sum(dim=1)
+        end, start_log_density = particles, path.log_density(particles, beta)
+        diverged = torch.zeros(len(particles), dtype=torch.bool)
+        momentum = momentum + 0.5 * size * path.gradient(particles, beta) @ self.factor
+        for number in range(n_steps):
+            moved = end.y + size * momentum @ self.factor.T
+            # Diverged trajectories stay where they began: the density can be evaluated there.
+            end = path.evaluate(torch.where(diverged[:, None], particles.y, moved))
+            diverged |= ~(path.log_density(end, beta) > start_log_density - DIVERGENCE)
+            kick = 0.5 if number == n_steps - 1 else 1.0
+            momentum = momentum + kick * size * path.gradient(end, beta) @ self.factor
+        log_ratio = 0.5 * (energy - momentum.square().sum(dim=1))
+        return end, log_ratio.masked_fill(diverged, -math.inf)
 
 
-def whose_turn(moves: dict[str, Move], number: int, *, final: bool) -> tuple[str, Move]:
-    """Whose turn it is: independence every second time while it is accepted.
-
-    Three times in four at the last temperature, if nearly every proposal is.
-    """
-    independent = moves.get("independence")
-    others = [name for name in moves if name != "independence"]
-    if independent is not None:
-        tried = independent.acceptance
-        every = 4 if final and tried > NEARLY_EXACT else 2
-        own_turn = number % every < every - 1
-        if number == 0 or (own_turn and tried >= WORTHWHILE):
-            return "independence", independent
-        number = number // every if tried >= WORTHWHILE else number
-    name = others[number % len(others)]
-    return name, moves[name]
+def _differences(population: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Differences (n, d) of random pairs, symmetric in sign."""
+    first, second = torch.randint(len(population), (2, n), generator=generator)
+    return population[first] - population[second]
 
 
-def _proposal(y: Tensor, weight: Tensor, generator: torch.Generator) -> Independence | None:
-    """A Gaussian mixture of the weighted particles; None where there are too few."""
-    alive = weight > 0
-    y, weight = y[alive], weight[alive]
-    if effective_sample_size(weight) < 2 * (y.shape[1] + 1):
-        return None
-    fold = torch.where(torch.arange(len(y)) % 5 == 4, 0, -1)
-    try:
-        config = PROPOSAL if y.shape[1] <= HIGH_DIM else PROPOSAL_IN_HIGH_DIM
-        expert, _ = config.fit(Folds(y, fold, weight), generator=generator)
-    except FitError:
-        return None
-    return Independence(expert)
-
-
-def _factor(y: Tensor, weight: Tensor) -> Tensor:
-    """Cholesky factor of the weighted covariance, shrunk where particles are few."""
-    share = (weight / weight.sum())[:, None]
-    centred = y - (share * y).sum(dim=0)
-    scale = (share * centred.square()).sum(dim=0).sqrt().clamp(min=1e-300)
-    standard = centred / scale
-    correlation = standard.T @ (share * standard)
-    worth = effective_sample_size(weight)
-    shrink = min(1.0, len(correlation) / (worth + 1))
-    identity = torch.eye(len(correlation), dtype=torch.float64)
-    correlation = (1 - shrink) * correlation + (shrink + 1e-9) * identity
-    return scale[:, None] * torch.linalg.cholesky(correlation)
-
-
-def _inverse_factor(gradient: Tensor, weight: Tensor) -> Tensor | None:
-    """L with L Lᵀ the inverse of the mean of ∇ log π ∇ log πᵀ (Titsias 2023).
-
-    Between modes it is the shape within a mode. None where gradients are useless.
-    """
-    share = (weight / weight.sum())[:, None]
-    scale = (share * gradient.square()).sum(dim=0).sqrt()
-    if not bool((scale > 1e-12).all() and scale.isfinite().all()):
-        return None
-    standard = gradient / scale
-    d = len(scale)
-    information = standard.T @ (share * standard) + 1e-6 * torch.eye(d, dtype=torch.float64)
-    upper = torch.linalg.cholesky(information).inverse().T
-    return upper / scale[:, None]
+def _standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64)

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from amfvi.experts import Folds, config_from_json
 from scipy import stats
 
 from amfvi.errors import FitError, InputError, UsageError
+from amfvi.experts import Folds, config_from_json
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 DIMENSIONS = (1, 2, 3, 5, 10)
@@ -32,7 +32,7 @@ ONE_CHECK = {
 @pytest.mark.parametrize("seed", [0, 1])
 def test_round_trip(bijective, dim, seed, fitted, curved):
     expert, _ = fitted(bijective, dim, seed)
-    x = curved(dim, 300, 77).expand(expert.members, -1, -1)
+    x = curved(dim, 300, 77).expand(expert.n_members, -1, -1)
     u, log_det = expert.forward(x)
     back, inverse_log_det = expert.inverse(u)
     assert torch.allclose(back, x, atol=1e-6, rtol=1e-6)
@@ -44,13 +44,13 @@ def test_log_determinant_is_that_of_the_map(bijective, dim, fitted, curved):
     expert, _ = fitted(bijective, dim)
 
     def of_last_member(p):
-        points = p.expand(expert.members, 1, dim)
+        points = p.expand(expert.n_members, 1, dim)
         return expert._flow(expert.whitening.forward(points))[0][-1, :, 0]
 
     for x in curved(dim, 6, 5):
         jacobian = torch.autograd.functional.jacobian(of_last_member, x)
         expected = torch.linalg.slogdet(jacobian).logabsdet
-        found = expert.forward(x.expand(expert.members, 1, dim))[1][-1]
+        found = expert.forward(x.expand(expert.n_members, 1, dim))[1][-1]
         assert float(found) == pytest.approx(float(expected), abs=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_a_member_never_trains_on_its_own_fold(kind, small, curved, folded):
 def test_cross_validated_density_is_no_better_than_on_fresh_draws(kind, fitted, curved, folded):
     """On average; in-sample it would be. The tolerance is four standard errors."""
     expert, _ = fitted(kind, 2, 0, 5)
-    estimated = expert.log_prob_cross_validated(folded(curved(2, 1500, 0), 5))
+    estimated = expert.log_prob_optimism_corrected(folded(curved(2, 1500, 0), 5))
     fresh = expert.log_prob(curved(2, 20_000, 9))
     se = math.hypot(float(estimated.std()) / 1500**0.5, float(fresh.std()) / 20_000**0.5)
     assert abs(float(estimated.mean() - fresh.mean())) < 4 * se
@@ -109,7 +109,7 @@ def test_a_member_that_diverged_earns_its_ensemble_no_credit(
         return right(x) + ruined
 
     monkeypatch.setattr(expert, "_log_prob", with_one_ruined)
-    estimated = expert.log_prob_cross_validated(folds)
+    estimated = expert.log_prob_optimism_corrected(folds)
     assert float((estimated - expert.log_prob(folds.draws)).mean()) <= 0.01
 
 
@@ -296,7 +296,7 @@ def test_unfittable_draws_name_the_expert(kind, small, curved, folded):
 def test_time_limit_stops_with_a_usable_expert(kind, small, curved, folded):
     draws = curved(2, 400, 3)
     expert, report = small[kind].fit(
-        folded(draws, 2), generator=torch.Generator().manual_seed(0), time_limit=1e-9
+        folded(draws, 2), generator=torch.Generator().manual_seed(0), timeout=1e-9
     )
     assert report.stopped_by == "timeout"
     assert not report.converged

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+
 from amfvi.experts import MAF, NSF, RealNVP
-from amfvi.experts.frozen import FrozenFlow
-from amfvi.experts.pieces import LEAST, _pool, in_pieces
+from amfvi.experts.flows.frozen import FrozenFlow
+from amfvi.experts.parallel import LEAST, _pool, map_chunked
 
 FLOWS = {
     "maf": MAF(),
@@ -66,9 +67,9 @@ def test_pieces_are_joined_in_order(members, n, rows):
         sizes.append(x.shape[0] * x.shape[1])
         return doubled(x)
 
-    both = in_pieces(seen, points, rows)
+    both = map_chunked(seen, points, rows)
     assert all(torch.equal(a, b) for a, b in zip(both, doubled(points), strict=True))
-    assert torch.equal(in_pieces(lambda x: x.sum(dim=2), points, rows), points.sum(dim=2))
+    assert torch.equal(map_chunked(lambda x: x.sum(dim=2), points, rows), points.sum(dim=2))
     assert sum(sizes) == members * n
     assert max(sizes) <= rows + members
 
@@ -79,7 +80,7 @@ def test_no_thread_gets_a_crumb(threads):
     torch.set_num_threads(threads)
     try:
         sizes = []
-        in_pieces(lambda x: sizes.append(x.shape[1]) or x, torch.zeros(1, 10_000, 2), 10**6)
+        map_chunked(lambda x: sizes.append(x.shape[1]) or x, torch.zeros(1, 10_000, 2), 10**6)
     finally:
         torch.set_num_threads(before)
     assert len(sizes) == min(threads, 10_000 // LEAST)
@@ -92,7 +93,7 @@ def test_an_error_in_a_piece_comes_out():
         raise ArithmeticError("in a piece")
 
     with pytest.raises(ArithmeticError, match="in a piece"):
-        in_pieces(broken, torch.zeros(1, 20_000, 2), 1000)
+        map_chunked(broken, torch.zeros(1, 20_000, 2), 1000)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -113,13 +114,13 @@ def test_first_callers_side_by_side_leave_threads_as_they_were(small, folded, cu
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
 def test_a_forked_process_has_threads_of_its_own():
     points = torch.randn(1, 12_000, 2, generator=torch.Generator().manual_seed(0))
-    expected = in_pieces(doubled, points, 1000)
+    expected = map_chunked(doubled, points, 1000)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             signal.alarm(60)  # a wait for threads that are not there would be for ever
-            found = in_pieces(doubled, points, 1000)
+            found = map_chunked(doubled, points, 1000)
             code = 0 if all(map(torch.equal, found, expected)) else 1
         finally:
             os._exit(code)

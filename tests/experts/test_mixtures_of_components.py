@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from amfvi.experts import GMM, TMM, Folds
-from amfvi.targets import get
 from scipy import stats
 from sklearn.mixture import GaussianMixture
+
+from amfvi.experts import GMM, TMM, Folds
+from amfvi.targets import get
 
 
 def cross(draws, members=5):

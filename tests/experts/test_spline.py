@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from amfvi.experts.spline import MonotoneSpline
+
+from amfvi.experts.flows.spline import MonotoneSpline
 
 
 def random_spline(seed: int, d: int = 4, knots: int = 12, ratio: float = 1.5) -> MonotoneSpline:

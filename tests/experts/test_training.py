@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
-from amfvi.experts.muon import orthogonalised
-from amfvi.experts.training import train
-from amfvi.experts.training_settings import Training
 
 from amfvi.errors import AmfviWarning, FitError, UsageError
+from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
+from amfvi.experts.training.loop import train
+from amfvi.experts.training.muon import orthogonalised
+from amfvi.experts.training.settings import Training
 
 
 def nll(parameters, z):
@@ -50,11 +50,11 @@ def test_max_steps_is_not_convergence():
     [(10, 10), (60, 60), (300, 100), (600, 128), (8_000, 128), (40_000, 500), (10**6, 1024)],
 )
 def test_a_step_takes_a_few_of_few_draws_and_more_of_many(rows, batch):
-    assert Training().rows_a_step(rows) == batch
+    assert Training().batch_size_for(rows) == batch
 
 
 def test_a_larger_batch_that_is_asked_for_is_taken():
-    assert Training(batch_size=4096).rows_a_step(10**6) == 4096
+    assert Training(batch_size=4096).batch_size_for(10**6) == 4096
 
 
 def test_masked_parameters_never_move():

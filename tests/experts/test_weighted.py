@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from amfvi.experts import Folds
 from torch.distributions import MultivariateNormal
 
-from amfvi.weighting import weighted_sd
+from amfvi.experts import Folds
+from amfvi.statistics import weighted_sd
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from amfvi.experts.whitening import Whitening
 
 from amfvi.errors import FitError
+from amfvi.experts.whitening import Whitening
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

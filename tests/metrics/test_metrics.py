@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pytest
 import torch
-from amfvi.targets import get
-from amfvi.targets.banana import Banana
 
 from amfvi.errors import InputError
 from amfvi.metrics import bandwidths, kl, mmd2, mmd_test, nll, wasserstein2
 from amfvi.metrics.floor import floor_of_draws, floor_of_target
+from amfvi.targets import get
+from amfvi.targets.banana import Banana
 
 
 def normal(n, d, seed):
@@ -91,28 +93,67 @@ def test_paired_kl_is_far_less_noisy_than_nll():
     assert divergence.se < nll(log_q).se / 5
 
 
-def test_floor_is_cached_positive_and_shrinks_with_n(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_floor_is_positive_and_shrinks_with_n():
     target = get("banana")
     small, large = floor_of_target(target, 50), floor_of_target(target, 400)
     assert small.w2 > large.w2 > 0
     assert abs(large.mmd2) < 4 * large.mmd2_sd
-    assert floor_of_target(target, 50) == small
-    (tmp_path / "amfvi" / "floors.json").write_text("{damaged")
-    assert floor_of_target(target, 50) == small
+    assert floor_of_target(target, 50) is small  # measured once in this process
 
 
-def test_the_cache_knows_canonical_targets_only(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    canonical = floor_of_target(get("banana"), 50)
+@pytest.mark.parametrize(
+    "damaged", ["{damaged", "[]", '{"v1/banana/50": {"w2": 1}}', '{"v1/banana/50": 3}']
+)
+def test_a_damaged_cache_costs_time_alone(tmp_path, damaged):
+    cache = tmp_path / "cache" / "floors.json"
+    floor = floor_of_target(get("banana"), 50, cache=cache)
+    cache.write_text(damaged)
+    assert floor_of_target(get("banana"), 50, cache=cache) == floor
+    assert floor_of_target(get("banana"), 50, cache=cache) == floor
 
-    class Wide(Banana):
-        def _sample(self, n, generator):
-            return 10 * super()._sample(n, generator)
 
-    assert floor_of_target(Wide(), 50).w2 == pytest.approx(10 * canonical.w2, rel=0.5)
-    (tmp_path / "amfvi" / "floors.json").write_text('{"v1/banana/50": {"w2": 1}}')
-    assert floor_of_target(get("banana"), 50) == canonical
+def test_floors_are_kept_in_the_cache_and_read_from_it(tmp_path):
+    cache = tmp_path / "floors.json"
+    floors = [floor_of_target(get(name), 50, cache=cache) for name in ("banana", "rings")]
+    kept = json.loads(cache.read_text())
+    assert kept == {f"v1/{n}/50": asdict(f) for n, f in zip(("banana", "rings"), floors)}
+    kept["v1/banana/50"]["w2"] = 99.0
+    cache.write_text(json.dumps(kept))
+    assert floor_of_target(get("banana"), 50, cache=cache).w2 == 99
+    assert floor_of_target(get("banana"), 50) == floors[0]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    cache = tmp_path / "file" / "floors.json"
+    assert floor_of_target(get("banana"), 50, cache=cache) == floor_of_target(get("banana"), 50)
+
+
+def test_without_a_cache_no_file_is_written(tmp_path, monkeypatch):
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    floor_of_target(get("banana"), 60)
+    assert list(tmp_path.rglob("*")) == []
+
+
+@dataclass(frozen=True)
+class Wide(Banana):
+    """A user's target under the name of one of ours."""
+
+    def _sample(self, n, generator):
+        return 10 * super()._sample(n, generator)
+
+
+def test_only_targets_known_by_name_are_remembered(tmp_path):
+    cache = tmp_path / "floors.json"
+    known = floor_of_target(get("banana"), 50, cache=cache)
+    content = cache.read_text()
+    for target in (Wide(), Banana(curvature=2.0)):
+        floor = floor_of_target(target, 50, cache=cache)
+        assert floor != known
+        assert cache.read_text() == content
+    assert floor_of_target(Wide(), 50).w2 == pytest.approx(10 * known.w2, rel=0.5)
 
 
 def test_floor_of_draws_is_that_of_the_target():
@@ -128,7 +169,7 @@ def test_unusable_draws_are_refused():
         wasserstein2(x, x[:, :1])
     with pytest.raises(InputError, match="NaN or infinity"):
         wasserstein2(x, x / 0)
-    with pytest.raises(InputError, match="at least two draws"):
+    with pytest.raises(InputError, match="at least two draws per sample"):
         mmd2(x[:1], x, torch.ones(1))
     with pytest.raises(InputError, match="all equal"):
         bandwidths(torch.ones(9, 2))

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from amfvi.targets import CANONICAL, TARGETS, Target, get
 from scipy import integrate, stats
 
 from amfvi.errors import InputError
+from amfvi.targets import CANONICAL, TARGETS, ExactTarget, get
 
-EXACT = [n for n, kind in TARGETS.items() if n not in CANONICAL and issubclass(kind, Target)]
+EXACT = [n for n, kind in TARGETS.items() if n not in CANONICAL and issubclass(kind, ExactTarget)]
 UNSAMPLED = [name for name in TARGETS if name not in CANONICAL and name not in EXACT]
 
 

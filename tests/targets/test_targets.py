@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from amfvi.targets import CANONICAL, get
 
 from amfvi.errors import InputError, UsageError
+from amfvi.targets import CANONICAL, get
 
 # Log densities computed independently of this code, to six decimals.
 REFERENCE = {

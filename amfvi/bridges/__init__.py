@@ -1,1 +1,0 @@
-"""To and from other libraries; each module needs the library it is named after."""

@@ -1,0 +1,1 @@
+"""What values parameters may take, and the transforms that remove the constraints."""

@@ -1,0 +1,67 @@
+"""Constraints on one parameter, as users write them and as torch has them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch.distributions import constraints
+
+from amfvi.errors import UsageError
+
+__all__ = ["bounds_of", "scalar_constraint"]
+
+
+def bounds_of(constraint: Any) -> tuple[float, float]:
+    """Lower and upper bound of one parameter, ±inf where there is none.
+
+    Raises:
+        UsageError: not a constraint that bounds a single parameter.
+
+    Examples:
+        >>> bounds_of((0, None))
+        (0.0, inf)
+    """
+    if constraint is None:
+        return -math.inf, math.inf
+    if isinstance(constraint, tuple | list) and len(constraint) == 2:
+        low, high = constraint
+        return (
+            -math.inf if low is None else float(low),
+            math.inf if high is None else float(high),
+        )
+    if constraint is constraints.real:
+        return -math.inf, math.inf
+    # ``positive`` is a greater_than and ``unit_interval`` an interval in torch.
+    kinds = (
+        type(constraints.positive),
+        type(constraints.nonnegative),
+        type(constraints.unit_interval),
+        constraints.greater_than,
+        constraints.greater_than_eq,
+        constraints.less_than,
+        constraints.interval,
+        constraints.half_open_interval,
+    )
+    if isinstance(constraint, kinds):
+        low = getattr(constraint, "lower_bound", -math.inf)
+        high = getattr(constraint, "upper_bound", math.inf)
+        return float(low), float(high)
+    raise UsageError(
+        f"unsupported constraint {constraint!r}: use real, positive, greater_than, less_than, "
+        "interval, or a pair (lower, upper)"
+    )
+
+
+def scalar_constraint(low: float, high: float) -> constraints.Constraint:
+    """The constraint of torch with these bounds, ±inf where there is none.
+
+    Examples:
+        >>> scalar_constraint(0.0, math.inf)
+        GreaterThan(lower_bound=0.0)
+    """
+    if math.isfinite(low) and math.isfinite(high):
+        return constraints.interval(low, high)
+    if math.isfinite(low):
+        return constraints.positive if low == 0 else constraints.greater_than(low)
+    return constraints.less_than(high) if math.isfinite(high) else constraints.real

@@ -1,0 +1,171 @@
+"""The change of variables that removes constraints, with its Jacobian."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Transform, biject_to
+from torch.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform
+
+from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.scalars import scalar_constraint
+from amfvi.errors import UsageError
+
+__all__ = ["UnconstrainingTransform"]
+
+SCALE_FACTORS = (0.25, 1.0, 4.0)
+"""Candidate softplus scales, in medians of the distance from the bound."""
+
+
+@dataclass(frozen=True)
+class UnconstrainingTransform:
+    """A bijection between constrained parameters and R^m.
+
+    An interval is mapped by a scaled logistic function. A half line is mapped by
+    s·softplus(y/s), which is exp near the bound and linear far from it; with an infinite
+    scale s it is exp everywhere. Vectors are mapped by torch's ``biject_to``.
+
+    Attributes:
+        constraints: what is removed.
+        softplus_scales: s of each parameter, a distance from its bound; all infinite if
+            not given.
+
+    Raises:
+        UsageError: scales that are not one positive number per parameter.
+
+    Examples:
+        >>> transform = UnconstrainingTransform(Constraints((0.0,), (math.inf,)))
+        >>> y, log_det = transform.to_unconstrained(torch.tensor([[1.0]]))
+        >>> y, log_det
+        (tensor([[0.]]), tensor([0.]))
+    """
+
+    constraints: Constraints
+    softplus_scales: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.softplus_scales:
+            object.__setattr__(self, "softplus_scales", (math.inf,) * self.constraints.dim)
+        if len(self.softplus_scales) != self.constraints.dim or min(self.softplus_scales) <= 0:
+            raise UsageError(
+                f"softplus scales must be {self.constraints.dim} positive numbers, found "
+                f"{list(self.softplus_scales)}"
+            )
+
+    @classmethod
+    def fit(
+        cls, constraints: Constraints, x: Tensor, sample_weight: Tensor | None = None
+    ) -> UnconstrainingTransform:
+        """Choose the scale of each half line that makes draws (n, d) most Gaussian.
+
+        The choice is among a few multiples of the median distance from the bound, and
+        infinity, by the likelihood of the best Gaussian for that parameter alone, as
+        Box & Cox (1964) choose a power. Exponentiating a long tail of a logarithm makes
+        extreme draws; a parameter over several decades needs its logarithm.
+        """
+        scales = [math.inf] * constraints.dim
+        share = x.new_ones(len(x)) if sample_weight is None else sample_weight
+        share = share / share.sum()
+        for i, (low, high) in enumerate(zip(constraints.lower, constraints.upper, strict=True)):
+            if math.isfinite(low) == math.isfinite(high):
+                continue
+            median = float((x[:, i] - (low if math.isfinite(low) else high)).abs().median())
+            candidates = [math.inf, *(factor * median for factor in SCALE_FACTORS if median > 0)]
+            scalar = Constraints((low,), (high,))
+            scales[i] = max(candidates, key=partial(_gaussianity, scalar, x[:, i], share))
+        return cls(constraints, tuple(scales))
+
+    def to_unconstrained(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map points inside (n, d) to R^m, with log |det dy/dx| (n,) in nats."""
+        log_det = x.new_zeros(len(x))
+        if not self.constraints.is_constrained:
+            return x, log_det
+        columns = []
+        for part in self._parts:
+            value = x[:, part.columns]
+            if part.bijection is not None:
+                y = part.bijection.inv(value)
+                log_det = log_det - _log_slope(part.bijection, y, value)
+                value = y
+            columns.append(value)
+        return torch.cat(columns, dim=1), log_det
+
+    def from_unconstrained(self, y: Tensor) -> Tensor:
+        """Map points of R^m (n, m) strictly inside the constraints, whatever the rounding."""
+        return self.from_unconstrained_with_log_det(y)[0]
+
+    def from_unconstrained_with_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`from_unconstrained`, with log |det dx/dy| (n,) in nats."""
+        log_det = y.new_zeros(len(y))
+        if not self.constraints.is_constrained:
+            return y, log_det
+        columns, used = [], 0
+        for part in self._parts:
+            value = y[:, used : used + part.unconstrained_size]
+            used += part.unconstrained_size
+            if part.bijection is not None:
+                x = part.bijection(value)
+                log_det = log_det + _log_slope(part.bijection, value, x)
+                i = part.columns.start
+                lower = y.new_tensor(self.constraints.lower[i])
+                upper = y.new_tensor(self.constraints.upper[i])
+                inside = torch.nextafter(lower, upper), torch.nextafter(upper, lower)
+                value = x.clamp(*inside)
+            columns.append(value)
+        return torch.cat(columns, dim=1), log_det
+
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        """The groups of columns that are mapped on their own, in order."""
+        bounds = zip(
+            self.constraints.lower, self.constraints.upper, self.softplus_scales, strict=True
+        )
+        inside = {
+            i: vector
+            for vector in self.constraints.vectors
+            for i in range(self.constraints.dim)[vector.columns]
+        }
+        parts = []
+        for i, (low, high, scale) in enumerate(bounds):
+            vector = inside.get(i)
+            if vector is None:
+                parts.append(_Part(slice(i, i + 1), 1, _bijection(low, high, scale)))
+            elif i == vector.start:
+                parts.append(_Part(vector.columns, vector.unconstrained_size, vector.transform))
+        return parts
+
+
+class _Part(NamedTuple):
+    columns: slice
+    unconstrained_size: int
+    bijection: Transform | None
+
+
+def _gaussianity(scalar: Constraints, column: Tensor, share: Tensor, scale: float) -> float:
+    """Log likelihood of the best Gaussian for one parameter (n,), up to a constant."""
+    y, log_det = UnconstrainingTransform(scalar, (scale,)).to_unconstrained(column[:, None])
+    variance = share @ (y[:, 0] - share @ y[:, 0]).square()
+    score = float(share @ log_det - variance.log() / 2)
+    return score if math.isfinite(score) else -math.inf
+
+
+def _log_slope(bijection: Transform, y: Tensor, x: Tensor) -> Tensor:
+    """log |det dx/dy| (n,) of one part."""
+    log_det = bijection.log_abs_det_jacobian(y, x)
+    return log_det.squeeze(1) if log_det.ndim == 2 else log_det
+
+
+def _bijection(low: float, high: float, scale: float) -> Transform | None:
+    """The map from the line to an interval or a half line; None for the line."""
+    if not math.isfinite(low) and not math.isfinite(high):
+        return None
+    interval = math.isfinite(low) and math.isfinite(high)
+    if interval or not math.isfinite(scale):
+        return biject_to(scalar_constraint(low, high))
+    outward = AffineTransform(low, scale) if math.isfinite(low) else AffineTransform(high, -scale)
+    return ComposeTransform([AffineTransform(0.0, 1 / scale), SoftplusTransform(), outward])

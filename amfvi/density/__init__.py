@@ -1,0 +1,1 @@
+"""A user's unnormalized log density: vectorized, checked and counted."""

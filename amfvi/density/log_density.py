@@ -1,0 +1,222 @@
+"""An unnormalized log density as users give it: vectorized, checked and counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from amfvi.constraints.constraints import Constraints, ConstraintsLike, default_names
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
+from amfvi.errors import InputError, UsageError
+
+__all__ = ["LogDensity"]
+
+TIMED_CALLS = 5
+"""Most calls made to find how long a density takes and whether its values are reproducible."""
+
+TIMED_SECONDS = 0.1
+"""Seconds that a call may take for more than two of them to be made."""
+
+
+class LogDensity:
+    """The logarithm of a density of ``dim`` parameters that need not be normalized.
+
+    Args:
+        function: from points (n, d) to log densities (n,) in nats, or from one point
+            (d,) to one number; torch or numpy. The way to call it is found by calling it.
+            −∞ is allowed. With torch operations throughout, its gradient is used.
+        dim: number of parameters d.
+        prior: a torch distribution over the parameters from which the sampler starts.
+            It is not part of the density.
+        box: (lower, upper) for each parameter, or one pair for all; the sampler starts
+            uniformly in it. The density is not cut off there.
+        names: parameter names; ``x1, x2, …`` if not given.
+        constraints: positive, interval, simplex, …; see
+            :meth:`amfvi.Constraints.parse`. If not given, those of ``prior`` where it has
+            one for every parameter.
+
+    Attributes:
+        n_evaluations: points evaluated so far.
+        seconds_per_call: time that one point takes, measured at the first use; 0 before.
+
+    Raises:
+        UsageError: arguments that do not fit together.
+
+    Examples:
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=2)
+        >>> normal.log_prob(torch.ones(1, 2).double())
+        tensor([-1.], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        dim: int,
+        *,
+        prior: Distribution | None = None,
+        box: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+        constraints: ConstraintsLike = None,
+    ) -> None:
+        if not callable(function):
+            raise UsageError(f"a log density is a function, found {type(function).__name__}")
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise UsageError(f"dim must be a positive whole number, found {dim!r}")
+        self.function = function
+        self.dim = dim
+        self.names = tuple(names) if names is not None else default_names(dim)
+        if len(self.names) != dim or len(set(self.names)) != dim:
+            raise UsageError(f"names must be {dim} different ones, found {', '.join(self.names)}")
+        if prior is not None and box is not None:
+            raise UsageError("give prior= or box=, not both")
+        self.prior = None if prior is None else _over_vectors(prior, dim)
+        if constraints is None and self.prior is not None:
+            constraints = _constraints_of(self.prior, dim)
+        self.constraints = Constraints.parse(self.names, constraints)
+        self.transform = UnconstrainingTransform(self.constraints)
+        self.box = None if box is None else _parse_box(box, self.constraints)
+        self.n_evaluations = 0
+        self.seconds_per_call = 0.0
+        self.test_values: tuple[float, ...] = ()
+
+    @cached_property
+    def vectorized(self) -> VectorizedDensity:
+        """The function as one of many points; the way to call it is found at the first use.
+
+        Raises:
+            InputError: it cannot be called, or gives two values at one point.
+        """
+        points = self._test_points()
+        density = vectorize(self.function, points)
+        self.n_evaluations += len(points)
+        seconds: list[float] = []
+        values: list[Tensor] = []
+        while len(values) < 2 or (len(values) < TIMED_CALLS and max(seconds) < TIMED_SECONDS):
+            argument = points.clone()  # the function may modify it
+            started = time.monotonic()
+            values.append(density.call(argument).detach().cpu())
+            seconds.append(time.monotonic() - started)
+            self.n_evaluations += len(points)
+        for repeated in values[1:]:
+            require_reproducible(values[0], repeated, density.resolution)
+        self.seconds_per_call = min(seconds) / len(points)
+        return density
+
+    def _test_points(self) -> Tensor:
+        """A few points inside the constraints, and inside the box if there is one."""
+        # Not as many points as parameters, so that shapes tell what was returned.
+        n = 4 if self.dim == 3 else 3
+        generator = torch.Generator().manual_seed(0)
+        size = (n, self.constraints.unconstrained_dim)
+        y = 0.5 * torch.randn(size, generator=generator, dtype=torch.float64)
+        if self.box is None:
+            return self.transform.from_unconstrained(y)
+        lower, upper = self.box
+        share = torch.rand(n, self.dim, generator=generator, dtype=torch.float64)
+        return lower + share * (upper - lower)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats at points (n, d) inside the constraints; float64, shape (n,).
+
+        Raises:
+            InputError: NaN or +∞, a wrong shape, or an exception of the function; the
+                message gives the point.
+        """
+        call = self.vectorized.call
+        try:
+            out = call(x.clone())  # the function may modify its argument
+        except Exception as error:
+            raise self._failed(error, x) from error
+        self.n_evaluations += len(x)
+        if out.shape != (len(x),):
+            raise InputError(
+                f"the log density returned shape {tuple(out.shape)} for {len(x)} points, "
+                f"expected ({len(x)},)"
+            )
+        bad = (out.isnan() | (out == math.inf)).detach()
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise InputError(
+                f"the log density is {float(out.detach()[row])} at {self.describe(x[row])}; "
+                "return a finite number, or -inf where the density is zero"
+            )
+        return out
+
+    def describe(self, point: Tensor) -> str:
+        """Write out a point (d,) with the names of its parameters."""
+        values = point.detach().tolist()
+        return ", ".join(f"{n} = {v:.6g}" for n, v in zip(self.names, values, strict=True))
+
+    def _failed(self, error: Exception, x: Tensor) -> InputError:
+        at = f" at {self.describe(x[0])}" if len(x) == 1 else f" at one of {len(x)} points"
+        said = " ".join(str(error).split())
+        return InputError(f"the log density raised {type(error).__name__}: {said}{at}")
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"LogDensity({name}, dim={self.dim})"
+
+
+def _over_vectors(prior: Distribution, dim: int) -> Distribution:
+    """A distribution over vectors of ``dim`` numbers.
+
+    Raises:
+        UsageError: it is over something else.
+    """
+    if not isinstance(prior, Distribution):
+        raise UsageError(f"prior must be a torch distribution, found {type(prior).__name__}")
+    if prior.event_shape == (dim,) and prior.batch_shape == ():
+        return prior
+    if prior.event_shape == () and prior.batch_shape == (dim,):
+        return Independent(prior, 1)
+    raise UsageError(
+        f"prior must be over {dim} parameters, found batch shape {tuple(prior.batch_shape)} and "
+        f"event shape {tuple(prior.event_shape)}"
+    )
+
+
+def _constraints_of(prior: Distribution, dim: int) -> list[Any] | None:
+    """One scalar constraint per parameter, if the prior has them."""
+    support: Any = prior.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if getattr(support, "event_dim", 1) != 0:
+        return None
+    ends = [getattr(support, end, None) for end in ("lower_bound", "upper_bound")]
+    if any(isinstance(end, Tensor) and end.ndim for end in ends):
+        lower, upper = (
+            torch.as_tensor(unbounded if end is None else end).expand(dim).tolist()
+            for end, unbounded in zip(ends, (-math.inf, math.inf), strict=True)
+        )
+        return list(zip(lower, upper, strict=True))
+    return [support] * dim
+
+
+def _parse_box(box: Sequence[Any], within: Constraints) -> tuple[Tensor, Tensor]:
+    """Lower and upper corner (d,) of a box inside the bounds.
+
+    Raises:
+        UsageError: bounds that are not finite or not in order, or a constraint on a vector.
+    """
+    pairs = torch.as_tensor(box, dtype=torch.float64)
+    if pairs.shape == (2,):
+        pairs = pairs.expand(within.dim, 2)
+    if pairs.shape != (within.dim, 2):
+        raise UsageError(
+            f"box must be {within.dim} pairs (lower, upper), found shape {tuple(pairs.shape)}"
+        )
+    if within.vectors:
+        raise UsageError("a box cannot start parameters with a constraint on a vector; give prior=")
+    lower = torch.maximum(pairs[:, 0], pairs.new_tensor(within.lower))
+    upper = torch.minimum(pairs[:, 1], pairs.new_tensor(within.upper))
+    if not bool((lower < upper).all() and pairs.isfinite().all()):
+        raise UsageError(f"a box needs finite lower below upper bounds, found {pairs.tolist()}")
+    return lower, upper

@@ -1,0 +1,82 @@
+"""Importance-weighted draws: a mixture compared with a density at its own draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.importance import ImportanceEstimate, khat_threshold, psis
+from amfvi.mixture import Mixture
+
+__all__ = ["WeightedDraws", "importance_sample"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedDraws:
+    """Draws of a mixture q with their importance weights towards a density p̃.
+
+    Attributes:
+        x: draws in the user's parameters, (n, d).
+        log_weights: log p̃ − log q in nats, (n,); −∞ where the density is zero.
+        importance: what they say about p̃: evidence, bounds, k̂, effective sample size.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.experts import GMM
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> q = Mixture({"gmm": GMM().fit(torch.randn(500, generator=torch.Generator()))}, [1.0])
+        >>> draws = importance_sample(q, UnconstrainedDensity(normal), 500, torch.Generator())
+        >>> draws.reliable, round(draws.importance.log_z.mean, 1)
+        (True, 0.9)
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    importance: ImportanceEstimate
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the tail of the weights is light enough for them to be used."""
+        return self.importance.khat < khat_threshold(self.importance.n_draws)
+
+    @cached_property
+    def smoothed_log_weights(self) -> Tensor:
+        """Pareto-smoothed log weights (n,), of weights with mean one."""
+        smoothed = torch.from_numpy(psis(self.log_weights.numpy())[0])
+        return smoothed - smoothed.logsumexp(dim=0) + math.log(len(smoothed))
+
+
+def importance_sample(
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    n_draws: int,
+    generator: torch.Generator,
+    *,
+    khat_bound: float | None = None,
+) -> WeightedDraws:
+    """Draw from the mixture and weigh the draws; ``n_draws`` evaluations of the density.
+
+    Args:
+        khat_bound: k̂ of weights that these are bounded by, if that is known.
+
+    Raises:
+        OutOfBudgetError: fewer evaluations are left.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.experts import GMM
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> q = Mixture({"gmm": GMM().fit(torch.randn(500, generator=torch.Generator()))}, [1.0])
+        >>> draws = importance_sample(q, UnconstrainedDensity(normal), 500, torch.Generator())
+        >>> draws.reliable, round(draws.importance.log_z.mean, 1)
+        (True, 0.9)
+    """
+    x = mixture.sample((n_draws,), generator)
+    log_weights = density.log_prob_constrained(x) - mixture.log_prob(x)
+    importance = ImportanceEstimate.from_log_weights(log_weights, khat_bound=khat_bound)
+    return WeightedDraws(x=x, log_weights=log_weights, importance=importance)

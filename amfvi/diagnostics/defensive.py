@@ -1,0 +1,118 @@
+"""A heavy-tailed defensive component that keeps importance weights bounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from amfvi.density.budget import OutOfBudgetError
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
+from amfvi.diagnostics.thresholds import (
+    DEFENSIVE_WEIGHT,
+    MAX_DEFENSIVE_FREEDOM,
+    NEARLY_EQUAL_WEIGHTS,
+)
+from amfvi.experts import TMM, Expert, Folds
+from amfvi.experts.elliptical.mixture import EllipticalMixture
+from amfvi.mixture import Mixture
+from amfvi.randomness import generator_for
+
+__all__ = [
+    "DEFENSIVE",
+    "defensive_only",
+    "ensure_reliable_weights",
+    "fit_defensive_component",
+    "with_defensive_component",
+]
+
+M = TypeVar("M", bound=Mixture)
+
+DEFENSIVE = "defensive"
+"""Name of the defensive component among the experts of a mixture."""
+
+MORE_DRAWS = 4
+"""How many times as many draws are made where weights are nearly equal and k̂ is high."""
+
+
+def fit_defensive_component(
+    folds: Folds, *, seed: int, device: torch.device | str = "cpu"
+) -> Expert:
+    """Fit Student-t components to the draws, with tails that are heavy in any case.
+
+    Raises:
+        FitError: they cannot be fitted.
+
+    Examples:
+        >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> component = fit_defensive_component(Folds(draws, torch.arange(200) % 2), seed=0)
+        >>> bool((component.components.freedom <= MAX_DEFENSIVE_FREEDOM).all())
+        True
+    """
+    fitted, _ = TMM().fit_folds(folds, generator=generator_for(seed, "guard"), device=device)
+    freedom = fitted.components.freedom.clamp(max=MAX_DEFENSIVE_FREEDOM)
+    components = replace(fitted.components, freedom=freedom)
+    return EllipticalMixture(TMM(), fitted.whitening, components)
+
+
+def with_defensive_component(mixture: M, component: Expert, share: float) -> M:
+    """The mixture with one more expert, of weight ``share``.
+
+    Where every expert's tails are lighter than the posterior's, a few extreme draws carry
+    weights without bound. A defensive component (Hesterberg 1995, Technometrics 37:185)
+    bounds them, for −log(1 − share) nats of KL(p‖q) at most.
+    """
+    weights = torch.cat([(1 - share) * mixture.weights, torch.tensor([share])])
+    return mixture._with(experts={**mixture.experts, DEFENSIVE: component}, weights=weights)
+
+
+def defensive_only(mixture: M, component: Expert) -> M:
+    """The defensive component alone, in the parameters of the mixture."""
+    return mixture._with(experts={DEFENSIVE: component}, weights=torch.ones(1))
+
+
+def ensure_reliable_weights(
+    mixture: Mixture,
+    weighted: WeightedDraws,
+    density: UnconstrainedDensity,
+    folds: Folds,
+    *,
+    seed: int,
+) -> tuple[Mixture, WeightedDraws]:
+    """Mend unreliable importance weights: by more draws, then by a defensive component.
+
+    Where nearly all weights are equal, k̂ is drawn upwards by the few that are not, until
+    there are enough of them. The weights of a mixture with a defensive component are at
+    most those of that component alone over its share, so their tail is no heavier than
+    its. What cannot be mended, or not with the evaluations that are left, is returned as
+    it is.
+    """
+    n_before = n_draws = weighted.importance.n_draws
+    try:
+        if weighted.importance.efficiency > NEARLY_EQUAL_WEIGHTS:
+            n_draws *= MORE_DRAWS
+            generator = generator_for(seed, "compare", "more")
+            weighted = importance_sample(mixture, density, n_draws, generator)
+        if weighted.reliable:
+            return mixture, weighted
+        component = fit_defensive_component(folds, seed=seed, device=mixture.device)
+        alone = importance_sample(
+            defensive_only(mixture, component),
+            density,
+            n_before,
+            generator_for(seed, "guard alone"),
+        )
+        if not alone.reliable:
+            return mixture, weighted
+        defended = with_defensive_component(mixture, component, DEFENSIVE_WEIGHT)
+        return defended, importance_sample(
+            defended,
+            density,
+            n_draws,
+            generator_for(seed, "defended"),
+            khat_bound=alone.importance.khat,
+        )
+    except OutOfBudgetError:
+        return mixture, weighted

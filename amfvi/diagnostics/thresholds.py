@@ -1,0 +1,60 @@
+"""Every threshold that a verdict, a refinement or a search rests on, in one place."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = [
+    "DEFENSIVE_WEIGHT",
+    "FAR_RADIUS",
+    "GOOD_EFFICIENCY",
+    "LOG_UNDETECTED_RATIO",
+    "LOG_Z_TOLERANCE",
+    "MAX_DEFENSIVE_FREEDOM",
+    "MIN_GAIN",
+    "MIN_LAPLACE_LOG_SHARE",
+    "MIN_PROBE_ESS",
+    "MIN_SHARE",
+    "NEARLY_EQUAL_WEIGHTS",
+    "RUN_LOG_Z_TOLERANCE",
+    "RUN_MEAN_TOLERANCE",
+]
+
+GOOD_EFFICIENCY = 0.5
+"""Effective sample size per draw of a mixture above which its draws need no weights."""
+
+MIN_GAIN = 1.1
+"""Factor in efficiency below which no further refinement is tried."""
+
+LOG_Z_TOLERANCE = 0.1
+"""Nats that mixture and sampler may differ in log Z, whatever errors they claim."""
+
+RUN_LOG_Z_TOLERANCE = 0.5
+"""Nats that two runs of the sampler may differ in log Z, or a bound and log Z."""
+
+RUN_MEAN_TOLERANCE = 0.2
+"""Standard deviations that the means of two runs of the sampler may differ."""
+
+MIN_SHARE = 0.01
+"""Share of the mass below which an undetected mode or tail is not reported."""
+
+MIN_LAPLACE_LOG_SHARE = math.log(MIN_SHARE) - 3.0
+"""Log share, by Laplace's approximation, below which a mode is not probed."""
+
+LOG_UNDETECTED_RATIO = math.log(20.0)
+"""Nats that q lies below p where a mixture counts as lacking what is there."""
+
+MIN_PROBE_ESS = 5.0
+"""Effective draws that an estimate of undetected mass must rest on."""
+
+FAR_RADIUS = 300.0
+"""How many times wider than the mixture the tails are searched."""
+
+NEARLY_EQUAL_WEIGHTS = 0.9
+"""Efficiency above which a high k̂ calls for more draws before anything else."""
+
+MAX_DEFENSIVE_FREEDOM = 10.0
+"""Most degrees of freedom of a defensive component, so that its tails are heavy."""
+
+DEFENSIVE_WEIGHT = 0.05
+"""Weight of a defensive component."""

@@ -1,0 +1,290 @@
+"""Search for what a posterior has and a mixture lacks: modes, and mass in the tails.
+
+Draws of a mixture cannot show what it never visits, so the searches start elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.thresholds import (
+    FAR_RADIUS,
+    LOG_UNDETECTED_RATIO,
+    MIN_LAPLACE_LOG_SHARE,
+    MIN_PROBE_ESS,
+    MIN_SHARE,
+)
+from amfvi.mixture import Mixture
+from amfvi.sampler.modes import Mode, find_modes
+from amfvi.sampler.reference import candidate_points, gaussians_at
+from amfvi.statistics import effective_sample_size
+
+__all__ = ["CoverageReport", "UndetectedMode", "measure_tail_mass", "search_undetected_modes"]
+
+N_CANDIDATES = 64
+"""Random points from which the best starts of an optimization are chosen."""
+
+N_STARTS = 4
+"""Optimizations per round of the search."""
+
+MAX_ROUNDS = 3
+"""Rounds of optimization, the first from random points."""
+
+N_PROBES = 1000
+"""Draws that estimate the mass around a mode, or in the tails."""
+
+PROBE_FACTOR = 10
+"""How many times as many draws are added where an estimate rests on too few."""
+
+N_SHAPE_DRAWS = 2000
+"""Draws of the mixture that locate its tails."""
+
+MAX_STANDARDIZED = 5.0
+"""Median absolute deviations at which draws are clipped when a shape is estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndetectedMode:
+    """A mode of the density that a mixture lacks.
+
+    Attributes:
+        mode: in unconstrained space.
+        x: its location in the user's parameters, (d,).
+        share: of the whole mass, found around it.
+    """
+
+    mode: Mode
+    x: Tensor
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoverageReport:
+    """What a mixture is known to lack.
+
+    Attributes:
+        modes: modes that hold more than a reportable share of the mass.
+        tail_mass: share of the mass far from the mixture, 0 below the reportable share;
+            None if it was not measured.
+        searched: whether modes were searched for.
+
+    Examples:
+        >>> CoverageReport(tail_mass=0.1).merge(CoverageReport(searched=True)).tail_mass
+        0.1
+    """
+
+    modes: tuple[UndetectedMode, ...] = ()
+    tail_mass: float | None = None
+    searched: bool = False
+
+    def merge(self, other: CoverageReport) -> CoverageReport:
+        """Combine two reports on one mixture; nothing that either found is forgotten."""
+        known = [undetected.mode.point for undetected in self.modes]
+        new = [u for u in other.modes if not any(torch.equal(u.mode.point, p) for p in known)]
+        masses = [mass for mass in (self.tail_mass, other.tail_mass) if mass is not None]
+        return CoverageReport(
+            modes=(*self.modes, *new),
+            tail_mass=max(masses, default=None),
+            searched=self.searched or other.searched,
+        )
+
+    def carry_to(
+        self, mixture: Mixture, density: UnconstrainedDensity, log_z: float
+    ) -> CoverageReport:
+        """What of this report still holds for another mixture, without an evaluation.
+
+        Modes that the other mixture covers are dropped; the tail mass stays as measured,
+        and no search has been made.
+        """
+        lacking = [
+            undetected
+            for undetected in self.modes
+            if _lacks(mixture, density, undetected.mode, log_z)
+        ]
+        return CoverageReport(modes=tuple(lacking), tail_mass=self.tail_mass)
+
+
+def search_undetected_modes(
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    weighted: WeightedDraws,
+    history: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+    known: Sequence[Mode] = (),
+) -> CoverageReport:
+    """Find modes and tails that have mass and that the mixture lacks.
+
+    Optimization starts from random points, and from the densest of all points seen that
+    neither the mixture nor the modes found explain: those that the sampler passed on its
+    way (a mode may be lost between two tempering steps when few particles were in it),
+    the draws of the mixture, and those in the tails.
+
+    Args:
+        weighted: draws of the mixture with their weights.
+        history: points (k, m) in unconstrained space that the sampler passed, and their
+            log densities (k,).
+        known: modes found before, which are probed again.
+
+    Raises:
+        OutOfBudgetError: too few evaluations are left.
+    """
+    search = _Search(mixture, density, weighted.importance.log_z.mean, generator)
+    tails = search.probe_tails()
+    log_p, log_q, y = search.points_seen(weighted, history, tails)
+    log_z = search.log_z
+    start = candidate_points(density, generator, N_CANDIDATES)[0][:N_STARTS]
+    modes = find_modes(density, start, known)
+    for _ in range(MAX_ROUNDS - 1):
+        unexplained = log_p - log_z - log_q > LOG_UNDETECTED_RATIO
+        if modes:
+            near = gaussians_at(modes, density.dim, broad=False).log_prob(y)
+            unexplained &= log_p - log_z - near > LOG_UNDETECTED_RATIO
+        n_known = len(modes)
+        modes = find_modes(density, y[unexplained][:N_STARTS], modes)
+        if len(modes) == n_known:
+            break
+    shares = [(mode, search.probe_mode(mode)) for mode in modes]
+    undetected = tuple(
+        UndetectedMode(
+            mode=mode, x=density.transform.from_unconstrained(mode.point[None])[0], share=share
+        )
+        for mode, share in shares
+        if share > MIN_SHARE
+    )
+    return CoverageReport(modes=undetected, tail_mass=tails.share, searched=True)
+
+
+def measure_tail_mass(
+    mixture: Mixture, density: UnconstrainedDensity, log_z: float, generator: torch.Generator
+) -> float:
+    """Share of the mass far from the mixture, 0 below the reportable share.
+
+    Raises:
+        OutOfBudgetError: too few evaluations are left.
+    """
+    return _Search(mixture, density, log_z, generator).probe_tails().share
+
+
+def _lacks(mixture: Mixture, density: UnconstrainedDensity, mode: Mode, log_z: float) -> bool:
+    log_q = float(mixture.log_prob_unconstrained(mode.point[None], density.transform)[0])
+    return mode.log_density - log_z - log_q >= LOG_UNDETECTED_RATIO
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Points (k, m), their log densities (k,), and the share of the mass they found."""
+
+    y: Tensor
+    log_p: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A Gaussian, or a Cauchy distribution, from which the mass of a region is estimated.
+
+    Attributes:
+        center, factor: location (m,) and a lower triangular factor of the scatter (m, m).
+        heavy: Cauchy if True.
+        largest: size of parameters beyond which points are not evaluated.
+    """
+
+    center: Tensor
+    factor: Tensor
+    heavy: bool = False
+    largest: float = math.inf
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (n, m), their log densities (n,), and the standardized noise (n, m)."""
+        d = len(self.center)
+        level = -self.factor.diagonal().log().sum()
+        noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        if self.heavy:
+            normals = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+            noise = noise * (1 / normals.square()).sqrt()
+            level = level + math.lgamma((1 + d) / 2) - math.lgamma(0.5)
+            level = level - 0.5 * d * math.log(math.pi)
+            log_g = level - 0.5 * (1 + d) * torch.log1p(noise.square().sum(dim=1))
+        else:
+            log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
+        return self.center + noise @ self.factor.T, log_g, noise
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search: a mixture, the density it should equal, and log Z."""
+
+    mixture: Mixture
+    density: UnconstrainedDensity
+    log_z: float
+    generator: torch.Generator = field(repr=False)
+
+    def probe_tails(self) -> _Probe:
+        """Draw from a Cauchy distribution with the mixture's location and shape."""
+        draws = self.mixture.sample((N_SHAPE_DRAWS,), self.generator)
+        y = self.density.transform.to_unconstrained(draws)[0]
+        y = y[y.isfinite().all(dim=1)]
+        center = y.median(dim=0).values
+        spread = (y - center).abs().median(dim=0).values.clamp(min=1e-300)
+        # Clipped, so that one extreme draw does not determine the shape.
+        standard = ((y - center) / spread).clamp(-MAX_STANDARDIZED, MAX_STANDARDIZED)
+        shape = standard.T @ standard / len(standard)
+        jitter = 1e-9 * torch.eye(len(center), dtype=torch.float64)
+        factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
+        largest = FAR_RADIUS**2 * float(draws.abs().quantile(0.99))
+        return self._probe(_Proposal(center, factor, heavy=True, largest=largest))
+
+    def probe_mode(self, mode: Mode) -> float:
+        """The share of the mass around a mode; 0 if the mixture covers it."""
+        if not _lacks(self.mixture, self.density, mode, self.log_z):
+            return 0.0
+        if mode.log_mass - self.log_z < MIN_LAPLACE_LOG_SHARE:
+            return 0.0
+        return self._probe(_Proposal(mode.point, torch.linalg.cholesky(mode.covariance))).share
+
+    def points_seen(
+        self, weighted: WeightedDraws, history: tuple[Tensor, Tensor], tails: _Probe
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """log p̃ (n,), log q (n,) and points (n, m), the densest points first."""
+        drawn = self.density.transform.to_unconstrained(weighted.x)[0]
+        usable = drawn.isfinite().all(dim=1)
+        y = torch.cat([history[0], tails.y, drawn[usable]])
+        log_q = self.mixture.log_prob_unconstrained(y, self.density.transform)
+        log_p = torch.cat([history[1], tails.log_p])
+        log_p = torch.cat([log_p, weighted.log_weights[usable] + log_q[len(log_p) :]])
+        densest = log_p.argsort(descending=True)
+        return log_p[densest], log_q[densest], y[densest]
+
+    def _probe(self, proposal: _Proposal) -> _Probe:
+        """Estimate by importance sampling the mass where the mixture has next to none.
+
+        A point of high density alone may hold no mass, so an estimate that rests on a few
+        draws is repeated with more.
+        """
+        n = N_PROBES
+        y, log_p, mass = self._draw(proposal, n)
+        if mass.sum() > MIN_SHARE * n and effective_sample_size(mass) < MIN_PROBE_ESS:
+            more = self._draw(proposal, PROBE_FACTOR * n)
+            y, log_p, mass = (torch.cat(pair) for pair in zip((y, log_p, mass), more, strict=True))
+            n += PROBE_FACTOR * n
+        share = float(mass.sum()) / n
+        return _Probe(y, log_p, share if share > MIN_SHARE else 0.0)
+
+    def _draw(self, proposal: _Proposal, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, their log densities, and n times what each adds to the undetected share."""
+        y, log_g, noise = proposal.draw(n, self.generator)
+        x = self.density.transform.from_unconstrained(y)
+        # Where exponentials of far points overflow, a density has no meaningful value.
+        usable = (noise.abs() <= FAR_RADIUS).all(dim=1) & (x.abs() <= proposal.largest).all(dim=1)
+        y, log_g = y[usable], log_g[usable]
+        log_p = self.density.log_prob(y)
+        log_q = self.mixture.log_prob_unconstrained(y, self.density.transform)
+        lacking = log_p - self.log_z - log_q > LOG_UNDETECTED_RATIO
+        return y, log_p, torch.where(lacking, (log_p - self.log_z - log_g).exp(), 0.0)

@@ -1,0 +1,1 @@
+"""Posterior draws: validated in memory, read from files, written to files."""

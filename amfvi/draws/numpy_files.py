@@ -1,0 +1,155 @@
+"""Read NPY and NPZ files of numbers, never unpickling and never unpacking without a limit."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amfvi.draws.table import SPECIAL_COLUMNS, Table, role_of, weights_from_columns
+from amfvi.errors import InputError
+
+__all__ = ["read_npy", "read_npz"]
+
+MAX_UNPACKED = 4 * 2**30
+"""Largest size in bytes of an unpacked array; a compressed file may claim any size."""
+
+DAMAGED_HEADER = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
+"""What numpy raises while it parses the header of an array, which is a Python literal."""
+
+ENCRYPTED = 0x1
+"""The flag of an encrypted member of a zip archive."""
+
+
+def read_npy(path: Path) -> Table:
+    """Read a single array.
+
+    Raises:
+        InputError: not an array of plain numbers, or one that is cut off.
+        OSError, EOFError: the file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(Path(folder, "draws.npy"), np.zeros((5, 2)))
+        ...     read_npy(Path(folder, "draws.npy")).values.shape
+        (5, 2)
+    """
+    try:
+        with path.open("rb") as file:
+            if _claimed_bytes(file) > path.stat().st_size:
+                raise InputError("cannot be read (the array is cut off)")
+        return Table(values=np.load(path, allow_pickle=False))
+    except ValueError as error:
+        raise _explain(error) from None
+
+
+def read_npz(path: Path) -> Table:
+    """Read an archive that holds ``draws``, a single array, or one 1-D array per parameter.
+
+    Arrays called ``names``, ``chain``, ``draw`` and ``weight`` or ``log_weight`` are what
+    they say.
+
+    Raises:
+        InputError: other arrays, or one that would unpack to too many bytes.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: the file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder, "draws.npz"), mu=np.zeros(5), tau=np.ones(5))
+        ...     read_npz(Path(folder, "draws.npz")).names
+        ('mu', 'tau')
+    """
+    try:
+        _require_readable_members(path)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except ValueError as error:
+        raise _explain(error) from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{name!r} is not an array; keep arrays alone in the archive")
+    named = arrays.pop("names", None)
+    names = None if named is None else tuple(str(name) for name in np.atleast_1d(named))
+    special = {name: arrays.pop(name) for name in list(arrays) if name.lower() in SPECIAL_COLUMNS}
+    by_role: dict[str, NDArray[Any]] = {}
+    for name, array in special.items():
+        role = role_of(name)
+        if role in by_role and role in ("chain", "draw"):
+            raise InputError(f"more than one {role} array")
+        by_role[role] = array
+    values, names = _parameters(arrays, names)
+    return Table(
+        values=values,
+        names=names,
+        chain=by_role.get("chain"),
+        draw=by_role.get("draw"),
+        sample_weight=weights_from_columns(
+            {name: array for name, array in special.items() if "weight" in role_of(name)}
+        ),
+    )
+
+
+def _parameters(
+    arrays: dict[str, NDArray[Any]], names: tuple[str, ...] | None
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """The draws among the arrays of an archive, with the names of their columns."""
+    if "draws" in arrays:
+        return arrays["draws"], names
+    if len(arrays) == 1:
+        return next(iter(arrays.values())), names
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) == 1 and len(next(iter(shapes))) == 1:
+        return np.column_stack(list(arrays.values())), tuple(arrays)
+    raise InputError(
+        "expected an array called 'draws', a single array, or one 1-D array per "
+        f"parameter, found {', '.join(f'{k} {v.shape}' for k, v in arrays.items()) or 'nothing'}"
+    )
+
+
+def _require_readable_members(path: Path) -> None:
+    """Reject an archive that is encrypted or would unpack to more than memory can take."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.flag_bits & ENCRYPTED:
+                raise InputError(f"{member.filename} is encrypted; save it without a password")
+            size = member.file_size
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as file:
+                    size = max(size, _claimed_bytes(file))
+            if size > MAX_UNPACKED:
+                raise InputError(
+                    f"{member.filename} unpacks to {size / 2**30:.1f} GiB, the limit "
+                    f"is {MAX_UNPACKED / 2**30:.0f}; save it as .npy"
+                )
+
+
+def _claimed_bytes(file: IO[bytes]) -> int:
+    """The size in bytes of the array that the header of an NPY file announces."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    except DAMAGED_HEADER as error:
+        raise InputError(f"cannot be read ({error})") from None
+    # Objects are pickled, in fewer bytes than this; numpy refuses them.
+    return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
+
+
+def _explain(error: ValueError) -> InputError:
+    if isinstance(error, InputError):  # which is a ValueError
+        return error
+    if "pickle" in str(error):
+        return InputError(
+            "holds Python objects (pickled), which are never loaded because they can run "
+            "code; save plain numbers"
+        )
+    return InputError(f"cannot be read ({error})")

@@ -1,0 +1,159 @@
+"""Read draws and points from CSV, NPY and NPZ files."""
+
+from __future__ import annotations
+
+import csv
+import lzma
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amfvi.constraints.constraints import ConstraintsLike
+from amfvi.draws.csv_files import read_csv
+from amfvi.draws.draws import Draws, WeightsLike
+from amfvi.draws.numpy_files import read_npy, read_npz
+from amfvi.draws.table import Table
+from amfvi.errors import InputError, MissingFileError, UsageError
+
+__all__ = ["columns_for", "read_draws", "read_table"]
+
+READERS = {".csv": read_csv, ".npy": read_npy, ".npz": read_npz}
+"""The reader of each kind of file, by its ending in lower case."""
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    UnicodeDecodeError,
+    NotImplementedError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What damaged files make ``open``, ``csv``, ``numpy`` and ``zipfile`` raise."""
+
+
+def read_draws(
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    constraints: ConstraintsLike = None,
+    sample_weight: WeightsLike | None = None,
+    chains: bool = False,
+    nan_policy: str = "raise",
+) -> Draws:
+    """Read draws from a CSV, NPY or NPZ file.
+
+    Columns called ``chain``, ``draw``, ``weight`` and ``log_weight``, in upper or lower case,
+    are no parameters but order the rows and weigh them.
+
+    Args:
+        names: of the parameters; those of the file if not given.
+        constraints, chains, nan_policy: see :meth:`Draws.from_array`.
+        sample_weight: importance weights of the rows, if the file has none.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds no valid draws; the
+            message starts with its path.
+        UsageError: weights both here and in the file.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(Path(folder, "x.npy"), np.random.default_rng(0).normal(size=(200, 2)))
+        ...     read_draws(Path(folder, "x.npy"), names=["mu", "tau"]).names
+        ('mu', 'tau')
+    """
+    path = Path(path)
+    table = read_table(path)
+    if sample_weight is not None and table.sample_weight is not None:
+        raise UsageError(f"{path}: has weights of its own; leave out sample_weight")
+    weights = table.sample_weight if sample_weight is None else np.asarray(sample_weight)
+    values, chain = table.values, table.chain
+    for index in (chain, table.draw, weights):
+        if index is not None and np.shape(index) != (len(values),):
+            raise InputError(f"{path}: chain, draw and weight must have one entry per row of draws")
+    if chain is not None:
+        draw = table.draw if table.draw is not None else np.arange(len(values))
+        order = np.lexsort((draw, chain))
+        values, chain = values[order], chain[order]
+        weights = None if weights is None else weights[order]
+    try:
+        return Draws.from_array(
+            values,
+            names=table.names if names is None else names,
+            constraints=constraints,
+            sample_weight=weights,
+            chain_ids=chain,
+            chains=chains,
+            nan_policy=nan_policy,
+            source=str(path),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_table(path: str | Path) -> Table:
+    """Read the columns of a CSV, NPY or NPZ file, unvalidated beyond being numbers.
+
+    Raises:
+        InputError: the file is missing, unreadable, or not numbers in columns.
+
+    Examples:
+        >>> read_table("nothing.csv")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: nothing.csv: no such file
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, expected a CSV, NPY or NPZ file")
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise InputError(
+            f"{path}: unknown kind of file {path.suffix!r}, expected .csv, .npy or .npz"
+        )
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    try:
+        return read(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
+
+
+def columns_for(table: Table, expected: tuple[str, ...], path: str | Path) -> NDArray[Any]:
+    """Choose the columns of ``table`` that a model expects, in its order, (n, d) float64.
+
+    A table without names must have as many columns as expected.
+
+    Raises:
+        InputError: a column is missing or not expected, or the values are not numbers.
+
+    Examples:
+        >>> table = Table(values=np.array([[1.0, 2.0]]), names=("a", "b"))
+        >>> columns_for(table, ("b", "a"), "points.csv")
+        array([[2., 1.]])
+    """
+    values = np.asarray(table.values)
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected real numbers, found dtype {values.dtype}")
+    if values.ndim == 1:
+        values = values[:, None] if len(expected) == 1 else values[None]
+    right_width = values.ndim == 2 and values.shape[1] == len(expected)
+    if not right_width and (table.names is None or values.ndim != 2):
+        raise InputError(f"{path}: expected n × {len(expected)}, found shape {values.shape}")
+    if table.names is not None:
+        if sorted(table.names) != sorted(expected):
+            raise InputError(
+                f"{path}: columns are {', '.join(table.names)}, expected {', '.join(expected)}"
+            )
+        values = values[:, [table.names.index(name) for name in expected]]
+    return np.ascontiguousarray(values, dtype=np.float64)

@@ -1,0 +1,234 @@
+"""Files and directories written whole or not at all, JSON, and hashes.
+
+Nothing of the user's is ever replaced unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from amfvi.errors import InputError, MissingFileError
+
+__all__ = [
+    "check_directory",
+    "check_file",
+    "file_hash",
+    "new_directory",
+    "new_file",
+    "read_json",
+    "without_nonfinite",
+    "write_json",
+]
+
+
+def check_directory(path: Path, *, overwrite: bool, marker: str) -> None:
+    """Check that a directory may be made at ``path``.
+
+    Args:
+        overwrite: whether a directory that amfvi made may be replaced.
+        marker: a file that every directory of this kind holds; a directory without it
+            was not made by amfvi and is never replaced.
+
+    Raises:
+        InputError: something is in the way, or the place cannot be written to.
+
+    Examples:
+        >>> check_directory(Path("."), overwrite=True, marker="config.json")
+        Traceback (most recent call last):
+        amfvi.errors.InputError: .: is the working directory or above it; name a new directory
+    """
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{path}: is the working directory or above it; name a new directory")
+    if path.exists() or path.is_symlink():
+        if not path.is_dir() or path.is_symlink():
+            raise InputError(f"{path}: exists and is not a directory")
+        empty = not any(path.iterdir())
+        if not overwrite and not empty:
+            raise InputError(
+                f"{path}: exists; choose another directory, or replace it with overwrite=True"
+            )
+        if not empty and not (path / marker).is_file():
+            raise InputError(
+                f"{path}: holds no {marker}, so it was not made by amfvi; not replaced"
+            )
+    _check_parent(path)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Check that a file may be made at ``path``.
+
+    Raises:
+        InputError: something is in the way, or the place cannot be written to.
+
+    Examples:
+        >>> check_file(Path("."), overwrite=True)
+        Traceback (most recent call last):
+        amfvi.errors.InputError: .: is a directory, expected a file to write
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, expected a file to write")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; choose another file, or replace it with overwrite=True")
+    _check_parent(path)
+
+
+def _check_parent(path: Path) -> None:
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise InputError(f"{path}: {parent} is not a directory")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write in {parent}")
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that takes its place on success.
+
+    Raises:
+        InputError: as for :func:`check_file`, or the disk refuses.
+
+    Examples:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_file(Path(folder) / "a.txt", overwrite=False) as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
+    check_file(path, overwrite=overwrite)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
+    """Yield a temporary directory beside ``path`` that takes its place on success.
+
+    On any exception, an interrupt included, it is removed and ``path`` is as before.
+
+    Raises:
+        InputError: as for :func:`check_directory`, or the disk refuses.
+
+    Examples:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_directory(Path(folder) / "run", overwrite=False, marker="m") as temporary:
+        ...         (temporary / "m").touch()
+        ...     (Path(folder) / "run" / "m").is_file()
+        True
+    """
+    check_directory(path, overwrite=overwrite, marker=marker)
+    missing = [p for p in path.absolute().parents if not p.exists()]
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error})") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _swap_in(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not path.exists():
+            for parent in missing:
+                with suppress(OSError):  # not empty: in use by now
+                    parent.rmdir()
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    """Put ``temporary`` in the place of ``path``; on any exception the old one stays."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
+    try:
+        path.rename(old / "replaced")
+        temporary.rename(path)
+    except BaseException:
+        if (old / "replaced").exists() and not path.exists():
+            (old / "replaced").rename(path)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        MissingFileError: no such file.
+        InputError: not a JSON object.
+
+    Examples:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"n": 1})
+        ...     read_json(Path(folder) / "a.json")
+        {'n': 1}
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, with null for what it cannot hold.
+
+    Examples:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", [math.inf])
+        ...     (Path(folder) / "a.json").read_text().split()
+        ['[', 'null', ']']
+    """
+    path.write_text(
+        json.dumps(without_nonfinite(value), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+
+
+def without_nonfinite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot hold, by None.
+
+    Examples:
+        >>> without_nonfinite({"a": (1.0, float("nan"))})
+        {'a': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nonfinite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Examples:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "empty").touch()
+        ...     file_hash(Path(folder) / "empty")[:8]
+        'e3b0c442'
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

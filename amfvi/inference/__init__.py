@@ -1,0 +1,1 @@
+"""From a log density to a fitted mixture with a verdict."""

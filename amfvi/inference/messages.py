@@ -1,0 +1,56 @@
+"""Lines of the log of an inference."""
+
+from __future__ import annotations
+
+from amfvi.density.log_density import LogDensity
+from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.reporting import Reporter
+from amfvi.sampler.runs import PosteriorSample
+
+__all__ = ["TYPICAL_EVALUATIONS", "announce", "describe_sample", "describe_weights"]
+
+TYPICAL_EVALUATIONS = 20_000
+"""Evaluations that a posterior of a few parameters takes."""
+
+LONG_SAMPLING = 60.0
+"""Seconds of sampling above which the user is warned beforehand."""
+
+
+def announce(reporter: Reporter, log_density: LogDensity) -> None:
+    """Report how the density is called, and how long sampling will take if it is long.
+
+    Examples:
+        >>> class Printer(Reporter):
+        ...     def log(self, line):
+        ...         print(line)
+        >>> announce(Printer(), LogDensity(lambda x: -(x**2).sum(dim=1), dim=1))
+        log density: torch, in batches, with gradients
+    """
+    gradients = "with" if log_density.vectorized.differentiable else "without"
+    reporter.log(f"log density: {log_density.vectorized.calling_convention}, {gradients} gradients")
+    pace = log_density.seconds_per_call
+    if pace * TYPICAL_EVALUATIONS > LONG_SAMPLING:
+        reporter.warn(
+            f"an evaluation of the log density takes {pace:.2g} s; the sampler will need about "
+            f"{TYPICAL_EVALUATIONS} and take {pace * TYPICAL_EVALUATIONS / 3600:.1f} h (timeout= "
+            "and max_evaluations= limit it)"
+        )
+
+
+def describe_sample(verb: str, sample: PosteriorSample, n_evaluations: int, seconds: float) -> str:
+    """Summarize a sample in one line of a log."""
+    stopped = f", stopped by {sample.stopped_by}" if sample.stopped_by else ""
+    return (
+        f"{verb} {len(sample.x)} draws from {sample.reference} over {sample.n_temperatures} "
+        f"temperatures: log Z {sample.log_z.mean:.4f} ± {sample.log_z.se:.4f}, {n_evaluations} "
+        f"evaluations, {seconds:.1f} s{stopped}"
+    )
+
+
+def describe_weights(weighted: WeightedDraws) -> str:
+    """Summarize importance weights in one line of a log."""
+    importance = weighted.importance
+    return (
+        f"of {importance.n_draws} draws of the mixture {importance.efficiency:.1%} are effective, "
+        f"k̂ {importance.khat:.2f}, log Z {importance.log_z.mean:.4f} ± {importance.log_z.se:.4f}"
+    )

@@ -1,0 +1,247 @@
+"""One inference in progress: a density within limits, and the steps taken with it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amfvi.density.budget import Budget, OutOfBudgetError
+from amfvi.density.log_density import LogDensity
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.device import resolve_device
+from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
+from amfvi.diagnostics.undetected import (
+    CoverageReport,
+    measure_tail_mass,
+    search_undetected_modes,
+)
+from amfvi.draws.draws import Draws
+from amfvi.errors import AmfviWarning
+from amfvi.inference.clock import Clock
+from amfvi.inference.messages import describe_sample, describe_weights
+from amfvi.mixture import Mixture
+from amfvi.randomness import generator_for
+from amfvi.reporting import Reporter
+from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.sampler.modes import Mode
+from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
+from amfvi.sampler.runs import PosteriorSample, sample_posterior
+from amfvi.statistics import Estimate
+from amfvi.two_stage.fit import FitSummary, fit_split
+from amfvi.two_stage.options import FitOptions
+from amfvi.two_stage.split import Split, split_draws
+
+__all__ = ["Attempt", "Session"]
+
+MAX_WEIGHTED_DRAWS = 5_000
+"""Draws of the mixture at which it is compared with the density."""
+
+MIN_WEIGHTED_DRAWS = 200
+"""The same, however little time is left."""
+
+SAMPLING_SHARE = 0.6
+"""Share of a timeout that the first sampling may take."""
+
+RESERVED_SHARE = 0.2
+"""Share of the evaluations that is kept for the comparison of mixture and density."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One fit to draws of the sampler, and what is known of it.
+
+    Attributes:
+        mixture: the fit.
+        summary: how it was fitted.
+        weighted: draws of the mixture with their importance weights.
+        coverage: what the mixture is known to lack.
+    """
+
+    mixture: Mixture
+    summary: FitSummary
+    weighted: WeightedDraws
+    coverage: CoverageReport = CoverageReport()
+
+    @property
+    def efficiency(self) -> float:
+        """Effective sample size per draw, from 0 to 1."""
+        return self.weighted.importance.efficiency
+
+    @property
+    def undetected(self) -> list[Mode]:
+        """The modes known to be lacking."""
+        return [undetected.mode for undetected in self.coverage.modes]
+
+
+class Session:
+    """The state that all steps of one inference share, and the steps.
+
+    Attributes:
+        log_density, options, reporter, checkpoint: as given to ``infer``.
+        clock: the time spent.
+        budget: the evaluations spent.
+        density: the log density over unconstrained space, within the budget.
+        seconds: wall-clock time per phase, summed over all attempts.
+    """
+
+    def __init__(
+        self,
+        log_density: LogDensity,
+        options: FitOptions,
+        reporter: Reporter,
+        checkpoint: SamplerCheckpoint | None,
+    ) -> None:
+        self.log_density = log_density
+        self.options = options
+        self.reporter = reporter
+        self.checkpoint = checkpoint
+        self.clock = Clock(options.timeout)
+        self.seconds: dict[str, float] = {}
+        reserved = int(RESERVED_SHARE * (options.max_evaluations or 0))
+        self.budget = Budget(
+            None if options.max_evaluations is None else options.max_evaluations - reserved,
+            self.clock.left(SAMPLING_SHARE),
+        )
+        self.density = UnconstrainedDensity(
+            log_density, budget=self.budget, device=resolve_device(options.device)
+        )
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._add_seconds(phase, time.monotonic() - started)
+
+    def sample(
+        self,
+        stream_name: str,
+        verb: str,
+        *,
+        reference: ReferenceDistribution | None = None,
+        particle_multiplier: int = 1,
+    ) -> PosteriorSample:
+        with self.timed("sampling"):
+            sample = sample_posterior(
+                self.density,
+                round(self.options.draws_wanted / (1 - self.options.test_share)),
+                seed=self.options.seed,
+                reference=reference,
+                particle_multiplier=particle_multiplier,
+                stream_name=stream_name,
+                reporter=self.reporter,
+                checkpoint=self.checkpoint,
+            )
+        self.reporter.log(describe_sample(verb, sample, self.budget.spent, self.clock.elapsed))
+        return sample
+
+    def reference_from(self, attempt: Attempt) -> ReferenceDistribution:
+        """The mixture, and what it lacks, as where the sampler starts."""
+        mixture, transform = attempt.mixture, self.density.transform
+
+        def log_prob(y: Tensor) -> Tensor:
+            return mixture.log_prob_unconstrained(y, transform)
+
+        def sample(n: int, generator: torch.Generator) -> Tensor:
+            return transform.to_unconstrained(mixture.sample((n,), generator))[0]
+
+        return reference_from_density(
+            log_prob,
+            sample,
+            description="the fitted mixture",
+            modes=attempt.undetected,
+        )
+
+    def fit(self, sample: PosteriorSample, number: int) -> Attempt:
+        """Fit to draws of the sampler and compare with the density."""
+        mixture, summary = fit_split(
+            self._split(sample),
+            self.options,
+            timeout=self.clock.left(),
+            reporter=self.reporter,
+        )
+        for phase, seconds in summary.seconds.items():
+            self._add_seconds(phase, seconds)
+        n = self._affordable()
+        if self.budget.left is not None:
+            n = min(n, self.budget.left // 2)
+        with self.timed("diagnostics"):
+            weighted = importance_sample(
+                mixture,
+                self.density,
+                max(min(MAX_WEIGHTED_DRAWS, n), 1),
+                generator_for(self.options.seed, "compare", number),
+            )
+        self.reporter.log(describe_weights(weighted))
+        return Attempt(mixture=mixture, summary=summary, weighted=weighted)
+
+    def _split(self, sample: PosteriorSample) -> Split:
+        with warnings.catch_warnings():  # the verdict supersedes warnings about draws
+            warnings.simplefilter("ignore", AmfviWarning)
+            draws = Draws.from_array(
+                sample.x,
+                names=self.log_density.names,
+                constraints=self.log_density.constraints,
+                sample_weight=sample.sample_weight,
+                chain_ids=sample.run,
+                source="the sampler",
+            )
+        return split_draws(draws, self.options.test_share, self.options.seed, self.options.folds)
+
+    def search(self, attempt: Attempt, samples: Sequence[PosteriorSample]) -> CoverageReport | None:
+        """Search for what the mixture lacks, from all that these samples have seen.
+
+        Modes known to be lacking are probed again. None if too few evaluations are left.
+        """
+        history = (
+            torch.cat([sample.history for sample in samples]),
+            torch.cat([sample.history_log_p for sample in samples]),
+        )
+        with self.timed("diagnostics"):
+            try:
+                return search_undetected_modes(
+                    attempt.mixture,
+                    self.density,
+                    attempt.weighted,
+                    history,
+                    generator_for(self.options.seed, "search", "mass"),
+                    attempt.undetected,
+                )
+            except OutOfBudgetError:
+                return None
+
+    def tail_mass(self, mixture: Mixture, weighted: WeightedDraws) -> float | None:
+        generator = generator_for(self.options.seed, "search", "tails")
+        try:
+            return measure_tail_mass(
+                mixture, self.density, weighted.importance.log_z.mean, generator
+            )
+        except OutOfBudgetError:
+            return None
+
+    def eubo(self, mixture: Mixture, split: Split) -> Estimate | None:
+        """E_p[log p̃ − log q] at test draws of the sampler; None without any."""
+        if split.test is None:
+            return None
+        try:
+            log_p = self.density.log_prob_constrained(split.test)
+        except OutOfBudgetError:
+            return None
+        return Estimate.from_terms(log_p - mixture.log_prob(split.test), split.test_sample_weight)
+
+    def _affordable(self) -> int:
+        """Evaluations that take half of the time left, a few hundred in any case."""
+        left = self.clock.left()
+        if left is None:
+            return MAX_WEIGHTED_DRAWS
+        return max(MIN_WEIGHTED_DRAWS, int(left / 2 / max(self.density.seconds_per_point, 1e-9)))
+
+    def _add_seconds(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

@@ -1,0 +1,146 @@
+"""A fitted neural flow as modules of nflows, for whoever builds on that library."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.nn.nets import MLP
+from nflows.transforms import (
+    AffineCouplingTransform,
+    CompositeTransform,
+    MaskedAffineAutoregressiveTransform,
+    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+    ReversePermutation,
+)
+from nflows.utils import create_alternating_binary_mask
+from torch import Tensor, nn
+
+from amfvi.errors import UsageError
+from amfvi.experts.flows.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
+from amfvi.experts.flows.flow import ACTIVATIONS, Flow
+from amfvi.experts.neural import NeuralFlow
+
+__all__ = ["BoundedAffineCoupling", "to_nflows"]
+
+Layer = dict[str, Tensor]
+
+
+class BoundedAffineCoupling(AffineCouplingTransform):
+    """nflows' affine coupling with the scale of :class:`BoundedAffine`."""
+
+    def _scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = transform_params.split(self.num_transform_features, dim=1)
+        return BoundedAffine().scale(raw)[0], shift
+
+
+class Conditioner(MLP):
+    """nflows' perceptron, which its couplings hand a context."""
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().forward(inputs)
+
+
+def to_nflows(expert: NeuralFlow, member: int = 0) -> CompositeTransform:
+    """One member's map from whitened points to normal scores, in float64.
+
+    Its log density at x is that of a standard normal at the transform of
+    ``expert.whitening.forward(x)``, plus the log-determinants of both.
+
+    Raises:
+        UsageError: nflows has no such layer.
+    """
+    flow = expert.flow
+    learned = {name: value.double() for name, value in expert.parameters.items()}
+    transforms: list[nn.Module] = []
+    for number in range(flow.layers):
+        layer = {name: value[member, number] for name, value in learned.items()}
+        if flow.autoregressive:
+            if number:
+                transforms.append(ReversePermutation(flow.dim))
+            transforms.append(_autoregressive(flow, layer, reverse=number % 2 == 1))
+        else:
+            transforms.append(_coupling(flow, layer, number))
+    return CompositeTransform(transforms).double().eval().requires_grad_(False)
+
+
+def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:
+    made = {
+        "features": flow.dim,
+        "hidden_features": flow.width,
+        "num_blocks": flow.depth - 1,
+        "use_residual_blocks": False,
+        "activation": ACTIVATIONS[flow.activation],
+    }
+    weight = layer["input.weight"].flip(1) if reverse else layer["input.weight"]
+    output = {name: layer[name].view(flow.elementwise.parameters, flow.dim, -1) for name in
+              ("output.weight", "output.bias")}  # fmt: skip
+    if reverse:
+        output = {name: value.flip(1) for name, value in output.items()}
+    if isinstance(flow.elementwise, SoftplusAffine):
+        transform = MaskedAffineAutoregressiveTransform(**made)
+    elif isinstance(flow.elementwise, RationalQuadratic):
+        spline = flow.elementwise
+        transform = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            num_bins=spline.bins,
+            tails="linear",
+            tail_bound=spline.edge,
+            min_bin_width=spline.least_share,
+            min_bin_height=spline.least_share,
+            min_derivative=spline.least_slope,
+            **made,
+        )
+        if hasattr(transform.autoregressive_net, "hidden_features"):  # it divides by √H then
+            output = {name: value.clone() for name, value in output.items()}
+            for value in output.values():
+                value[: 2 * spline.bins] *= math.sqrt(flow.width)
+    else:
+        raise UsageError(f"nflows has no autoregressive {type(flow.elementwise).__name__}")
+    net = transform.autoregressive_net
+    _fill(net.initial_layer, weight, layer["input.bias"])
+    for block, w, b in zip(net.blocks, layer["hidden.weight"], layer["hidden.bias"], strict=True):
+        _fill(block.linear, w, b)
+    # Ours are ordered (parameter, coordinate), theirs (coordinate, parameter).
+    _fill(
+        net.final_layer,
+        output["output.weight"].transpose(0, 1).flatten(0, 1),
+        output["output.bias"].transpose(0, 1).flatten(0, 1),
+    )
+    return transform
+
+
+def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
+    if not isinstance(flow.elementwise, BoundedAffine):
+        raise UsageError(f"no export of couplings by {type(flow.elementwise).__name__}")
+    mask = create_alternating_binary_mask(flow.dim, even=number % 2 == 0)
+    moved = mask > 0
+    order = torch.arange(1, flow.dim + 1)
+    if bool((moved == (order % 2 == number % 2)).any()):
+        raise UsageError("the halves of the coupling are not those of nflows")
+
+    transform = BoundedAffineCoupling(
+        mask=mask,
+        transform_net_create_fn=lambda inputs, outputs: Conditioner(
+            [inputs], [outputs], [flow.width] * flow.depth, activation=ACTIVATIONS[flow.activation]
+        ),
+    )
+    net = transform.transform_net
+    _fill(net._input_layer, layer["input.weight"][:, ~moved], layer["input.bias"])
+    for linear, w, b in zip(
+        net._hidden_layers, layer["hidden.weight"], layer["hidden.bias"], strict=True
+    ):
+        _fill(linear, w, b)
+    # Ours are (scale, shift) of every coordinate, theirs (shift, scale) of the moved ones.
+    weight, bias = (
+        layer[name].view(2, flow.dim, -1)[:, moved].flip(0).flatten(0, 1)
+        for name in ("output.weight", "output.bias")
+    )
+    _fill(net._output_layer, weight, bias)
+    return transform
+
+
+@torch.no_grad()
+def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    linear.double()
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias.squeeze(-1))

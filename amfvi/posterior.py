@@ -1,0 +1,189 @@
+"""The posterior that a fit returns: a mixture with its history, diagnostics and exports."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from amfvi.density.log_density import LogDensity
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
+from amfvi.diagnostics.report import Diagnostics
+from amfvi.errors import InputError, UsageError
+from amfvi.mixture import Mixture
+from amfvi.randomness import generator_for
+from amfvi.saving import read_model, save
+from amfvi.two_stage.fit import FitSummary
+
+__all__ = ["Posterior", "load"]
+
+
+class Posterior(Mixture):
+    """A fitted mixture, and what is known of the fit.
+
+    Made by :func:`amfvi.fit` and :func:`amfvi.load`. It is the torch distribution that
+    :class:`~amfvi.Mixture` describes; its attributes are read-only.
+
+    Examples:
+        >>> import amfvi
+        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
+        >>> posterior.summary.weights.converged, posterior.diagnostics is None
+        (True, True)
+    """
+
+    _summary: FitSummary | None = None
+    _diagnostics: Diagnostics | None = None
+    _log_density: LogDensity | None = None
+    _weighted: WeightedDraws | None = None
+
+    @classmethod
+    def from_mixture(
+        cls,
+        mixture: Mixture,
+        *,
+        summary: FitSummary | None = None,
+        diagnostics: Diagnostics | None = None,
+        log_density: LogDensity | None = None,
+        weighted: WeightedDraws | None = None,
+    ) -> Self:
+        """Add to a mixture what is known of its fit.
+
+        Args:
+            summary: how it was fitted.
+            diagnostics: how it compares with the log density it was fitted to.
+            log_density: the one it was fitted to.
+            weighted: draws of the mixture with their importance weights.
+        """
+        posterior = cls(
+            mixture.experts,
+            mixture.weights,
+            transform=mixture.transform,
+            names=mixture.names,
+            scale=mixture.scale,
+        )
+        posterior._summary = summary
+        posterior._diagnostics = diagnostics
+        posterior._log_density = log_density
+        posterior._weighted = weighted
+        return posterior
+
+    @property
+    def summary(self) -> FitSummary | None:
+        """How it was fitted; None for a model that was loaded."""
+        return self._summary
+
+    @property
+    def diagnostics(self) -> Diagnostics | None:
+        """The verdict and its numbers; None for a fit to draws, which cannot have any."""
+        return self._diagnostics
+
+    @property
+    def log_density(self) -> LogDensity | None:
+        """The log density it was fitted to; None for a fit to draws or a loaded model."""
+        return self._log_density
+
+    def weighted_draws(self, n: int | None = None, *, seed: int = 0) -> WeightedDraws:
+        """Draws of the mixture with their importance weights towards the log density.
+
+        Args:
+            n: how many, each an evaluation of the density; if not given, those that the
+                diagnostics rest on, at no cost.
+            seed: seed of new draws.
+
+        Raises:
+            UsageError: the posterior was not fitted to a log density in this process; use
+                :meth:`with_log_density`.
+        """
+        if n is None and self._weighted is not None:
+            return self._weighted
+        if self._log_density is None:
+            raise UsageError(
+                "importance weights need the log density: this posterior was fitted to draws "
+                "or loaded; give it one with posterior.with_log_density(density)"
+            )
+        n_draws = 4000 if n is None else n
+        density = UnconstrainedDensity(self._log_density)
+        return importance_sample(self, density, n_draws, generator_for(seed, "weighted draws"))
+
+    def with_log_density(self, log_density: LogDensity) -> Self:
+        """The same posterior with a log density for importance weights.
+
+        Raises:
+            UsageError: it has other parameters.
+        """
+        if log_density.dim != self.dim:
+            raise UsageError(
+                f"the log density has {log_density.dim} parameters, the posterior {self.dim}"
+            )
+        other = copy.copy(self)
+        other._log_density = log_density
+        other._weighted = None
+        return other
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to a new directory, to be read by :func:`amfvi.load`.
+
+        Experts, weights, names, constraints and diagnostics are kept; the draws it was
+        fitted to and the log density are not.
+
+        Raises:
+            InputError: the directory exists and ``overwrite`` is False, or it cannot be
+                written.
+        """
+        return save(self, path, metadata=self.metadata(), overwrite=overwrite)
+
+    def metadata(self) -> dict[str, Any]:
+        """What is saved beside the mixture, in JSON values."""
+        if self._diagnostics is None:
+            return {}
+        return {"diagnostics": self._diagnostics.to_json()}
+
+    def to_arviz(self, n: int = 4000, *, seed: int = 0) -> Any:
+        """Draws as ArviZ data; see :func:`amfvi.to_arviz`.
+
+        Raises:
+            UsageError: ArviZ is not installed.
+        """
+        from amfvi.interop.arviz import to_arviz
+
+        return to_arviz(self, n, seed=seed)
+
+    def to_pyro(self) -> Any:
+        """The same distribution for ``pyro.sample``; see :func:`amfvi.to_pyro`.
+
+        Raises:
+            UsageError: Pyro is not installed.
+        """
+        from amfvi.interop.pyro import to_pyro
+
+        return to_pyro(self)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Posterior:
+    """Read a posterior from a saved model or from a whole run directory.
+
+    Draws of a loaded posterior follow torch's global random state unless a generator is
+    given, so two loads do not repeat each other's draws.
+
+    Raises:
+        InputError: nothing there, a damaged or foreign file, an unknown schema;
+            the message names the file.
+
+    Examples:
+        >>> import amfvi, tempfile
+        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     restored = load(posterior.save(f"{folder}/model"))
+        >>> bool((restored.log_prob([[0.0, 0.0]]) == posterior.log_prob([[0.0, 0.0]])).all())
+        True
+    """
+    saved = read_model(path, device)
+    fields = saved.metadata.get("diagnostics")
+    try:
+        diagnostics = None if fields is None else Diagnostics.from_json(fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: its diagnostics cannot be read ({error})") from None
+    return Posterior.from_mixture(saved.mixture, diagnostics=diagnostics)

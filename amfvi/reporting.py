@@ -1,0 +1,37 @@
+"""What a fit in progress tells its caller: lines of a log, warnings, and how far it is."""
+
+from __future__ import annotations
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Receive news of a fit; override what is of interest, the rest is ignored.
+
+    Methods are called from the threads that do the work, one call at a time per expert.
+
+    Examples:
+        >>> class Printer(Reporter):
+        ...     def log(self, line):
+        ...         print(line)
+        >>> Printer().log("stage one done")
+        stage one done
+    """
+
+    def log(self, line: str) -> None:
+        """Receive a line on what was done or found."""
+
+    def warn(self, line: str) -> None:
+        """Receive a line on something the user should look at."""
+
+    def expert_progress(self, expert: str, fraction: float, heldout_nll: float) -> None:
+        """Receive how far an expert is, a fraction of its longest possible fit.
+
+        ``heldout_nll`` is the lowest held-out negative log density so far, nats.
+        """
+
+    def sampler_progress(self, beta: float, log_z: float, n_evaluations: int) -> None:
+        """Receive the inverse temperature β in [0, 1] that the sampler has reached.
+
+        ``log_z`` is the estimate so far, nats.
+        """

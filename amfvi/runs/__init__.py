@@ -1,0 +1,1 @@
+"""Runs: a fit written to a directory, and read back."""

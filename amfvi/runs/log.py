@@ -1,0 +1,71 @@
+"""The log of a run: lines with their time, and warnings among them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from amfvi.errors import AmfviWarning
+from amfvi.reporting import Reporter
+
+__all__ = ["RunLog"]
+
+
+class RunLog(Reporter):
+    """Keep the lines of ``log.txt`` and pass everything on to another reporter.
+
+    Attributes:
+        lines: log lines and warnings, each with its time.
+        warned: the warnings alone.
+
+    Examples:
+        >>> log = RunLog(Reporter())
+        >>> with log.catching_warnings():
+        ...     warnings.warn("few draws", AmfviWarning)
+        >>> log.warned
+        ['few draws']
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.lines: list[str] = []
+        self.warned: list[str] = []
+        self._reporter = reporter
+        self._started = time.monotonic()
+
+    def log(self, line: str) -> None:
+        timed = self._with_time(line)
+        self.lines.append(timed)
+        self._reporter.log(timed)
+
+    def warn(self, line: str) -> None:
+        self.warned.append(line)
+        timed = self._with_time(f"warning: {line}")
+        self.lines.append(timed)
+        self._reporter.warn(timed)
+
+    def expert_progress(self, expert: str, fraction: float, heldout_nll: float) -> None:
+        self._reporter.expert_progress(expert, fraction, heldout_nll)
+
+    def sampler_progress(self, beta: float, log_z: float, n_evaluations: int) -> None:
+        self._reporter.sampler_progress(beta, log_z, n_evaluations)
+
+    @contextmanager
+    def catching_warnings(self) -> Iterator[None]:
+        """Make amfvi's own warnings lines of the log; others stay warnings."""
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", AmfviWarning)
+                yield
+        finally:
+            for warning in caught:
+                if issubclass(warning.category, AmfviWarning):
+                    self.warn(str(warning.message))
+                else:
+                    warnings.warn_explicit(
+                        warning.message, warning.category, warning.filename, warning.lineno
+                    )
+
+    def _with_time(self, line: str) -> str:
+        return f"[{time.monotonic() - self._started:7.2f} s] {line}"

@@ -1,0 +1,214 @@
+"""One run: a fit, its scores and its files, in a directory written whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amfvi.density.log_density import LogDensity
+from amfvi.device import resolve_device
+from amfvi.files import check_directory, file_hash, new_directory, write_json
+from amfvi.fitting import fit_source
+from amfvi.metrics.evaluation import Evaluation, evaluate_on_split, evaluate_on_target
+from amfvi.posterior import Posterior
+from amfvi.randomness import generator_for
+from amfvi.reporting import Reporter
+from amfvi.runs.input import RunInput, load_input
+from amfvi.runs.log import RunLog
+from amfvi.runs.record import (
+    CONFIG,
+    METRICS,
+    describe_config,
+    describe_environment,
+    describe_metrics,
+)
+from amfvi.runs.settings import RunSettings
+from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.saving import write_model
+from amfvi.two_stage.fit import FitSummary
+
+__all__ = ["SAMPLE", "run"]
+
+SAMPLE = "sample.npz"
+"""File of the sampler's draws in the directory of a run by log density."""
+
+N_SAVED_DRAWS = 10_000
+"""Draws of the mixture that are saved."""
+
+
+def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Fit, score, draw and write the run directory, whole or not at all.
+
+    When a run by log density is interrupted, the state of its sampler stays beside the run
+    directory, and the same settings resume it; the exception has a note that says so.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        UsageError, InputError, FitError: see ``amfvi.fit``; no run directory is written.
+
+    Examples:
+        >>> import tempfile
+        >>> from amfvi.runs.settings import InputSettings
+        >>> from amfvi.two_stage.options import FitOptions
+        >>> options = FitOptions(experts="gmm", n_draws=200)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     settings = RunSettings(input=InputSettings(target="bimodal"), options=options,
+        ...                            out=f"{folder}/run", figures=False)
+        ...     metrics = run(settings)
+        >>> metrics["n_test"]
+        20000
+    """
+    started = time.monotonic()
+    log = RunLog(reporter or Reporter())
+    device = resolve_device(settings.options.device)
+    check_directory(settings.directory, overwrite=settings.force, marker=CONFIG)
+    run_input = load_input(settings.input, log)
+    checkpoint = None
+    if isinstance(run_input.source, LogDensity):
+        checkpoint = SamplerCheckpoint(settings.checkpoint, _fingerprint(settings, run_input))
+    try:
+        with log.catching_warnings():
+            posterior = fit_source(
+                run_input.source, settings.options, reporter=log, checkpoint=checkpoint
+            )
+        record = _write(settings, run_input, posterior, log, device, started)
+    except BaseException as error:
+        if checkpoint is not None and checkpoint.path.exists():
+            error.add_note(
+                f"the sampler's state is kept in {checkpoint.path}; the same command resumes it"
+            )
+        raise
+    if checkpoint is not None:
+        checkpoint.clear()
+    return record
+
+
+def _write(
+    settings: RunSettings,
+    run_input: RunInput,
+    posterior: Posterior,
+    log: RunLog,
+    device: torch.device,
+    started: float,
+) -> dict[str, Any]:
+    """Score the posterior and write everything; the record of ``metrics.json``."""
+    summary = _require_summary(posterior)
+    _log_fit(log, posterior, summary)
+    scoring = time.monotonic()
+    with log.catching_warnings():
+        evaluation = _evaluate(posterior, run_input, settings.options.seed)
+    seconds = {**summary.seconds, "evaluate": time.monotonic() - scoring}
+    generator = generator_for(settings.options.seed, "saved draws")
+    saved = posterior.sample((N_SAVED_DRAWS,), generator)
+    names = np.array(posterior.names)
+    with new_directory(settings.directory, overwrite=settings.force, marker=CONFIG) as directory:
+        (directory / "model").mkdir()
+        write_model(posterior, directory / "model", metadata=posterior.metadata())
+        np.savez_compressed(directory / "draws.npz", draws=saved.numpy(), names=names)
+        if posterior.diagnostics is not None:
+            _write_sample(directory, posterior, summary, names)
+        if settings.figures:
+            from amfvi.runs.figures import draw_figures  # matplotlib imports slowly
+
+            (directory / "figures").mkdir()
+            draw_figures(
+                posterior, summary, saved, run_input.exact, directory / "figures",
+                seed=settings.options.seed,
+            )  # fmt: skip
+        seconds["total"] = time.monotonic() - started
+        record = describe_metrics(
+            settings, posterior, evaluation, seconds, log.warned, run_input.n_dropped
+        )
+        write_json(directory / METRICS, record)
+        write_json(directory / CONFIG, describe_config(settings, summary, run_input.file))
+        write_json(directory / "environment.json", describe_environment(device))
+        if posterior.diagnostics is not None:
+            log.log(f"verdict: {posterior.diagnostics}")
+        log.log(f"written to {settings.directory} after {seconds['total']:.1f} s")
+        (directory / "log.txt").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
+    return record
+
+
+def _require_summary(posterior: Posterior) -> FitSummary:
+    if posterior.summary is None:
+        raise ValueError("a posterior fitted in this process has a summary")
+    return posterior.summary
+
+
+def _fingerprint(settings: RunSettings, run_input: RunInput) -> str:
+    """All that the sampler's numbers depend on, in words.
+
+    The values at a few points stand for files that the user's function reads.
+    """
+    density = run_input.source
+    values = []
+    if isinstance(density, LogDensity):
+        density.vectorized  # noqa: B018  # evaluates the test points
+        values = [f"{value:.9g}" for value in density.test_values]
+    source = file_hash(run_input.file) if run_input.file is not None else ""
+    described = {
+        key: value
+        for key, value in settings.to_json().items()
+        if key not in ("out", "force", "figures")
+    }
+    return repr((described, source, values))
+
+
+def _evaluate(posterior: Posterior, run_input: RunInput, seed: int) -> Evaluation | None:
+    summary = _require_summary(posterior)
+    test = summary.split.test
+    if run_input.exact is not None:
+        # The test draws of a sampler are not exact; fresh ones are.
+        exact_test = None if posterior.diagnostics is not None else test
+        return evaluate_on_target(posterior, run_input.exact, seed=seed, test=exact_test)
+    return None if test is None else evaluate_on_split(posterior, summary.split, seed=seed)
+
+
+def _write_sample(
+    directory: Path, posterior: Posterior, summary: FitSummary, names: np.ndarray[Any, Any]
+) -> None:
+    """Write the sampler's draws, and weighted draws of the mixture."""
+    split = summary.split
+    parts = [
+        (split.draws, split.sample_weight, False),
+        (split.test, split.test_sample_weight, True),
+    ]
+    kept = [(x, w, is_test) for x, w, is_test in parts if x is not None]
+    np.savez_compressed(
+        directory / SAMPLE,
+        draws=torch.cat([x for x, _, _ in kept]).numpy(),
+        weight=torch.cat([torch.ones(len(x)) if w is None else w for x, w, _ in kept]).numpy(),
+        test=np.concatenate([np.full(len(x), is_test) for x, _, is_test in kept]),
+        names=names,
+    )
+    weighted = posterior.weighted_draws()
+    np.savez_compressed(
+        directory / "weighted_draws.npz",
+        draws=weighted.x.numpy(),
+        log_weight=weighted.log_weights.numpy(),
+        names=names,
+    )
+
+
+def _log_fit(log: RunLog, posterior: Posterior, summary: FitSummary) -> None:
+    for name, report in summary.reports.items():
+        log.log(
+            f"{name}: held-out NLL {report.heldout_nll:.5f} at {report.best_step}, "
+            f"{report.seconds:.1f} s, stopped by: {report.stopped_by}"
+        )
+    weights = summary.weights
+    shown = ", ".join(
+        f"{name} {weight:.4f}"
+        for name, weight in zip(posterior.experts, posterior.weights.tolist(), strict=True)
+    )
+    if weights.n_ignored:
+        log.warn(f"no expert has any density at {weights.n_ignored} of {weights.n} held-out draws")
+    log.log(
+        f"weights ({weights.weight_rule}, {weights.steps} steps, gap {weights.gap:.2g}): {shown}"
+    )

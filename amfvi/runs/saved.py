@@ -1,0 +1,210 @@
+"""Read a run directory back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from amfvi import targets
+from amfvi.draws.draws import Draws
+from amfvi.draws.readers import columns_for, read_draws, read_table
+from amfvi.errors import InputError, MissingFileError, UsageError
+from amfvi.files import file_hash, read_json
+from amfvi.metrics.evaluation import (
+    Evaluation,
+    evaluate_on_draws,
+    evaluate_on_split,
+    evaluate_on_target,
+)
+from amfvi.posterior import Posterior, load
+from amfvi.runs.record import CONFIG, METRICS, SCHEMA
+from amfvi.runs.run import SAMPLE
+from amfvi.targets import ExactTarget
+from amfvi.two_stage.split import split_draws
+
+__all__ = ["SavedRun"]
+
+Array = NDArray[np.float64]
+
+CONFIG_KEYS = (
+    "target",
+    "draws",
+    "seed",
+    "folds",
+    "sha256",
+    "nan_policy",
+    "chains",
+    "test_fraction",
+)
+"""Keys of ``config.json`` that a saved run is read by."""
+
+METRICS_KEYS = ("mixture", "experts", "weights", "floor", "entropy", "n_test", "warnings")
+"""Keys of ``metrics.json`` that a saved run is read by."""
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The parts of a run directory, read when asked for.
+
+    Raises:
+        InputError: on any use, if a file is missing or damaged.
+
+    Examples:
+        >>> SavedRun.open("no-such-run")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-run: no such run directory
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> SavedRun:
+        """Open the run directory at ``path``.
+
+        Raises:
+            InputError: there is none.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise MissingFileError(f"{path}: no such run directory")
+        if not (path / CONFIG).is_file() or not (path / METRICS).is_file():
+            raise InputError(f"{path}: not a run directory (no {CONFIG} or no {METRICS} in it)")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return _read_record(self.path / CONFIG, CONFIG_KEYS)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        return _read_record(self.path / METRICS, METRICS_KEYS)
+
+    def posterior(self, device: str = "cpu") -> Posterior:
+        """The fitted posterior."""
+        return load(self.path, device=device)
+
+    def draws(self) -> tuple[Array, tuple[str, ...]]:
+        """The saved draws from the mixture (n, d) and the parameter names."""
+        path = self.path / "draws.npz"
+        table = read_table(path)
+        if table.names is None:
+            raise InputError(f"{path}: holds no parameter names")
+        return columns_for(table, table.names, path), table.names
+
+    def evaluate(
+        self,
+        target: str | None = None,
+        draws: str | None = None,
+        *,
+        floor_cache: Path | None = None,
+    ) -> Evaluation:
+        """Score the model again: on a target, on a file, or as it was scored at first.
+
+        A file that is the one the model was fitted to is split as it was then, and
+        only its test draws count.
+
+        Args:
+            floor_cache: file that keeps floors of targets between calls.
+
+        Raises:
+            UsageError: both a target and draws, or no test draws to be had.
+            InputError: the file is missing or no longer the same.
+        """
+        if target is not None and draws is not None:
+            raise UsageError("give at most one of target= and draws=")
+        config = self.config
+        posterior, seed = self.posterior(), int(config["seed"])
+        if draws is None:
+            target = target or config["target"]
+        if target is not None:
+            chosen = targets.get(target)
+            if isinstance(chosen, ExactTarget):
+                return evaluate_on_target(posterior, chosen, seed=seed, floor_cache=floor_cache)
+            if target != config["target"]:
+                raise UsageError(f"{target} has no exact draws to score on; give draws=")
+        if draws is None and config["draws"] is None:
+            return self._evaluate_on_sample(posterior, seed)
+        return self._evaluate_on_file(posterior, config, draws, seed)
+
+    def _evaluate_on_sample(self, posterior: Posterior, seed: int) -> Evaluation:
+        """Score on the test draws that the sampler of a log density made."""
+        path = self.path / SAMPLE
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file")
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                draws, weight, is_test = (
+                    torch.from_numpy(saved[key]) for key in ("draws", "weight", "test")
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        if not bool(is_test.any()):
+            raise UsageError(f"{self.path}: no test draws were set aside; give target= or draws=")
+        weighted = bool((weight != weight[0]).any())
+        return evaluate_on_draws(
+            posterior,
+            draws[is_test],
+            seed=seed,
+            sample_weight=weight[is_test] if weighted else None,
+            others=draws[~is_test],
+            others_weight=weight[~is_test] if weighted else None,
+        )
+
+    def _evaluate_on_file(
+        self, posterior: Posterior, config: dict[str, Any], file: str | None, seed: int
+    ) -> Evaluation:
+        path = Path(file or str(config["draws"]))
+        if not path.is_file():
+            hint = "" if file else "; this run was fitted to it, give draws= or target="
+            raise MissingFileError(f"{path}: no such file{hint}")
+        nan_policy = str(config["nan_policy"] or "raise")
+        constraints = posterior.constraints
+        if file_hash(path) == config["sha256"]:
+            draws = read_draws(
+                path,
+                nan_policy=nan_policy,
+                constraints=constraints,
+                chains=bool(config["chains"]),
+            )
+            split = split_draws(draws, float(config["test_fraction"]), seed, int(config["folds"]))
+            if split.test is None:
+                raise UsageError(
+                    f"{self.path}: no test draws were set aside; give target= or other draws="
+                )
+            return evaluate_on_split(posterior, split, seed=seed)
+        if file is None:
+            raise InputError(f"{path}: has changed since this run was fitted to it")
+        table = read_table(path)
+        test = Draws.from_array(
+            columns_for(table, posterior.names, path),
+            names=posterior.names,
+            constraints=constraints,
+            sample_weight=table.sample_weight,
+            nan_policy=nan_policy,
+            source=file,
+        )
+        return evaluate_on_draws(
+            posterior, test.values, seed=seed, sample_weight=test.sample_weight
+        )
+
+
+def _read_record(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON object of our schema with these keys.
+
+    Raises:
+        InputError: another schema, or a key is missing.
+    """
+    record = read_json(path)
+    missing = [key for key in keys if key not in record]
+    if record.get("schema") != SCHEMA or missing:
+        schema = f"schema {record.get('schema')!r}"
+        what = schema if record.get("schema") != SCHEMA else f"no {missing[0]!r}"
+        raise InputError(f"{path}: not a file of this version of amfvi ({what} in it); fit again")
+    return record

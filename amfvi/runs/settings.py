@@ -1,0 +1,141 @@
+"""The settings of a run: what is fitted, how, and where the results go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amfvi.errors import UsageError
+from amfvi.two_stage.options import FitOptions, InputKind
+
+__all__ = ["InputSettings", "RunSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSettings:
+    """What to fit: exactly one of a target, a file of draws and a log density.
+
+    Attributes:
+        target: name of a target.
+        by_density: hand the target's log density to the sampler instead of exact draws.
+        draws: path of a file of draws.
+        chains: whether its array is chains × draws × parameters.
+        nan_policy: "raise", or "omit" to leave rows with NaN or infinity out.
+        log_density: ``module:name`` of a function or of a ``LogDensity``.
+        dim, names, box: of a log density that is a function.
+        constraints: (lower, upper) by parameter name.
+
+    Raises:
+        UsageError: two inputs or none, or a setting that the input has no use for.
+
+    Examples:
+        >>> InputSettings(target="banana").name
+        'banana'
+        >>> InputSettings()
+        Traceback (most recent call last):
+        amfvi.errors.UsageError: give exactly one of target=, draws= and log_density=
+    """
+
+    target: str | None = None
+    by_density: bool = False
+    draws: str | None = None
+    chains: bool = False
+    nan_policy: str | None = None
+    log_density: str | None = None
+    dim: int | None = None
+    names: tuple[str, ...] | None = None
+    box: Any = None
+    constraints: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        inputs = [self.target, self.draws, self.log_density]
+        if sum(one is not None for one in inputs) != 1:
+            raise UsageError("give exactly one of target=, draws= and log_density=")
+        if self.by_density and self.target is None:
+            raise UsageError("by_density= goes with target=")
+        self._require("log_density", "dim", "names", "box")
+        self._require("draws", "chains", "nan_policy")
+        if self.constraints and self.target is not None:
+            raise UsageError("constraints= goes with draws; a target has its own")
+
+    @property
+    def kind(self) -> InputKind:
+        """The kind of input, for options that apply to some kinds only."""
+        if self.log_density is not None or self.by_density:
+            return InputKind.DENSITY
+        return InputKind.TARGET if self.target is not None else InputKind.DRAWS
+
+    @property
+    def name(self) -> str:
+        """The target's name, the file's without its ending, or the function's."""
+        if self.target is not None:
+            return self.target
+        if self.log_density is not None:
+            where, _, name = self.log_density.rpartition(":")
+            return name if name not in ("log_prob", "log_density") else Path(where).stem
+        return Path(str(self.draws)).stem
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the input in JSON values."""
+        described = dataclasses.asdict(self)
+        described["constraints"] = {n: list(pair) for n, pair in self.constraints.items()}
+        return described
+
+    def _require(self, source: str, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) not in (None, False) and getattr(self, source) is None:
+                raise UsageError(f"{name}= goes with {source}=")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """A run: its input, its options, and its directory.
+
+    Attributes:
+        input: what to fit.
+        options: how to fit.
+        out: the run directory; ``runs/<name>-<seed>`` if None.
+        force: whether a run directory that is already there may be replaced.
+        figures: whether to draw figures.
+
+    Raises:
+        UsageError: an option that the input has no use for.
+
+    Examples:
+        >>> settings = RunSettings(input=InputSettings(target="rings"), options=FitOptions(seed=3))
+        >>> settings.directory.as_posix()
+        'runs/rings-3'
+    """
+
+    input: InputSettings
+    options: FitOptions = field(default_factory=FitOptions)
+    out: str | None = None
+    force: bool = False
+    figures: bool = True
+
+    def __post_init__(self) -> None:
+        self.options.check_for(self.input.kind)
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        default = Path("runs") / f"{self.input.name}-{self.options.seed}"
+        return Path(self.out) if self.out else default
+
+    @property
+    def checkpoint(self) -> Path:
+        """The directory in which the sampler saves its state, beside the run directory."""
+        return self.directory.parent / f".{self.directory.name}.sampler"
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the run in JSON values."""
+        return {
+            **self.input.to_json(),
+            **self.options.to_json(),
+            "out": self.out,
+            "force": self.force,
+            "figures": self.figures,
+        }

@@ -1,0 +1,52 @@
+"""Cholesky factors that exist for every matrix that rounding or overflow leaves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["factorize", "factorize_covariance"]
+
+JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+"""Relative increases of the diagonal that are tried, one after the other."""
+
+
+def factorize(matrix: Tensor) -> Tensor:
+    """Cholesky factor of a symmetric matrix (…, d, d), lower triangular.
+
+    The diagonal is increased by the smallest jitter that makes the matrix positive definite,
+    which is none if it is so already. Where entries have overflowed, the factor is the
+    square root of the diagonal, with 1 for entries of the diagonal that are useless.
+
+    Examples:
+        >>> factorize(torch.tensor([[4.0, 2.0], [2.0, 5.0]]))
+        tensor([[2., 0.],
+                [1., 2.]])
+        >>> factorize(torch.tensor([[4.0, torch.nan], [torch.nan, torch.inf]]))
+        tensor([[2., 0.],
+                [0., 1.]])
+    """
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    for jitter in JITTERS:
+        jittered = matrix + torch.diag_embed(jitter * diagonal) if jitter else matrix
+        factor, failed = torch.linalg.cholesky_ex(jittered)
+        if not bool(failed.any()) and bool(factor.isfinite().all()):
+            return factor
+    if matrix.ndim > 2:
+        return torch.stack([factorize(single) for single in matrix])
+    usable = diagonal.isfinite() & (diagonal > 0)
+    return torch.diag(torch.where(usable, diagonal, 1.0).sqrt())
+
+
+def factorize_covariance(covariances: Tensor) -> Tensor:
+    """Cholesky factors of covariances (k, d, d), by their correlations to keep all digits.
+
+    Examples:
+        >>> factorize_covariance(torch.tensor([[[1e-8, 0.0], [0.0, 4.0]]]).double())
+        tensor([[[1.0000e-04, 0.0000e+00],
+                 [0.0000e+00, 2.0000e+00]]], dtype=torch.float64)
+    """
+    scale = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    correlations = covariances / (scale[:, :, None] * scale[:, None, :])
+    jitter = 1e-12 * torch.eye(scale.shape[1], dtype=torch.float64)
+    return scale[:, :, None] * factorize(correlations + jitter)

@@ -1,0 +1,125 @@
+"""Detect log densities that do not fall off, which have no normalizing constant.
+
+Along a line, a density that can be integrated has less and less mass per doubling of the
+distance, from some distance on. A density that grows for ever, such as one with a forgotten
+minus sign, has more mass at every doubling, and so has a flat one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.errors import InputError
+
+__all__ = ["require_decay"]
+
+N_DOUBLINGS = 40
+"""Doublings of the distance, some twelve decades, at all of which mass may not grow."""
+
+MIN_DOUBLINGS = 4
+"""Doublings of growth that suffice where a line leaves the floating-point numbers."""
+
+MIN_GROWTH = 0.03
+"""Increase of the log of the mass per doubling, in nats, that counts as growth."""
+
+MAX_NAMED = 5
+"""Parameters up to which an error names the value of each."""
+
+
+@torch.no_grad()
+def require_decay(density: UnconstrainedDensity, y: Tensor, log_p: Tensor) -> None:
+    """Require that a density falls off on lines that lead away from points seen so far.
+
+    The lines are parallel to the axes through the densest point, and the one from the
+    origin through it. A line starts as far away as the farthest of ``y`` and is followed
+    only until the mass per doubling falls, which most densities do at once.
+
+    Args:
+        y: points in unconstrained space, (n, d).
+        log_p: their log densities, (n,), nats.
+
+    Raises:
+        InputError: the density does not fall off on some line.
+        OutOfBudgetError: a limit was reached.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> wrong_sign = UnconstrainedDensity(LogDensity(lambda x: 0.5 * x.square().sum(1), 1))
+        >>> require_decay(wrong_sign, torch.ones(1, 1).double(), torch.zeros(1).double())
+        Traceback (most recent call last):
+        amfvi.errors.InputError: the log density does not fall off (6.04e+23 at x1 = 1.09951e+12)...
+    """
+    start = y[log_p.argmax()]
+    for line in _lines(start, (y - start).abs().max(dim=0).values):
+        end = _follow(density, start, line)
+        if end is not None:
+            raise _no_decay_error(density, start, *end)
+
+
+def _lines(start: Tensor, distance: Tensor) -> Iterator[Tensor]:
+    """Vectors (d,) along which to leave ``start``; ``distance`` (d,) is their length."""
+    length = torch.maximum(distance, start.abs())
+    length = torch.where(length.isfinite() & (length > 0), length, 1.0)
+    for axis in torch.diag(length):
+        yield axis
+        yield -axis
+    yield torch.where(start == 0, length, start)
+
+
+def _follow(
+    density: UnconstrainedDensity, start: Tensor, line: Tensor
+) -> tuple[Tensor, float] | None:
+    """The last point of a line where mass always grows, with its log density, or None."""
+    log_mass, last = -math.inf, None
+    for doubling in range(N_DOUBLINGS + 1):
+        point = start + 2.0**doubling * line
+        value = _evaluate(density, point)
+        if value is None:
+            return last if doubling > MIN_DOUBLINGS else None
+        new_log_mass = value + doubling * math.log(2)
+        if not new_log_mass > log_mass + MIN_GROWTH:
+            return None
+        log_mass, last = new_log_mass, (point, value)
+        if value == math.inf:
+            break
+    return last
+
+
+def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
+    """The log density at a point, infinite or NaN as it may be.
+
+    None where the user's parameters cannot be told apart from their bounds, or overflow.
+    """
+    x, log_det = density.transform.from_unconstrained_with_log_det(point[None])
+    if not torch.allclose(density.transform.to_unconstrained(x)[0], point[None], rtol=1e-6):
+        return None
+    density.budget.spend(1)
+    density.log_density.n_evaluations += 1
+    try:
+        with np.errstate(all="ignore"):
+            value = density.log_density.vectorized.call(x.to(density.device))
+    except Exception:  # a function that refuses such a point says nothing about decay
+        return math.nan
+    return float(value.cpu().double() + log_det)
+
+
+def _no_decay_error(
+    density: UnconstrainedDensity, start: Tensor, end: Tensor, value: float
+) -> InputError:
+    x_start, x = density.transform.from_unconstrained(torch.stack([start, end]))
+    if len(x) <= MAX_NAMED:
+        where = density.describe(x)
+    else:
+        farthest = int(((x - x_start).abs() / (1 + x_start.abs())).argmax())
+        where = f"{density.log_density.names[farthest]} = {float(x[farthest]):.6g}"
+    return InputError(
+        f"the log density does not fall off ({value:.3g} at {where}), so the density cannot be "
+        "integrated; is the sign right (a log density, not its negative), and is every prior "
+        "proper?"
+    )

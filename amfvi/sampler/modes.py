@@ -1,0 +1,227 @@
+"""Local modes of a log density from many starting points, each with its curvature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.sampler.factors import factorize
+
+__all__ = ["Mode", "find_modes", "mahalanobis_rms", "newton_polish"]
+
+Array = NDArray[np.float64]
+
+Objective = Callable[[Array], tuple[float, Array]]
+"""Minus the log density at a point (d,), and its gradient (d,)."""
+
+MIN_LOG_MASS = -20.0
+"""Log of the share of the heaviest mode's mass below which a mode is ignored."""
+
+MAX_EVALUATIONS = 150
+"""Evaluations of the objective in one optimization."""
+
+NEWTON_STEPS = 3
+"""Newton steps at most after an optimization."""
+
+SAME_MODE_DISTANCE = 0.3
+"""Mahalanobis distance per root dimension within which two modes count as one."""
+
+DIFFERENCE = 1e-5
+"""Relative step of the forward differences that stand in for a gradient."""
+
+MAX_SD = 1e2
+"""Largest standard deviation that a small curvature may stand for."""
+
+MIN_SD = 1e-12
+"""Smallest standard deviation that a large curvature may stand for."""
+
+PENALTY = 1e300
+"""Value of the objective where the log density is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """A local maximum of a log density.
+
+    Attributes:
+        point: in unconstrained space, (d,).
+        log_density: there, nats.
+        covariance: of the Gaussian of the same curvature, (d, d).
+
+    Examples:
+        >>> Mode(point=torch.zeros(1), log_density=0.0, covariance=torch.eye(1)).log_mass
+        0.9189385332046727
+    """
+
+    point: Tensor
+    log_density: float
+    covariance: Tensor
+
+    @property
+    def log_mass(self) -> float:
+        """Laplace's approximation of the log of the mass around the mode, nats."""
+        d = len(self.point)
+        return self.log_density + 0.5 * (
+            d * math.log(2 * math.pi) + float(torch.linalg.slogdet(self.covariance).logabsdet)
+        )
+
+
+def find_modes(
+    density: UnconstrainedDensity, starts: Tensor, known: Sequence[Mode] = ()
+) -> list[Mode]:
+    """Find the distinct modes that L-BFGS reaches from ``starts`` (k, d), heaviest first.
+
+    Modes already ``known`` are kept among them. Modes without a finite curvature, and
+    those with a vanishing part of the heaviest one's mass, are left out.
+
+    Raises:
+        OutOfBudgetError: a limit was reached.
+        InputError: the density is broken.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> density = LogDensity(lambda x: -2 * (x[:, 0] - 3) ** 2, 1)
+        >>> (mode,) = find_modes(UnconstrainedDensity(density), torch.zeros(1, 1).double())
+        >>> print(f"{float(mode.point):.3f} {float(mode.covariance):.3f}")
+        3.000 0.250
+    """
+    objective = _objective(density)
+    modes = list(known)
+    for start in starts:
+        with np.errstate(all="ignore"):
+            solution = minimize(
+                objective, start.numpy(), jac=True, method="L-BFGS-B",
+                options={"maxfun": MAX_EVALUATIONS, "maxcor": 20, "ftol": 1e-10},
+            )  # fmt: skip
+        if not np.isfinite(solution.fun) or solution.fun >= PENALTY:
+            continue
+        point = torch.from_numpy(np.asarray(solution.x, dtype=np.float64))
+        if any(mahalanobis_rms(point, mode) < SAME_MODE_DISTANCE for mode in modes):
+            continue
+        covariance = _laplace_covariance(density, point)
+        if covariance is None:
+            continue
+        candidate = Mode(point=point, log_density=-float(solution.fun), covariance=covariance)
+        candidate = newton_polish(objective, candidate)
+        if not any(mahalanobis_rms(candidate.point, mode) < SAME_MODE_DISTANCE for mode in modes):
+            modes.append(candidate)
+    modes.sort(key=lambda mode: -mode.log_mass)
+    return [mode for mode in modes if mode.log_mass > modes[0].log_mass + MIN_LOG_MASS]
+
+
+def newton_polish(objective: Objective, mode: Mode) -> Mode:
+    """Take Newton steps while they go up, since L-BFGS stops early on a narrow ridge.
+
+    Examples:
+        >>> def objective(y):
+        ...     return float(0.5 * y @ y), y
+        >>> near = Mode(
+        ...     point=torch.ones(1).double(), log_density=-0.5, covariance=torch.eye(1).double()
+        ... )
+        >>> newton_polish(objective, near).point
+        tensor([0.], dtype=torch.float64)
+    """
+    for _ in range(NEWTON_STEPS):
+        value, gradient = objective(mode.point.numpy())
+        point = mode.point - mode.covariance @ torch.from_numpy(gradient)
+        next_value = objective(point.numpy())[0]
+        if not next_value < value:
+            break
+        mode = Mode(point=point, log_density=-next_value, covariance=mode.covariance)
+    return mode
+
+
+def mahalanobis_rms(point: Tensor, mode: Mode) -> float:
+    """Mahalanobis distance of ``point`` (d,) from a mode, divided by √d.
+
+    Examples:
+        >>> mode = Mode(point=torch.zeros(2), log_density=0.0, covariance=4 * torch.eye(2))
+        >>> mahalanobis_rms(torch.tensor([2.0, 2.0]), mode)
+        1.0
+    """
+    difference = (point - mode.point)[:, None]
+    factor = factorize(mode.covariance)
+    scores = torch.linalg.solve_triangular(factor, difference, upper=False)
+    return float(scores.square().mean().sqrt())
+
+
+def _objective(density: UnconstrainedDensity) -> Objective:
+    """Minus the log density with a gradient, by autograd or by forward differences."""
+
+    def by_autograd(y: Array) -> tuple[float, Array]:
+        value, gradient = density.log_prob_and_gradient(torch.from_numpy(y)[None])
+        return _negate(float(value), gradient[0].numpy())
+
+    def by_differences(y: Array) -> tuple[float, Array]:
+        steps = DIFFERENCE * np.maximum(1.0, np.abs(y))
+        points = torch.from_numpy(np.vstack([y, y + np.diag(steps)]))
+        values = density.log_prob(points).numpy()
+        return _negate(float(values[0]), (values[1:] - values[0]) / steps)
+
+    return by_autograd if density.differentiable else by_differences
+
+
+def _negate(value: float, gradient: Array) -> tuple[float, Array]:
+    """Minus both, finite everywhere, so that a line search can step back."""
+    if not math.isfinite(value):
+        return PENALTY, np.zeros_like(gradient)
+    return -value, -np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _laplace_covariance(density: UnconstrainedDensity, point: Tensor) -> Tensor | None:
+    """The inverse of minus the Hessian, made positive where it is not; None if not finite."""
+    hessian = _hessian(density, point)
+    if not bool(hessian.isfinite().all()):
+        return None
+    # Eigenvalues are compared in units of each coordinate's own curvature.
+    unit = hessian.diagonal().abs().clamp(MAX_SD**-2, MIN_SD**-2).rsqrt()
+    values, vectors = torch.linalg.eigh(-hessian * unit[:, None] * unit)
+    flat = values.abs().max() * 1e-10
+    values = values.abs().clamp(min=max(float(flat), 1e-12))
+    factor = unit[:, None] * vectors * values.rsqrt()
+    covariance = factor @ factor.T
+    sd = covariance.diagonal().sqrt()
+    shrink = (MAX_SD / sd).clamp(max=1.0)  # along a ridge there is no curvature at all
+    return covariance * shrink[:, None] * shrink
+
+
+def _hessian(density: UnconstrainedDensity, point: Tensor) -> Tensor:
+    """Central differences of gradients, or of values, with a step size per coordinate."""
+    d = len(point)
+    steps = _difference_steps(density, point)
+    if density.differentiable:
+        moved = torch.cat([point + torch.diag(steps), point - torch.diag(steps)])
+        gradients = density.log_prob_and_gradient(moved)[1]
+        hessian = (gradients[:d] - gradients[d:]) / (2 * steps[:, None])
+        return (hessian + hessian.T) / 2
+    shifts = torch.diag(steps)
+    first, second = torch.triu_indices(d, d)
+    corners = torch.cat(
+        [point + a * shifts[first] + b * shifts[second] for a in (1, -1) for b in (1, -1)]
+    )
+    plus, across, back, minus = density.log_prob(corners).view(4, -1)
+    entries = (plus - across - back + minus) / (4 * steps[first] * steps[second])
+    hessian = torch.zeros(d, d, dtype=torch.float64)
+    hessian[first, second] = entries
+    hessian[second, first] = entries
+    return hessian
+
+
+def _difference_steps(density: UnconstrainedDensity, point: Tensor) -> Tensor:
+    """The step of each coordinate that lowers the log density by about 0.01 nats, (d,)."""
+    d = len(point)
+    sizes = torch.logspace(-6, 1, 15, dtype=torch.float64)
+    shifts = torch.eye(d, dtype=torch.float64)[:, None] * sizes[None, :, None]
+    here = density.log_prob(point[None])
+    drop = here - density.log_prob((point + shifts).view(-1, d)).view(d, -1)
+    distance = (drop.abs().clamp(1e-300, 1e300).log() - math.log(1e-2)).abs()
+    distance[~drop.isfinite()] = math.inf
+    return sizes[distance.argmin(dim=1)]

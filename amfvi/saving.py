@@ -1,0 +1,177 @@
+"""Saved models: a JSON manifest and a safetensors file. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.errors import AmfviError, InputError, MissingFileError
+from amfvi.experts import config_from_json
+from amfvi.files import file_hash, new_directory, read_json, write_json
+from amfvi.mixture import Mixture
+
+__all__ = ["SavedModel", "read_model", "save", "write_model"]
+
+SCHEMA = 4
+"""Version of the format; raised whenever an older file could no longer be read."""
+
+MANIFEST = "manifest.json"
+TENSORS = "tensors.safetensors"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A mixture as read from a directory, with the metadata that was saved beside it."""
+
+    mixture: Mixture
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(
+    mixture: Mixture,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a mixture to a new directory, whole or not at all.
+
+    Args:
+        metadata: JSON values to keep beside the mixture.
+        overwrite: whether a saved model that is already there may be replaced.
+
+    Raises:
+        InputError: the directory exists, or cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     restored = read_model(save(mixture, Path(folder) / "model")).mixture
+        >>> bool((restored.log_prob(draws) == mixture.log_prob(draws)).all())
+        True
+    """
+    path = Path(path)
+    with new_directory(path, overwrite=overwrite, marker=MANIFEST) as temporary:
+        write_model(mixture, temporary, metadata=metadata)
+    return path
+
+
+def write_model(
+    mixture: Mixture, directory: Path, *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write manifest and tensors into an existing directory.
+
+    Examples:
+        See :func:`save`, which makes the directory.
+    """
+    tensors = {
+        f"{number}.{key}": tensor.contiguous().clone()
+        for number, expert in enumerate(mixture.experts.values())
+        for key, tensor in expert.tensors().items()
+    }
+    save_file(tensors, str(directory / TENSORS))
+    scales = mixture.transform.softplus_scales
+    manifest = {
+        "schema": SCHEMA,
+        "tensors_sha256": file_hash(directory / TENSORS),
+        "names": list(mixture.names),
+        "constraints": mixture.constraints.to_json(),
+        "softplus_scales": [scale if math.isfinite(scale) else None for scale in scales],
+        "scale": None if mixture.scale is None else mixture.scale.tolist(),
+        "weights": mixture.weights.tolist(),
+        "experts": [
+            {"name": name, "config": expert.config.to_json()}
+            for name, expert in mixture.experts.items()
+        ],
+        "metadata": dict(metadata or {}),
+    }
+    write_json(directory / MANIFEST, manifest)
+
+
+def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedModel:
+    """Read a mixture from a saved model or from a whole run directory.
+
+    Raises:
+        InputError: nothing there, a damaged or foreign file, an unknown schema;
+            the message names the file.
+
+    Examples:
+        See :func:`save`.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise MissingFileError(f"{directory}: no such model or run directory")
+    if not (directory / MANIFEST).is_file() and (directory / "model" / MANIFEST).is_file():
+        directory = directory / "model"
+    manifest = read_json(directory / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise InputError(
+            f"{directory / MANIFEST}: schema {manifest.get('schema')!r} is not one this version "
+            f"of amfvi reads ({SCHEMA}); read it with the version that wrote it, or fit again"
+        )
+    tensors = _read_tensors(directory / TENSORS, manifest.get("tensors_sha256"))
+    try:
+        model = _assemble(manifest, tensors)
+    except AmfviError as error:
+        raise InputError(f"{directory}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{directory / MANIFEST}: not a valid manifest ({type(error).__name__}: {error})"
+        ) from None
+    if str(device) == "cpu":
+        return model
+    return SavedModel(model.mixture.to(device), model.metadata)
+
+
+def _read_tensors(path: Path, sha256: object) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    try:
+        tensors = load_file(str(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged or cut short ({error})") from None
+    if file_hash(path) != sha256:
+        raise InputError(
+            f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}; copy the model again"
+        )
+    return tensors
+
+
+def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedModel:
+    constraints = Constraints.from_json(manifest["constraints"])
+    scales = tuple(math.inf if s is None else float(s) for s in manifest["softplus_scales"])
+    entries = manifest["experts"]
+    parts: list[dict[str, torch.Tensor]] = [{} for _ in entries]
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        if not number.isdigit() or int(number) >= len(parts):
+            raise InputError(f"unexpected tensor {key!r} in the saved model")
+        parts[int(number)][name] = tensor
+    names = [str(entry["name"]) for entry in entries]
+    if len(set(names)) != len(names):
+        raise InputError(f"two experts of the saved model have one name: {', '.join(names)}")
+    dim = constraints.unconstrained_dim
+    experts = {
+        name: config_from_json(entry["config"]).restore(dim, part)
+        for name, entry, part in zip(names, entries, parts, strict=True)
+    }
+    mixture = Mixture(
+        experts,
+        manifest["weights"],
+        transform=UnconstrainingTransform(constraints, scales),
+        names=tuple(str(name) for name in manifest["names"]),
+        scale=manifest["scale"],
+    )
+    return SavedModel(mixture, dict(manifest["metadata"]))

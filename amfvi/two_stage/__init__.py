@@ -1,0 +1,1 @@
+"""The two-stage method of AMF-VI: experts fitted alone, then global weights."""

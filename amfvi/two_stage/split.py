@@ -1,0 +1,240 @@
+"""Assign draws to folds and the test set, once, by seed, before anything is fitted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from amfvi.constraints.constraints import Constraints, default_names
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.draws.draws import Draws
+from amfvi.errors import InputError
+from amfvi.experts.folds import TRAIN, Folds
+from amfvi.randomness import generator_for
+from amfvi.statistics import effective_sample_size, weighted_sd, weighted_subset
+from amfvi.targets import ExactTarget
+
+__all__ = ["N_TEST", "Split", "split_draws", "split_target"]
+
+N_TEST = 20_000
+"""Exact draws that score a fit to a named target."""
+
+MIN_BLOCKS_PER_CHAIN = 20
+"""Fewest contiguous blocks that a chain is cut into."""
+
+HELDOUT_SHARE = 3 / 17
+"""Held-out share of a file's draws less its test draws, with one fold: 70/15/15."""
+
+TARGET_HELDOUT_SHARE = 0.2
+"""Held-out share of a target's draws, with one fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Draws by role, n × d float64 each, in the user's parameters.
+
+    Attributes:
+        draws: what the experts are fitted to.
+        fold: for each of them the member of every expert that does not train on it
+            but stops early by it, and whose density there goes into the weights;
+            −1 for draws that all members train on.
+        weight_draws: further draws for the weights alone, or None.
+        test: for scores only, or None.
+        names: parameter names.
+        transform: the change of variables to unconstrained space, where experts live.
+        sample_weight, test_sample_weight: importance weights of ``draws`` and ``test``;
+            None where all are equal.
+
+    Examples:
+        >>> from amfvi import targets
+        >>> split = split_target(targets.get("banana"), 100, seed=0)
+        >>> split.n_train, split.n_heldout, split.n_weight, len(split.test)
+        (80, 20, 100, 20000)
+    """
+
+    draws: Tensor
+    fold: Tensor
+    weight_draws: Tensor | None
+    test: Tensor | None
+    names: tuple[str, ...]
+    transform: UnconstrainingTransform
+    sample_weight: Tensor | None = None
+    test_sample_weight: Tensor | None = None
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters d."""
+        return self.draws.shape[1]
+
+    @property
+    def constraints(self) -> Constraints:
+        """Constraints on the parameters."""
+        return self.transform.constraints
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The draws and their folds in unconstrained space."""
+        return Folds(self.transform.to_unconstrained(self.draws)[0], self.fold, self.sample_weight)
+
+    @property
+    def seen(self) -> Tensor:
+        """All draws that the fit has seen, those for the weights included."""
+        return (
+            self.draws if self.weight_draws is None else torch.cat([self.draws, self.weight_draws])
+        )
+
+    @property
+    def equally_weighted_reference(self) -> Tensor:
+        """Test draws, or else the draws fitted to, thinned by their importance weights."""
+        draws, sample_weight = self.draws, self.sample_weight
+        if self.test is not None:
+            draws, sample_weight = self.test, self.test_sample_weight
+        if sample_weight is None:
+            return draws
+        n = max(1, int(effective_sample_size(sample_weight)))
+        return weighted_subset(draws, sample_weight, n, generator_for(0, "reference"))
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """Standard deviation of each parameter over ``draws``, (d,)."""
+        return weighted_sd(self.draws, self.sample_weight)
+
+    @property
+    def n_train(self) -> int:
+        """Draws that a member trains on; the fewest, where folds differ by a few."""
+        return min(int((self.fold != f).sum()) for f in range(int(self.fold.max()) + 1))
+
+    @property
+    def n_heldout(self) -> int:
+        """Draws that a member does not train on."""
+        return len(self.draws) - self.n_train
+
+    @property
+    def n_weight(self) -> int:
+        """Draws that the weights rest on."""
+        return (
+            int((self.fold != TRAIN).sum()) if self.weight_draws is None else len(self.weight_draws)
+        )
+
+
+def split_target(
+    target: ExactTarget,
+    n_draws: int,
+    *,
+    seed: int,
+    n_weight_draws: int = 0,
+    n_test: int = N_TEST,
+    folds: int = 5,
+) -> Split:
+    """Draw from a target and put the draws in folds (80% and 20%, for one).
+
+    Args:
+        n_draws: draws to fit to.
+        n_weight_draws: further draws for the weights alone.
+        n_test: further draws for scores.
+
+    Examples:
+        >>> from amfvi import targets
+        >>> split_target(targets.get("rings"), 50, seed=0, n_test=0).draws.shape
+        torch.Size([50, 2])
+    """
+    drawn = target.sample(n_draws, generator_for(seed, "draws"))
+    fold = torch.arange(n_draws) % folds
+    if folds == 1:
+        fold[: n_draws - round(TARGET_HELDOUT_SHARE * n_draws)] = TRAIN
+    weight_draws = test = None
+    if n_weight_draws:
+        weight_draws = target.sample(n_weight_draws, generator_for(seed, "fresh"))
+    if n_test:
+        test = target.sample(n_test, generator_for(seed, "test"))
+    return Split(
+        draws=drawn,
+        fold=fold,
+        weight_draws=weight_draws,
+        test=test,
+        names=default_names(target.dim),
+        transform=UnconstrainingTransform(Constraints.unbounded(target.dim)),
+    )
+
+
+def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Split:
+    """Assign whole blocks of each chain to the folds and to the test draws.
+
+    Neighbors in a chain resemble each other, so each chain is cut into contiguous
+    blocks and a block goes to one role; copies of a row follow the first of them. The shares
+    are of distinct rows. One fold holds out 3/17 of what is not test.
+
+    Raises:
+        InputError: a role would be left without draws.
+
+    Examples:
+        >>> draws = Draws.from_array(torch.randn(200, 2, generator=generator_for(0)).double())
+        >>> split = split_draws(draws, 0.15, seed=0, folds=5)
+        >>> len(split.draws) + len(split.test)
+        200
+    """
+    of_folds = [1 / folds] * folds if folds > 1 else [1 - HELDOUT_SHARE, HELDOUT_SHARE]
+    names = [f"fold {f + 1}" for f in range(folds)] if folds > 1 else ["train", "held-out"]
+    shares = np.array([*(share * (1 - test_fraction) for share in of_folds), test_fraction])
+    role = _assign_roles(draws, shares, seed)
+    for number, (name, share) in enumerate(zip([*names, "test"], shares, strict=True)):
+        count = int((role == number).sum())
+        if share > 0 and count < 2:
+            raise InputError(
+                f"the {name} split would hold {count} of {len(draws)} draws; "
+                "give more distinct draws"
+            )
+    is_test = role == len(names)
+    fold = role[~is_test]
+    fitted = draws.values[~is_test]
+    weight = None if draws.sample_weight is None else draws.sample_weight[~is_test]
+    has_test = test_fraction > 0
+    test_weight = None if draws.sample_weight is None else draws.sample_weight[is_test]
+    return Split(
+        draws=fitted,
+        fold=fold if folds > 1 else fold - 1,  # role 0 is TRAIN then
+        weight_draws=None,
+        test=draws.values[is_test] if has_test else None,
+        names=draws.names,
+        transform=UnconstrainingTransform.fit(draws.constraints, fitted, weight),
+        sample_weight=weight,
+        test_sample_weight=test_weight if has_test else None,
+    )
+
+
+def _assign_roles(draws: Draws, shares: NDArray[np.float64], seed: int) -> Tensor:
+    """A role per row (n,): equal rows share one, and blocks of a chain stay together."""
+    generator = np.random.default_rng(generator_for(seed, "split").initial_seed())
+    _, first, copy_of = np.unique(
+        draws.values.numpy(), axis=0, return_index=True, return_inverse=True
+    )
+    role_of_distinct = np.empty(len(first), dtype=np.int64)
+    chain = draws.chain.numpy()[first]
+    for number in np.unique(chain):
+        rows = np.flatnonzero(chain == number)
+        in_order = rows[np.argsort(first[rows])]
+        role_of_distinct[in_order] = _roles_of_chain(len(rows), shares, generator)
+    return torch.from_numpy(role_of_distinct[copy_of.reshape(-1)])
+
+
+def _roles_of_chain(
+    n: int, shares: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """A role per row of a chain; contiguous blocks in random order fill the shares."""
+    # Few blocks, so that few neighbors are separated, but enough for the smallest share.
+    blocks = max(MIN_BLOCKS_PER_CHAIN, math.ceil(3 / shares[shares > 0].min()))
+    edges = np.linspace(0, n, min(blocks, n) + 1).round().astype(np.int64)
+    order = generator.permutation(len(edges) - 1)
+    sizes = np.diff(edges)[order]
+    midpoints = (np.cumsum(sizes) - sizes / 2) / n
+    block_roles = np.searchsorted(np.cumsum(shares)[:-1], midpoints, side="right")
+    role = np.empty(n, dtype=np.int64)
+    for block, block_role in zip(order, block_roles, strict=True):
+        role[edges[block] : edges[block + 1]] = block_role
+    return role

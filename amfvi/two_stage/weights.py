@@ -1,0 +1,248 @@
+"""Stage two: global mixture weights from the log densities of the experts.
+
+All rules work on one n × K matrix log qₖ(xᵢ), computed once on draws no expert was
+trained on, so that every step is full batch and costs microseconds.
+
+``ema`` is the exponential moving average of softmax likelihoods with the current
+weights inside the softmax: w ← βw + (1−β)·meanᵢ softmaxₖ(log wₖ + log qₖ(xᵢ)). With
+β = 0 that is the EM step for mixture weights; with any β < 1 it has the same fixed
+point, the maximum-likelihood weights, under which the mixture is at least as likely
+as its best expert on these draws. ``batch-mean`` is the rule as AMF-VI
+(arXiv:2510.02056) prints it, w ← βw + (1−β)·softmaxₖ(meanᵢ log qₖ(xᵢ)), which
+maximizes no likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from amfvi.errors import FitError, UsageError, unknown_name
+from amfvi.statistics import normalize_to_sum
+
+__all__ = ["WEIGHT_RULES", "WeightFit", "fit_weights"]
+
+WEIGHT_RULES = ("ema", "em", "batch-mean", "uniform")
+"""The weight rules by name."""
+
+NEGLIGIBLE_WEIGHT = 1e-3
+"""Weight below which an expert may be left out, if the certificate holds without it."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFit:
+    """Fitted weights with their certificate and history.
+
+    Attributes:
+        weights: on the simplex, shape (K,).
+        weight_rule, beta: as used; ``beta`` is None for a rule without momentum.
+        steps: number of updates.
+        gap: maxₖ meanᵢ qₖ(xᵢ)/q_mix(xᵢ) − 1. The mean log density under the best
+            possible weights exceeds that under these by at most ``gap`` nats, by
+            concavity; 0 at the optimum.
+        converged: whether the rule reached its own end: the gap for ``ema`` and
+            ``em``, the fixed point for ``batch-mean``.
+        path: weights after ``path_steps`` updates, shape (T, K), thinned.
+        n: number of draws the weights rest on.
+        n_ignored: draws at which every expert's density is zero; no weights can
+            help there.
+    """
+
+    weights: Array
+    weight_rule: str
+    beta: float | None
+    steps: int
+    gap: float
+    converged: bool
+    path: Array
+    path_steps: NDArray[np.int64]
+    n: int
+    n_ignored: int
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of experts, 1/Σw², from 1 to K."""
+        return float(1 / np.square(self.weights).sum())
+
+
+def fit_weights(
+    log_densities: Tensor | Array,
+    weight_rule: str = "ema",
+    *,
+    beta: float = 0.9,
+    sample_weight: Tensor | Array | None = None,
+    tolerance: float = 1e-5,
+    max_steps: int = 200_000,
+) -> WeightFit:
+    """Estimate mixture weights from log densities (n, K) in nats.
+
+    A draw's row may be shifted by any constant without effect. −inf is legal: that
+    expert contributes nothing there.
+
+    Args:
+        sample_weight: importance weights of the draws, (n,).
+        tolerance: gap in nats at which "ema" and "em" stop.
+        max_steps: most updates.
+
+    Raises:
+        UsageError: an unknown rule or β outside [0, 1).
+        FitError: a NaN or +inf entry, or no draw at which any expert has density.
+
+    Examples:
+        >>> log_q = torch.tensor([[0.0, -9.0], [0.0, -9.0], [-9.0, 0.0]])
+        >>> fit_weights(log_q).weights.round(2)
+        array([0.67, 0.33])
+    """
+    _require_rule(weight_rule, beta)
+    log_q = _check_log_densities(log_densities)
+    row_weights = _row_weights(sample_weight, len(log_q))
+    reached = (log_q > -np.inf).any(axis=1) & (row_weights > 0)
+    if not reached.any():
+        raise FitError("no expert has any density at the draws the weights are estimated on")
+    used = log_q[reached]
+    row_weights = row_weights[reached] / row_weights[reached].sum()
+    ratios = np.exp(used - used.max(axis=1, keepdims=True))
+    start = np.full(log_q.shape[1], 1 / log_q.shape[1])
+    path = _Path(start)
+    if weight_rule == "uniform":
+        steps, weights, converged = 0, start, True
+    elif weight_rule == "batch-mean":
+        steps, weights, converged = _batch_mean(used, row_weights, beta, tolerance, path)
+    else:
+        momentum = beta if weight_rule == "ema" else 0.0
+        steps, weights, converged = _responsibilities(
+            ratios, row_weights, momentum, tolerance, max_steps, path
+        )
+    recorded_steps, recorded = path.arrays(steps, weights)
+    return WeightFit(
+        weights=weights,
+        weight_rule=weight_rule,
+        beta={"ema": beta, "batch-mean": beta, "em": 0.0, "uniform": None}[weight_rule],
+        steps=steps,
+        gap=float(_gradient(ratios, row_weights, weights).max() - 1),
+        converged=converged,
+        path=recorded,
+        path_steps=recorded_steps,
+        n=len(log_q),
+        n_ignored=int((~reached).sum()),
+    )
+
+
+def _require_rule(weight_rule: str, beta: float) -> None:
+    if weight_rule not in WEIGHT_RULES:
+        raise unknown_name("weight rule", weight_rule, WEIGHT_RULES)
+    if not 0 <= beta < 1:
+        raise UsageError(f"beta= must be in [0, 1), found {beta!r}")
+
+
+def _check_log_densities(log_densities: Tensor | Array) -> Array:
+    """The n × K matrix as float64, free of NaN and +inf."""
+    log_q = np.asarray(torch.as_tensor(log_densities).detach().cpu(), dtype=np.float64)
+    if log_q.ndim != 2 or 0 in log_q.shape:
+        raise FitError(f"log densities must be (n, K), found {log_q.shape}")
+    bad = np.isnan(log_q) | (log_q == np.inf)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise FitError(f"expert {column} has log density {log_q[row, column]} at draw {row}")
+    return log_q
+
+
+def _row_weights(sample_weight: Tensor | Array | None, n: int) -> Array:
+    """Importance weights (n,) that sum to one.
+
+    Raises:
+        FitError: not n finite non-negative numbers, or all zero.
+    """
+    if sample_weight is None:
+        return np.full(n, 1 / n)
+    w = torch.as_tensor(sample_weight).detach().cpu().double()
+    if w.shape != (n,) or not bool(w.isfinite().all() and (w >= 0).all() and w.sum() > 0):
+        raise FitError(f"sample weights must be {n} finite non-negative numbers, not all zero")
+    return np.asarray(normalize_to_sum(w))
+
+
+def _gradient(ratios: Array, row_weights: Array, weights: Array) -> Array:
+    """meanᵢ qₖ(xᵢ)/q_mix(xᵢ): the gradient of the mean log-likelihood, shape (K,)."""
+    with np.errstate(divide="ignore"):
+        return (row_weights / (ratios @ weights)) @ ratios
+
+
+def _responsibilities(
+    ratios: Array,
+    row_weights: Array,
+    beta: float,
+    tolerance: float,
+    max_steps: int,
+    path: _Path,
+) -> tuple[int, Array, bool]:
+    weights = path.start
+    for step in range(max_steps + 1):
+        gradient = _gradient(ratios, row_weights, weights)
+        if gradient.max() - 1 <= tolerance:
+            return step, _drop_negligible(ratios, row_weights, weights, tolerance), True
+        if step == max_steps:
+            break
+        # wₖ·gradientₖ is the mean responsibility of expert k.
+        weights = weights * (beta + (1 - beta) * gradient)
+        weights = weights / weights.sum()
+        path.record(step + 1, weights)
+    return max_steps, weights, False
+
+
+def _drop_negligible(ratios: Array, row_weights: Array, weights: Array, tolerance: float) -> Array:
+    """Set weights that tend to zero to zero, if the certificate holds without them too."""
+    negligible = (weights < NEGLIGIBLE_WEIGHT) & (_gradient(ratios, row_weights, weights) < 1)
+    pruned = np.where(negligible, 0.0, weights)
+    pruned /= pruned.sum()
+    if (ratios @ pruned <= 0).any():
+        return weights
+    holds = _gradient(ratios, row_weights, pruned).max() - 1 <= tolerance
+    return pruned if holds else weights
+
+
+def _batch_mean(
+    log_q: Array, row_weights: Array, beta: float, tolerance: float, path: _Path
+) -> tuple[int, Array, bool]:
+    means = row_weights @ log_q
+    if not (means > -np.inf).any():
+        raise FitError(
+            "batch-mean weights need one expert with density at every draw; use ema or em"
+        )
+    likelihoods = np.exp(means - means.max())
+    fixed_point = likelihoods / likelihoods.sum()
+    # The distance to the fixed point shrinks by β a step, so the count is known.
+    steps = 1 if beta == 0 else math.ceil(math.log(tolerance) / math.log(beta))
+    weights = path.start
+    for step in np.unique(np.geomspace(1, steps, num=min(steps, 400)).round().astype(int)):
+        weights = fixed_point + beta ** int(step) * (path.start - fixed_point)
+        path.record(int(step), weights)
+    return steps, weights, True
+
+
+class _Path:
+    """The weights along the way: every early step, later ones thinned geometrically."""
+
+    def __init__(self, start: Array) -> None:
+        self.start = start
+        self._steps = [0]
+        self._weights = [start]
+
+    def record(self, step: int, weights: Array) -> None:
+        if step <= 100 or step >= self._steps[-1] * 1.01:
+            self._steps.append(step)
+            self._weights.append(weights)
+
+    def arrays(self, last_step: int, last: Array) -> tuple[NDArray[np.int64], Array]:
+        if self._steps[-1] == last_step:
+            self._weights[-1] = last
+        else:
+            self._steps.append(last_step)
+            self._weights.append(last)
+        return np.array(self._steps, dtype=np.int64), np.array(self._weights)

@@ -1,0 +1,84 @@
+"""The program of the second process of :mod:`amfvi.two_stage.worker`."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from amfvi.errors import AmfviError, AmfviWarning, FitError
+from amfvi.experts import Expert, ExpertConfig, FitReport, Folds
+
+__all__ = ["fit_on_one_thread", "serve"]
+
+
+def fit_on_one_thread(
+    config: ExpertConfig, folds: Folds, **options: Any
+) -> tuple[Expert, FitReport]:
+    """Fit with one thread inside each operation, so that sums round alike in any process.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> folds = Folds(draws, torch.arange(100) % 2)
+        >>> expert, report = fit_on_one_thread(GMM(), folds, generator=torch.Generator())
+        >>> expert.dim
+        1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return config.fit_folds(folds, **options)
+    finally:
+        torch.set_num_threads(before)
+
+
+def serve(pipe: Connection) -> None:
+    """Fit the jobs that arrive by a pipe until it is closed."""
+
+    def send(kind: str, content: Any) -> None:
+        pipe.send_bytes(pickle.dumps((kind, content)))
+
+    while True:
+        try:
+            config, data, state, timeout = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        generator = torch.Generator()
+        generator.set_state(state)
+        with warnings.catch_warnings():
+            warnings.showwarning = _to_caller(send)
+            warnings.simplefilter("always", AmfviWarning)
+            try:
+                fitted = fit_on_one_thread(
+                    config,
+                    Folds(*data),
+                    generator=generator,
+                    progress=lambda fraction, nll: send("progress", (fraction, nll)),
+                    timeout=timeout,
+                )
+            except AmfviError as error:
+                send("error", error)
+            except Exception as error:
+                send("error", FitError(f"{config.kind}: {type(error).__name__}: {error}"))
+            else:
+                send("done", fitted)
+
+
+def _to_caller(send: Callable[[str, Any], None]) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, AmfviWarning):
+            send("warning", str(message))
+
+    return show
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Studies, benchmarks and timings of amfvi; run from a checkout, not installed."""

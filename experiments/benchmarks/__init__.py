@@ -1,0 +1,1 @@
+"""amfvi on problems with known answers, alone and beside other libraries."""

@@ -1,0 +1,1 @@
+"""What studies and benchmarks share; no module here is run by itself."""

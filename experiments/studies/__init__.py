@@ -1,0 +1,1 @@
+"""One question per file; each is run as ``python -m experiments NAME``."""

@@ -1,0 +1,238 @@
+"""Mixtures of Gaussians and of Student-t distributions, as experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amfvi.errors import FitError, InputError, UsageError
+from amfvi.experts.base import Expert, ExpertConfig
+from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.elliptical.em import Components, maximize_expectation
+from amfvi.experts.folds import Folds
+from amfvi.experts.parallel import map_chunked
+from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.early_stopping import EarlyStopping
+from amfvi.experts.whitening import Whitening
+
+__all__ = ["COMPONENT_COUNTS", "EllipticalConfig", "EllipticalMixture"]
+
+COMPONENT_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 64)
+"""Numbers of components that are tried in turn."""
+
+CPU_CHUNK_NUMBERS = 2**18
+"""Numbers held at a time while densities are evaluated on a CPU, so that they stay in cache."""
+
+ACCELERATOR_CHUNK_NUMBERS = 2**26
+"""Numbers held at a time while densities are evaluated on an accelerator."""
+
+
+class EllipticalMixture(Expert):
+    """Fitted components behind a whitening that all members share.
+
+    Examples:
+        >>> components = Components(
+        ...     log_weights=torch.zeros(1, 1), means=torch.zeros(1, 1, 1),
+        ...     factors=torch.ones(1, 1, 1, 1), freedom=torch.tensor([math.inf]))
+        >>> whitening = Whitening.from_factor(torch.ones(1, 1), 2 * torch.ones(1, 1, 1))
+        >>> from amfvi.experts import GMM
+        >>> normal = EllipticalMixture(GMM(), whitening, components)
+        >>> normal.log_prob(torch.tensor([1.0]))  # of N(1, 2²)
+        tensor(-1.6121)
+    """
+
+    def __init__(self, config: ExpertConfig, whitening: Whitening, components: Components) -> None:
+        members, self._count, dim = components.means.shape
+        super().__init__(config, dim, members)
+        self.whitening = whitening
+        self.components = components
+        self._gaussian = bool(torch.isinf(components.freedom).all())
+        factors = components.factors
+        identity = torch.eye(dim, dtype=factors.dtype, device=self.device)
+        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
+        self._scale = inverse.reshape(members, -1, dim)  # all L⁻¹ under one another
+        scaled_means = inverse @ components.means[..., None]
+        self._shift = -scaled_means.reshape(members, -1, 1)
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        numbers = CPU_CHUNK_NUMBERS if x.device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
+        return map_chunked(self._density, x, max(1, numbers // (self._count * self.dim)))
+
+    def _density(self, x: Tensor) -> Tensor:
+        scale, shift = self._scale.to(x.dtype), self._shift.to(x.dtype)
+        z = self.whitening.forward(x).to(x.dtype)
+        standard = torch.baddbmm(shift, scale, z)
+        squared = standard.square().unflatten(1, (self._count, self.dim)).sum(dim=2)
+        joint = self.components.log_joint(squared, self._gaussian)
+        return joint.logsumexp(dim=1) + float(self.whitening.log_det)
+
+    def _sample(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+        parts = self.components
+        weights = parts.log_weights.exp().cpu()
+        index = torch.multinomial(weights, n, replacement=True, generator=generator)
+        noise = torch.randn(self.n_members, n, self.dim, generator=generator, dtype=torch.float64)
+        if not self._gaussian:
+            random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+            freedom = parts.freedom.cpu().numpy()[:, None]
+            spread = torch.from_numpy(freedom / random.chisquare(freedom, (self.n_members, n)))
+            noise = noise * spread.sqrt()[..., None]
+        member = torch.arange(self.n_members)[:, None]
+        means, factors = parts.means.cpu()[member, index], parts.factors.cpu()[member, index]
+        z = means + (factors @ noise[..., None]).squeeze(-1)
+        return self.whitening.inverse(z.mT.to(self.device)).to(dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Whitening and components by name, on the CPU."""
+        parts = self.components
+        return {
+            "mean": self.whitening.mean.cpu(),
+            "factor": self.whitening.factor.cpu(),
+            "log_weights": parts.log_weights.cpu(),
+            "means": parts.means.cpu(),
+            "factors": parts.factors.cpu(),
+            # Infinity is saved as zero: saved numbers are finite.
+            "inverse_freedom": (1 / parts.freedom).cpu(),
+        }
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same expert with its numbers on ``device``."""
+        parts = self.components
+        components = Components(
+            log_weights=parts.log_weights.to(device),
+            means=parts.means.to(device),
+            factors=parts.factors.to(device),
+            freedom=parts.freedom.to(device),
+        )
+        moved = type(self)(self.config, self.whitening.to(device), components)
+        moved.report = self.report
+        return moved
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the fitted numbers."""
+        return self.whitening.mean.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EllipticalConfig(ExpertConfig):
+    """Settings of a mixture of elliptical components with full scatter matrices.
+
+    The numbers of components in ``COMPONENT_COUNTS`` (1, 2, 3, 4, 5, 6, 8, …) are tried
+    in turn until ``patience`` of them have not improved the held-out density; the best is
+    kept.
+
+    Attributes:
+        max_components: most components.
+        patience: component counts without improvement before the fit stops.
+        tolerance: gain in nats of the mean training log density below which EM ends.
+        max_iterations: most EM iterations per component count.
+
+    Examples:
+        >>> from amfvi.experts import GMM, TMM
+        >>> GMM.gaussian, TMM.gaussian, GMM(max_components=3).max_components
+        (True, False, 3)
+    """
+
+    step_name: ClassVar[str] = "components"
+    gaussian: ClassVar[bool]
+
+    max_components: int = 64
+    patience: int = 2
+    tolerance: float = 3e-4
+    max_iterations: int = 500
+
+    def __post_init__(self) -> None:
+        self._require_positive("max_components", "patience", "tolerance", "max_iterations")
+        if self.max_components > COMPONENT_COUNTS[-1]:
+            raise UsageError(
+                f"{self.kind}: max_components must be at most {COMPONENT_COUNTS[-1]}, "
+                f"found {self.max_components}"
+            )
+
+    def fit_folds(
+        self,
+        folds: Folds,
+        *,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> tuple[EllipticalMixture, FitReport]:
+        """Fit more and more components; see :meth:`ExpertConfig.fit_folds`."""
+        folds.require_fittable(self.kind)
+        counts = self._component_counts(folds)
+        stopping = EarlyStopping(
+            patience=self.patience,
+            max_steps=counts[-1],
+            limit_name="max_components",
+            progress=progress,
+            timeout=timeout,
+        )
+        # For numerical reasons only: EM is invariant under affine maps.
+        whitening = Whitening.fit_pooled(folds.draws, folds.sample_weight)
+        z = whitening.forward(folds.draws[None])[0].T.to(device)
+        random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        offset = -float(whitening.log_det)
+        best: Components | None = None
+        for count in counts:
+            components, train_nll, heldout_nll = maximize_expectation(
+                z,
+                folds,
+                count,
+                gaussian=self.gaussian,
+                random=random,
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+            )
+            if stopping.record(count, train_nll + offset, heldout_nll + offset):
+                best = components
+            if stopping.should_stop():
+                break
+        if best is None:
+            raise FitError(f"{self.kind}: no mixture has a finite held-out density")
+        return EllipticalMixture(self, whitening.to(device), best), stopping.report()
+
+    def _component_counts(self, folds: Folds) -> list[int]:
+        """The counts to try: those with d + 1 training draws per component, at least one."""
+        most = min(len(rows) for rows in folds.train_rows) // (folds.dim + 1)
+        return [k for k in COMPONENT_COUNTS if k <= min(self.max_components, max(most, 1))]
+
+    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> EllipticalMixture:
+        """Rebuild the mixture whose :meth:`EllipticalMixture.tensors` these are."""
+        log_weights = tensors.get("log_weights", torch.zeros(1, 1))
+        members, count = log_weights.shape if log_weights.ndim == 2 else (count_members(tensors), 1)
+        shape = torch.Size
+        check_tensors(
+            self.kind,
+            {
+                "mean": shape([1, dim]),
+                "factor": shape([1, dim, dim]),
+                "log_weights": shape([members, count]),
+                "means": shape([members, count, dim]),
+                "factors": shape([members, count, dim, dim]),
+                "inverse_freedom": shape([members]),
+            },
+            tensors,
+        )
+        factors = tensors["factors"].double()
+        is_lower = not bool(factors.triu(1).any())
+        if not is_lower or not bool((factors.diagonal(dim1=-2, dim2=-1) > 0).all()):
+            raise InputError(f"{self.kind}: a factor is not lower triangular and positive")
+        if not torch.allclose(log_weights.double().exp().sum(dim=1), torch.ones(()).double()):
+            raise InputError(f"{self.kind}: the component weights do not sum to one")
+        freedom = 1 / tensors["inverse_freedom"].double()
+        if bool((freedom <= 0).any()) or bool(torch.isinf(freedom).all()) != self.gaussian:
+            raise InputError(f"{self.kind}: the degrees of freedom are not those of a {self.kind}")
+        components = Components(
+            log_weights=log_weights.double(),
+            means=tensors["means"].double(),
+            factors=factors,
+            freedom=freedom,
+        )
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        return EllipticalMixture(self, whitening, components)

@@ -1,0 +1,1 @@
+"""Invertible maps, their architectures and their frozen forms."""

@@ -1,0 +1,157 @@
+"""Flows that no longer learn, laid out for evaluation.
+
+Only the inputs of each layer's network that some unit sees are kept, and the outputs
+that depend on an input. An autoregressive layer's first coordinate and the half that a
+coupling passes on depend on none; their parameters are numbers, computed once. Hidden
+units are point-major, (members, n, H), which measured 1.6 times as fast
+as feature-major for many points (and a fifth slower for a training step).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amfvi.experts.flows.bijection import normal_nll
+from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
+
+__all__ = ["FrozenFlow"]
+
+
+class FrozenFlow:
+    """A flow with its parameters: the same map as :class:`Flow`, and its inverse.
+
+    Both are differentiable in the points.
+
+    Examples:
+        >>> from amfvi.experts import RealNVP
+        >>> flow = RealNVP(layers=2).build(dim=2)
+        >>> frozen = FrozenFlow(flow, flow.initial(1, torch.Generator()))
+        >>> z = torch.tensor([[[1.0], [2.0]]])
+        >>> u, log_det = frozen.forward(z)
+        >>> torch.equal(frozen.inverse(u)[0], z), log_det.shape
+        (True, torch.Size([1, 1]))
+    """
+
+    def __init__(self, flow: Flow, parameters: Parameters) -> None:
+        self._elementwise = flow.elementwise
+        self._activation = ACTIVATIONS[flow.activation]
+        self._layers = [
+            _Layer.from_weights(flow, number, weights)
+            for number, weights in enumerate(flow.unstacked(parameters))
+        ]
+        # Pass i inverts the i-th of the moved coordinates; couplings need one pass.
+        self._one_pass = not flow.autoregressive
+
+    def nll(self, z: Tensor) -> Tensor:
+        """−log density of the flow to the standard normal at z (members, d, n), nats."""
+        return normal_nll(*self.forward(z))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (members, d, n) to normal scores and log-determinants (members, n)."""
+        log_det = z.new_zeros(z.shape[0], z.shape[2])
+        for layer in self._layers:
+            u = torch.empty_like(z)
+            u[:, layer.fixed], log_slope = self._elementwise.forward(
+                z[:, layer.fixed], layer.constant
+            )
+            log_det += log_slope.sum(dim=1)
+            if layer.moves:
+                u[:, layer.moved], log_slope = self._elementwise.forward(
+                    z[:, layer.moved], self._network(layer, z)
+                )
+                log_det += log_slope.sum(dim=1)
+            z = u
+        return z, log_det
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal scores (members, d, n) to points and log-determinants (members, n)."""
+        log_det = u.new_zeros(u.shape[0], u.shape[2])
+        for layer in reversed(self._layers):
+            z = u.clone()
+            z[:, layer.fixed], log_slope = self._elementwise.inverse(
+                u[:, layer.fixed], layer.constant
+            )
+            log_det += log_slope.sum(dim=1)
+            if layer.moves:
+                for _ in range(1 if self._one_pass else layer.moves):
+                    z[:, layer.moved], log_slope = self._elementwise.inverse(
+                        u[:, layer.moved], self._network(layer, z)
+                    )
+                log_det += log_slope.sum(dim=1)
+            u = z
+        return u, log_det
+
+    def _network(self, layer: _Layer, z: Tensor) -> Tensor:
+        """Raw parameters (members, parameters, moved, n) of the moved coordinates."""
+        h = z[:, layer.seen].mT
+        for w, b in layer.hidden:
+            # A product with one column is a sum in disguise, and quicker as one.
+            h = torch.addcmul(b, h, w) if w.shape[1] == 1 else torch.baddbmm(b, h, w)
+            # In place only where autograd does not need the value.
+            h = self._activation(h, inplace=not h.requires_grad)
+        w, b = layer.output
+        return torch.baddbmm(b, w, h.mT).unflatten(1, (-1, layer.moves))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """One layer of all members.
+
+    Attributes:
+        seen: the coordinates that its network reads.
+        moved: the coordinates whose parameters the network supplies.
+        fixed: the other coordinates.
+        moves: number of moved coordinates.
+        constant: raw parameters of the fixed ones, (members, parameters, fixed, 1).
+        hidden: weights (members, inputs, H) and biases (members, 1, H).
+        output: weight (members, parameters · moved, H) and bias (…, 1).
+    """
+
+    seen: slice
+    moved: slice
+    fixed: slice
+    moves: int
+    constant: Tensor
+    hidden: list[tuple[Tensor, Tensor]]
+    output: tuple[Tensor, Tensor]
+
+    @classmethod
+    def from_weights(cls, flow: Flow, number: int, weights: tuple[Tensor, ...]) -> _Layer:
+        """Lay out one layer's weights, in the order of :meth:`Flow.unstacked`."""
+        w_in, b_in, w_hidden, b_hidden, w_out, b_out = weights
+        copies, dim, members = flow.elementwise.parameters, flow.dim, len(w_in)
+        sees = flow.masks["input.weight"][number].any(dim=0)
+        moves = flow.masks["output.weight"][number].view(copies, dim, -1).any(dim=2).any(dim=0)
+        moves = moves & sees.any()
+        seen, moved, fixed = _slice(sees), _slice(moves), _slice(~moves)
+        at_zero = flow.network(weights, w_in.new_zeros(members, dim, 1))
+        w_out, b_out = (
+            part.view(members, copies, dim, -1)[:, :, moved].flatten(1, 2).contiguous()
+            for part in (w_out, b_out)
+        )
+        deeper = zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True)
+        hidden = [(w_in[:, :, seen], b_in), *deeper]
+        return cls(
+            seen=seen,
+            moved=moved,
+            fixed=fixed,
+            moves=int(moves.sum()),
+            constant=at_zero[:, :, fixed].contiguous(),
+            hidden=[(w.mT.contiguous(), b.mT.contiguous()) for w, b in hidden],
+            output=(w_out, b_out),
+        )
+
+
+def _slice(is_selected: Tensor) -> slice:
+    """The slice of the coordinates that are True, which are evenly spaced."""
+    index = is_selected.nonzero().squeeze(1).tolist()
+    if not index:
+        return slice(0, 0)
+    step = index[1] - index[0] if len(index) > 1 else 1
+    coordinates = slice(index[0], index[-1] + 1, step)
+    if index != list(range(len(is_selected)))[coordinates]:
+        raise ValueError(f"coordinates {index} are not evenly spaced")
+    return coordinates

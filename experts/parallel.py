@@ -1,0 +1,106 @@
+"""Evaluation of many rows in chunks, on all cores of a CPU.
+
+A chunk stays in its core's cache from one operation to the next, and threads meet once
+per call instead of once per operation: 1.6 times the rate of torch's own threads for a
+network of 32 units.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier, Lock
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["map_chunked"]
+
+MIN_ROWS_PER_THREAD = 2048
+"""Rows, summed over members, below which one more thread does not pay."""
+
+Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
+
+
+def map_chunked(function: Callable[[Tensor], Result], points: Tensor, rows: int) -> Result:
+    """Apply ``function`` to chunks of points (members, n, d) and join the results.
+
+    The chunks are evaluated in the caller's grad mode, whichever thread they run in.
+
+    Args:
+        function: from (members, m, d) to a tensor or a pair of tensors whose second
+            dimension is m.
+        rows: about how many rows, summed over members, are in a chunk.
+
+    Returns:
+        As from ``function``, with n in place of m.
+
+    Examples:
+        >>> points = torch.arange(6.0).view(1, 3, 2)
+        >>> map_chunked(lambda x: x.sum(dim=2), points, rows=2)
+        tensor([[1., 5., 9.]])
+    """
+    members, n = points.shape[:2]
+    threads = torch.get_num_threads() if points.device.type == "cpu" else 1
+    count = math.ceil(members * n / rows)
+    useful_threads = min(threads, members * n // MIN_ROWS_PER_THREAD)
+    if useful_threads > 1:
+        count = useful_threads * math.ceil(count / useful_threads)
+    if count <= 1:
+        return function(points)
+    chunks = points.split(math.ceil(n / count), dim=1)
+    if threads > 1:
+        # Grad mode belongs to a thread.
+        grad_enabled = torch.is_grad_enabled()
+
+        def evaluate(chunk: Tensor) -> Result:
+            with torch.set_grad_enabled(grad_enabled):
+                return function(chunk)
+
+        with _pool_lock:
+            pool = _pool(threads)
+        results = list(pool.map(evaluate, chunks))
+    else:
+        results = [function(chunk) for chunk in chunks]
+    if isinstance(results[0], Tensor):
+        return torch.cat(results, dim=1)
+    first, second = zip(*results, strict=True)
+    return torch.cat(first, dim=1), torch.cat(second, dim=1)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes on one core each."""
+    ready = Barrier(threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, "amfvi-densities", initializer=start)
+    try:
+        for _ in range(threads):
+            pool.submit(int)
+        ready.wait()
+    except BaseException:  # an interrupt, for one: waiting threads would outlive the program
+        ready.abort()
+        raise
+    # A thread's own setting is also what threads born later begin with.
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _forget_threads() -> None:
+    """Reset the pool in a forked process, which has none of its threads."""
+    global _pool_lock
+    _pool_lock = Lock()
+    _pool.cache_clear()
+
+
+_pool_lock = Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -1,0 +1,379 @@
+"""The command line, as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+QUICK = ("--experts", "rbig", "--no-figures")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of all three experts with figures, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = subprocess.run(
+        [sys.executable, "-m", "amfvi", "fit", "--target", "banana", "--n-draws", "600",
+         "--seed", "4"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder)},
+    )  # fmt: skip
+    return folder / "runs" / "banana-4", done
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    generator = np.random.default_rng(0)
+    tau = generator.gamma(2, size=(400, 1))
+    rows = np.column_stack([generator.normal(size=(400, 1)) * tau, tau])
+    np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="mu,tau", comments="")
+    return tmp_path / "d.csv"
+
+
+def test_fit_writes_the_whole_run_directory(finished):
+    run, done = finished
+    assert done.returncode == 0, done.stderr
+    files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    figures = {f"figures/{n}.png" for n in ("density", "experts", "draws", "training", "weights")}
+    assert files == figures | {
+        "config.json", "metrics.json", "environment.json", "log.txt", "draws.npz",
+        "model/manifest.json", "model/tensors.safetensors",
+    }  # fmt: skip
+    assert [p.name for p in run.parent.iterdir()] == ["banana-4"]
+    for figure in figures:
+        assert (run / figure).read_bytes().startswith(b"\x89PNG")
+    assert "mixture" in done.stdout
+    assert "maf: held-out NLL" in done.stderr
+    assert "maf: held-out NLL" in (run / "log.txt").read_text()
+    with np.load(run / "draws.npz") as draws:
+        assert draws["draws"].shape == (10_000, 2)
+        assert draws["names"].tolist() == ["x1", "x2"]
+
+
+def test_metrics_have_the_documented_keys(finished):
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    scores = {"nll", "nll_se", "kl", "kl_se", "w2", "w2_sd", "mmd2", "mmd_p"}
+    assert {
+        "schema", "name", "dim", "seed", "folds", "n_train", "n_heldout", "n_weight", "n_test",
+        "n_w2", "entropy", "mixture", "experts", "weights", "floor", "seconds",
+    } <= metrics.keys()  # fmt: skip
+    assert metrics["mixture"].keys() == scores
+    for expert in metrics["experts"].values():
+        assert scores | {"weight", "seconds", "converged"} <= expert.keys()
+    assert {"rule", "beta", "n_eff", "steps", "gap"} <= metrics["weights"].keys()
+    assert metrics["floor"].keys() == {"w2", "w2_sd", "mmd2", "mmd2_sd"}
+    assert metrics["seconds"].keys() == {"stage_one", "stage_two", "evaluate", "total"}
+    sizes = [metrics[k] for k in ("n_train", "n_heldout", "n_weight", "n_test", "n_w2")]
+    assert sizes == [480, 120, 600, 20_000, 2000]
+    assert sum(e["weight"] for e in metrics["experts"].values()) == pytest.approx(1)
+    exact = metrics["mixture"]["nll"] - metrics["entropy"]
+    assert metrics["mixture"]["kl"] == pytest.approx(exact, abs=4 * metrics["mixture"]["nll_se"])
+
+
+def test_evaluate_repeats_the_scores(finished, cli):
+    run, _ = finished
+    saved = json.loads((run / "metrics.json").read_text())
+    code, out, _ = cli("evaluate", run, "--json")
+    assert code == 0
+    again = json.loads(out)
+    assert again["mixture"] == pytest.approx(saved["mixture"])
+    assert cli("evaluate", run, "--target", "rings")[0] == 0
+
+
+def test_summary_shows_parameters_and_scores(finished, cli):
+    code, out, _ = cli("summary", finished[0], "--json")
+    rows = json.loads(out)["parameters"]
+    assert code == 0
+    assert rows["x1"]["mean"] == pytest.approx(0, abs=0.3)
+    assert rows["x1"]["sd"] == pytest.approx(2**0.5, abs=0.25)
+    assert rows["x1"]["2.5%"] < rows["x1"]["50%"] < rows["x1"]["97.5%"]
+    code, out, _ = cli("summary", finished[0])
+    assert code == 0
+    assert "x1" in out
+    assert "realnvp" in out
+
+
+def test_sample_and_log_prob_go_together(finished, cli, tmp_path):
+    import amfvi
+
+    run, _ = finished
+    assert cli("sample", run, "-n", 50, "--seed", 3, "--out", "s.csv")[0] == 0
+    text = (tmp_path / "s.csv").read_text()
+    code, out, _ = cli("sample", run, "-n", 50, "--seed", 3)
+    assert (code, out) == (0, text)
+    code, out, _ = cli("log-prob", run, "--points", "s.csv")
+    assert code == 0
+    printed = np.loadtxt(out.splitlines(), skiprows=1)
+    points = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
+    assert np.array_equal(printed, amfvi.load(run).log_prob(points).numpy())
+    assert cli("log-prob", run, "--points", "s.csv", "--out", "l.npz")[0] == 0
+    assert np.array_equal(np.load(tmp_path / "l.npz")["log_prob"][:, 0], printed)
+
+
+def test_log_prob_takes_a_single_point(finished, cli, tmp_path):
+    (tmp_path / "one.csv").write_text("x2,x1\n0.5,1\n")
+    code, out, _ = cli("log-prob", finished[0], "--points", "one.csv")
+    assert code == 0
+    assert out.startswith("log_prob\n")
+    assert len(out.splitlines()) == 2
+
+
+def test_fit_a_file_with_a_positive_parameter(cli, csv_file):
+    code, out, err = cli("fit", "--draws", csv_file, "--positive", "tau", "--json", *QUICK)
+    metrics = json.loads(out)
+    assert code == 0, err
+    assert metrics["name"] == "d"
+    assert metrics["mixture"]["kl"] is None
+    assert metrics["entropy"] is None
+    assert metrics["folds"] == 5
+    assert (metrics["n_train"] + metrics["n_heldout"], metrics["n_test"]) == (340, 60)
+    draws = np.load(csv_file.parent / "runs" / "d-0" / "draws.npz")["draws"]
+    assert (draws[:, 1] > 0).all()
+    code, out, _ = cli("evaluate", "runs/d-0", "--json")
+    assert code == 0
+    again = json.loads(out)
+    for part in ("mixture", "floor", "n_w2"):
+        assert again[part] == pytest.approx(metrics[part]), part
+    csv_file.write_text(csv_file.read_text() + "1.0,1.0\n")
+    code, _, err = cli("evaluate", "runs/d-0")
+    assert code == 3
+    assert "has changed since this run was fitted" in err
+    assert cli("evaluate", "runs/d-0", "--draws", csv_file)[0] == 0
+
+
+def test_no_test_draws_means_null_scores(cli, csv_file):
+    code, out, _ = cli(
+        "fit", "--draws", csv_file, "--test-fraction", 0, "--json", *QUICK, "--quiet"
+    )
+    metrics = json.loads(out)
+    assert code == 0
+    assert metrics["n_test"] == 0
+    assert set(metrics["mixture"].values()) == {None}
+    assert metrics["floor"] is None
+
+
+def test_same_seed_same_run(cli):
+    for out in ("a", "b"):
+        assert cli("fit", "--target", "rings", "--n-draws", 300, "--out", out, *QUICK)[0] == 0
+    a, b = (json.loads(Path(d, "metrics.json").read_text()) for d in "ab")
+    for metrics in (a, b):
+        metrics.pop("seconds")
+        metrics["experts"]["rbig"].pop("seconds")
+    assert a == b
+    one, two = (Path(d, "model", "tensors.safetensors").read_bytes() for d in "ab")
+    assert one == two
+
+
+def test_json_is_all_there_is_on_stdout_and_quiet_is_quiet(command):
+    done = command("fit", "--target", "rings", "--n-draws", 300, "--json", "--quiet", *QUICK)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["name"] == "rings"
+    assert done.stderr == ""
+
+
+def test_no_animation_off_a_terminal(finished):
+    assert "\x1b" not in finished[1].stdout + finished[1].stderr
+    assert "\r" not in finished[1].stderr
+
+
+def test_timeout_finishes_with_what_there_is(command):
+    done = command(
+        "fit", "--target", "rings", "--timeout", 1, "--no-figures", "--json", "--n-draws", 2000
+    )
+    metrics = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert metrics["seconds"]["stage_one"] < 8
+    assert metrics["experts"]["maf"]["stopped_by"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("fit",), 2, "exactly one of --target NAME, --draws FILE and --log-density"),
+        (("fit", "--target", "rings", "--draws", "d.csv"), 2, "exactly one of"),
+        (("fit", "--target", "ring"), 2, "unknown target 'ring'; did you mean rings"),
+        (("fit", "--target", "rings", "--experts", "maf,rbg"), 2, "unknown expert 'rbg'"),
+        (("fit", "--target", "rings", "--experts", ""), 2, "no experts given"),
+        (("fit", "--target", "rings", "--weights", "bayes"), 2, "unknown weight rule 'bayes'"),
+        (("fit", "--target", "rings", "--beta", "1.0"), 2, "beta must be in"),
+        (("fit", "--target", "rings", "--seed", "-1"), 2, "seed must be in"),
+        (("fit", "--target", "rings", "--seed", str(2**64)), 2, "seed must be in"),
+        (("fit", "--target", "rings", "--n-draws", "3"), 2, "n-draws must be at least 20"),
+        (("fit", "--target", "rings", "--timeout", "0"), 2, "must be positive"),
+        (("fit", "--target", "rings", "--folds", "0", "--out", "."), 2, "folds must be in"),
+        (("fit", "--target", "rings", "--device", "warp"), 2, "device 'warp' cannot be used"),
+        (("fit", "--target", "rings", "--positive", "x1"), 2, "go with draws"),
+        (
+            ("fit", "--target", "rings", "--test-fraction", "0.1"),
+            2,
+            "goes with --draws or --log-density",
+        ),
+        (("fit", "--target", "rings", "--chains"), 2, "--chains goes with --draws"),
+        (("fit", "--target", "rings", "--nan_policy", "drop"), 2, "goes with --draws"),
+        (("fit", "--target", "rings", "--beta", "0.5", "--weights", "em"), 2, "--beta goes with"),
+        (("fit", "--target", "rings", "--out", "."), 3, "is the working directory"),
+        (("fit", "--draws", "d.csv", "--n-draws", "10"), 2, "goes with a target or a log density"),
+        (("fit", "--draws", "d.csv", "--n-fresh", "10"), 2, "goes with exact draws of a target"),
+        (("fit", "--draws", "d.csv", "--positive", "sigma"), 2, "no parameter 'sigma' to bound"),
+        (("fit", "--draws", "d.csv", "--bounds", "tau"), 2, "NAME=LOW:HIGH"),
+        (("fit", "--draws", "d.csv", "--test-fraction", "0.9"), 2, "must be in"),
+        (("fit", "--draws", "d.csv", "--nan_policy", "keep"), 2, "'error' or 'drop'"),
+        (("fit", "--draws", "d.csv", "--bounds", "mu=0:1"), 3, "not inside its bounds"),
+        (("fit", "--draws", "gone.csv"), 3, "gone.csv: no such file"),
+        (("fit", "--draws", "."), 3, "is a directory"),
+        (("fit", "--target", "rings", "--out", "d.csv"), 3, "exists and is not a directory"),
+        (("fit", "--target", "rings", "--out", "taken"), 3, "taken: exists; choose another"),
+        (("fit", "--target", "rings", "--out", "taken", "--force"), 3, "not made by amfvi"),
+        (("fit", "--target", "rings", "--out", "d.csv/x"), 3, "is not a directory"),
+        (("fit", "--target", "rings", "--speed", "9"), 2, "No such option"),
+        (("fit", "--target", "rings", "--beta", "high"), 2, "Invalid value for '--beta'"),
+        (("fly",), 2, "No such command"),
+        (("summary", "taken"), 3, "not a run directory"),
+        (("summary", "gone"), 3, "no such run directory"),
+        (("evaluate", "gone"), 3, "no such run directory"),
+        (("sample", "gone"), 3, "no such model or run directory"),
+        (("sample", "gone", "--out", "s.txt"), 3, "unknown ending '.txt'"),
+        (("sample", "gone", "--out", "d.csv"), 3, "d.csv: exists"),
+        (("log-prob", "gone", "--points", "d.csv"), 3, "no such model or run directory"),
+    ],
+)
+def test_errors_are_one_line_with_their_code_and_write_nothing(
+    cli, csv_file, tmp_path, arguments, code, message
+):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("years of work")
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    found, out, err = cli(*arguments)
+    assert found == code, err
+    assert message in err
+    assert err.startswith("amfvi: error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+def test_points_that_do_not_fit_the_model(finished, cli, tmp_path):
+    (tmp_path / "nan.csv").write_text("x1,x2\n0,1\n0,nan\n")
+    (tmp_path / "wide.csv").write_text("x1,x2,x3\n0,1,2\n")
+    code, _, err = cli("log-prob", finished[0], "--points", "nan.csv")
+    assert (code, "1 points hold NaN or infinity, the first at row 1" in err) == (3, True)
+    code, _, err = cli("log-prob", finished[0], "--points", "wide.csv")
+    assert (code, "columns are x1, x2, x3, expected x1, x2" in err) == (3, True)
+
+
+def test_a_fit_that_fails_has_its_own_code(cli, monkeypatch, tmp_path):
+    from amfvi.errors import FitError
+    from amfvi.experts import RBIG
+
+    def broken(self, *_, **__):
+        raise FitError("rbig: layer 3 broke")
+
+    monkeypatch.setattr(RBIG, "fit", broken)
+    code, out, err = cli("fit", "--target", "rings", *QUICK, "--quiet")
+    assert (code, out, err) == (4, "", "amfvi: error: rbig: layer 3 broke\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_trace(command):
+    done = command("fit", "--target", "ring", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_numbers_are_never_cut_short_on_a_narrow_terminal(finished, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for arguments in (("summary", finished[0]), ("targets",), ("evaluate", finished[0])):
+        code, out, _ = cli(*arguments)
+        assert code == 0
+        assert "…" not in out
+
+
+def test_no_arguments_is_help(cli):
+    code, out, err = cli()
+    assert (code, err) == (0, "")
+    assert "log-prob" in out
+
+
+@pytest.mark.parametrize(("name", "use"), [("config", "evaluate"), ("metrics", "summary")])
+def test_a_damaged_run_is_named(finished, cli, tmp_path, name, use):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for text, message in (("{}", "not a file of this version"), ("{", "not readable as JSON")):
+        (tmp_path / "run" / f"{name}.json").write_text(text)
+        code, _, err = cli(use, "run")
+        assert code == 3
+        assert f"{name}.json: {message}" in err
+
+
+def test_debug_keeps_the_exit_code(command):
+    done = command("fit", "--target", "ring", "--debug")
+    assert done.returncode == 2
+
+
+def test_a_summary_without_scores_still_has_weights(cli, csv_file):
+    assert cli("fit", "--draws", csv_file, "--test-fraction", 0, "--out", "r", *QUICK)[0] == 0
+    code, out, _ = cli("summary", "r")
+    assert code == 0
+    assert "weights: rbig 1.000" in out
+
+
+def test_force_replaces_a_run_and_nothing_else(cli, tmp_path):
+    options = ("fit", "--target", "rings", "--n-draws", 300, "--out", "r", *QUICK)
+    assert cli(*options)[0] == 0
+    assert cli(*options)[0] == 3
+    assert cli(*options, "--seed", 1, "--force")[0] == 0
+    assert json.loads((tmp_path / "r" / "metrics.json").read_text())["seed"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, sent):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "amfvi", "fit", "--target", "rings", "--n-draws", "20000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stderr.readline().startswith("rings:")
+    time.sleep(1.5)
+    running.send_signal(sent)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err == "amfvi: error: interrupted; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_no_error(finished):
+    done = subprocess.run(
+        f"{sys.executable} -m amfvi sample {finished[0]} -n 100000 | head -n 1",
+        shell=True, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "x1,x2\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("listing", ["targets", "experts"])
+def test_listings(cli, listing):
+    code, out, _ = cli(listing, "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {"targets": "two_moons", "experts": "realnvp"}[listing] in rows
+    assert cli(listing)[0] == 0
+
+
+def test_help_does_not_import_torch(command):
+    done = command("--help")
+    assert done.returncode == 0
+    assert "log-prob" in done.stdout
+    probe = (
+        "import sys, amfvi.__main__\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    seen = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "[]"

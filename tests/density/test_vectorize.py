@@ -1,0 +1,91 @@
+"""Random densities are refused, and only those."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from amfvi.density.log_density import LogDensity
+from amfvi.errors import InputError
+
+POINTS = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+RANDOM = np.random.default_rng(0)
+DATA = torch.randn(50, generator=torch.Generator().manual_seed(1)).double()
+
+
+def subsampling(x):
+    """A likelihood of ten of fifty data, as of a model with minibatches."""
+    rows = torch.randint(50, (10,))
+    return -(x[:, :1] - DATA[rows]).square().sum(dim=1)
+
+
+def dropout(x):
+    kept = torch.rand(2) < 0.8
+    return -(x.square() * kept).sum(dim=1)
+
+
+RANDOM_DENSITIES = {
+    "numpy, point by point": lambda x: (
+        float(-np.asarray(x)[:2] @ np.asarray(x)[:2]) + 0.5 * RANDOM.normal()
+    ),
+    "numpy, in batches": lambda x: (
+        -np.square(np.asarray(x)).sum(axis=1) + 0.5 * RANDOM.normal(size=len(x))
+    ),
+    "torch, in batches": lambda x: -x.square().sum(dim=1) + 0.5 * torch.randn(len(x)),
+    "torch, one noise per batch": lambda x: -x.square().sum(dim=1) + 0.5 * torch.randn(()),
+    "torch, point by point": lambda x: -(x[0] ** 2) - x[1] ** 2 + 0.5 * torch.randn(()),
+    "subsampling": subsampling,
+    "dropout": dropout,
+    "small noise": lambda x: -x.square().sum(dim=1) * (1 + 1e-3 * torch.randn(len(x))),
+    "small noise in numpy": lambda x: (
+        float(-(x[0] ** 2) - x[1] ** 2) * (1 + 1e-3 * RANDOM.normal())
+    ),
+    "noise far below a large value": lambda x: -1e4 - x.square().sum(1) + 0.1 * torch.randn(len(x)),
+    "single precision": lambda x: (-1e2 - x.square().sum(1) + 0.1 * torch.randn(len(x))).float(),
+    "not everywhere": lambda x: -x.square().sum(1) + torch.where(x[:, 0] > 0, torch.randn(()), 0.0),
+    "sometimes minus infinity": lambda x: torch.where(
+        torch.rand(len(x)) < 0.5, -math.inf, -x.square().sum(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM_DENSITIES)
+@pytest.mark.filterwarnings("ignore:the log density takes one point")
+def test_a_random_density_is_refused(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        with pytest.raises(InputError, match=r"the log density is random: .* in two calls at one"):
+            LogDensity(RANDOM_DENSITIES[name], 2).log_prob(POINTS)
+
+
+def in_place(x):
+    x -= 1
+    return -(x**2).sum(-1)
+
+
+REPRODUCIBLE_DENSITIES = {
+    "single precision": lambda x: -1e5 - x.float().square().sum(1),
+    "single precision, point by point": lambda x: -1e5 - x.float().square().sum(),
+    "half precision inside": lambda x: -x.half().square().sum(1).double(),
+    "numpy, single precision": lambda x: -np.float32(np.asarray(x)).__pow__(2).sum(axis=1),
+    "in place": in_place,
+    "in place, point by point": lambda x: in_place(x) + 0 * x[0].item(),
+    "in place, numpy": lambda x: in_place(np.asarray(x)),
+    "minus infinity": lambda x: torch.where(x[:, 0] > 0, -x[:, 0], -math.inf),
+    "minus infinity everywhere tried": lambda x: torch.full((len(x),), -math.inf),
+    "large values": lambda x: -1e12 * x.square().sum(1),
+    "a seed of its own": lambda x: (
+        -x.square().sum(1) + torch.randn(1, generator=torch.Generator().manual_seed(3)).double()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPRODUCIBLE_DENSITIES)
+@pytest.mark.filterwarnings("ignore:the log density takes one point")
+def test_no_other_density_is_taken_for_random(name):
+    values = LogDensity(REPRODUCIBLE_DENSITIES[name], 2).log_prob(POINTS)
+    assert values.shape == (40,)
+    assert values.dtype == torch.float64

@@ -1,0 +1,224 @@
+"""Saved models: the same numbers in another process, and no damage passes unnoticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import amfvi
+from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.errors import InputError
+from amfvi.files import file_hash
+from amfvi.mixture import Mixture
+from amfvi.posterior import Posterior
+
+SCRIPT = """
+import sys, numpy as np, torch, amfvi
+mixture = amfvi.load(sys.argv[1])
+points = np.load(sys.argv[2])
+draws = mixture.sample((40,), torch.Generator().manual_seed(7))
+np.savez(sys.argv[3], log_prob=mixture.log_prob(points), draws=draws)
+"""
+
+
+@pytest.fixture
+def mixture(fitted):
+    experts = {kind: fitted(kind, 2)[0] for kind in ("maf", "realnvp", "rbig")}
+    constraints = Constraints((0.0, -math.inf), (math.inf, math.inf))
+    transform = UnconstrainingTransform(constraints, (2.0, math.inf))
+    names = ("tau", "mu")
+    mixture = Mixture(experts, [0.2, 0.3, 0.5], transform=transform, names=names, scale=[1.5, 2.0])
+    return Posterior.from_mixture(mixture)
+
+
+@pytest.fixture
+def saved(mixture, tmp_path):
+    return mixture.save(tmp_path / "model")
+
+
+def test_a_fresh_process_gets_the_same_numbers(mixture, saved, tmp_path):
+    import numpy as np
+
+    points = mixture.sample((200,), torch.Generator().manual_seed(1)).numpy()
+    np.save(tmp_path / "points.npy", points)
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, saved, tmp_path / "points.npy", tmp_path / "out.npz"],
+        check=True,
+        cwd=tmp_path,
+    )
+    with np.load(tmp_path / "out.npz") as out:
+        assert np.array_equal(out["log_prob"], mixture.log_prob(points).numpy())
+        seven = torch.Generator().manual_seed(7)
+        assert np.array_equal(out["draws"], mixture.sample((40,), seven).numpy())
+
+
+def test_everything_else_comes_back(mixture, saved):
+    again = amfvi.load(saved)
+    assert again.names == ("tau", "mu")
+    assert again.constraints == mixture.constraints
+    assert again.transform == mixture.transform
+    assert torch.equal(again.scale, mixture.scale)
+    assert torch.equal(again.weights, mixture.weights)
+    assert [e.config for e in again.experts.values()] == [
+        e.config for e in mixture.experts.values()
+    ]
+    assert again.summary is None
+
+
+def test_two_loads_do_not_repeat_each_others_draws_unless_seeded(saved):
+    first, second = amfvi.load(saved), amfvi.load(saved)
+    assert not torch.equal(first.sample((5,)), second.sample((5,)))
+    torch.manual_seed(3)
+    draws = first.sample((5,))
+    torch.manual_seed(3)
+    assert torch.equal(draws, second.sample((5,)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_flipped_bit_of_the_numbers_is_noticed(saved, seed):
+    """Every byte of the tensors is behind the checksum, wherever the damage is."""
+    path = saved / "tensors.safetensors"
+    damaged = bytearray(path.read_bytes())
+    place = int(torch.randint(len(damaged), (1,), generator=torch.Generator().manual_seed(seed)))
+    damaged[place] ^= 1 << seed
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(InputError, match="damaged"):
+        amfvi.load(saved)
+
+
+def test_saving_never_overwrites_unasked_nor_what_is_not_a_model(mixture, saved, tmp_path):
+    before = (saved / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="exists; choose another directory"):
+        mixture.save(saved)
+    mixture.save(saved, overwrite=True)
+    assert (saved / "manifest.json").read_bytes() == before
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not made by amfvi; not replaced"):
+        mixture.save(precious, overwrite=True)
+    assert (precious / "chapter.tex").read_text() == "years of work"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis"]
+
+
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_an_interrupt_while_replacing_loses_nothing(mixture, saved, monkeypatch, failing_call):
+    from pathlib import Path
+
+    calls, rename = [], Path.rename
+
+    def interrupted(self, target):
+        calls.append(self)
+        if len(calls) == failing_call:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    before = (saved / "manifest.json").read_bytes()
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mixture.save(saved, overwrite=True)
+    monkeypatch.undo()
+    assert (saved / "manifest.json").read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
+def edit_manifest(**changes):
+    def edit(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+    return edit
+
+
+def edit_tensors(change):
+    def edit(path):
+        tensors = load_file(path / "tensors.safetensors")
+        change(tensors)
+        save_file(tensors, path / "tensors.safetensors")
+        edit_manifest(tensors_sha256=file_hash(path / "tensors.safetensors"))(path)
+
+    return edit
+
+
+def cut(name, size):
+    def edit(path):
+        (path / name).write_bytes((path / name).read_bytes()[:size])
+
+    return edit
+
+
+def first_expert(**changes):
+    def edit(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["experts"][0]["config"].update(changes)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut("tensors.safetensors", 5000), "damaged or cut short"),
+        (cut("tensors.safetensors", 0), "damaged or cut short"),
+        (cut("manifest.json", 60), "not readable as JSON"),
+        (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
+        (lambda p: (p / "manifest.json").unlink(), "manifest.json: no such file"),
+        (lambda p: (p / "tensors.safetensors").unlink(), "tensors.safetensors: no such file"),
+        (edit_manifest(schema=99), "schema 99 is not one this version"),
+        (edit_manifest(schema=None), "schema None"),
+        (edit_manifest(weights=[0.5, 0.5]), "3 non-negative numbers"),
+        (edit_manifest(weights=[0.5, 0.6, 0.7]), "sum to 1"),
+        (edit_manifest(weights="abc"), "not a valid manifest|sum to 1"),
+        (
+            edit_manifest(
+                constraints={"lower": [None] * 3, "upper": [None] * 3, "vectors": []},
+                softplus_scales=[None] * 3,
+            ),
+            "shape",
+        ),
+        (edit_manifest(softplus_scales=[0.0, None]), "softplus scales must be 2 positive"),
+        (edit_manifest(softplus_scales=[1.0]), "softplus scales must be 2 positive"),
+        (edit_manifest(scale=[1.0]), "scale must be 2 finite positive numbers"),
+        (edit_manifest(tensors_sha256="0" * 64), "damaged: its SHA-256"),
+        (edit_manifest(constraints="two"), "not a valid manifest"),
+        (edit_manifest(schema=3), "schema 3 is not one this version"),
+        (edit_manifest(names=["tau"]), "1 names"),
+        (edit_manifest(experts=[{"name": "a"}]), "unexpected tensor|not a valid manifest"),
+        (first_expert(kind="mafia"), "unknown expert 'mafia'; did you mean maf"),
+        (first_expert(hidden_features=8), "shape"),
+        (first_expert(width=8), "no setting 'width'"),
+        (edit_tensors(lambda t: t.pop("0.mean")), "tensor 'mean' is missing"),
+        (edit_tensors(lambda t: t.update({"0.extra": torch.ones(1)})), "unexpected tensor"),
+        (edit_tensors(lambda t: t.update({"9.mean": torch.ones(2)})), "unexpected tensor '9.mean'"),
+        (
+            edit_tensors(lambda t: t.update({"0.mean": torch.ones(5)})),
+            r"'mean' has shape \(5,\), expected",
+        ),
+        (edit_tensors(lambda t: t["2.x"].fill_(math.nan)), "NaN or infinity"),
+        (edit_tensors(lambda t: t["2.x"].fill_(1.0)), "is not increasing"),
+        (edit_tensors(lambda t: t["2.rotations"].fill_(1.0)), "has no rotation"),
+        (edit_tensors(lambda t: t["2.knots"].fill_(-1)), "knot count"),
+        (edit_tensors(lambda t: t["0.factor"].zero_()), "whitening"),
+    ],
+)
+def test_damage_is_named_in_one_line(saved, damage, message):
+    damage(saved)
+    with pytest.raises(InputError, match=message) as error:
+        amfvi.load(saved)
+    assert str(saved) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model or run directory"):
+        amfvi.load(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"manifest.json: no such file"):
+        amfvi.load(tmp_path)
