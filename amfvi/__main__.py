@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
+
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
+    # Of "python -m amfvi": a file random.py here is not the standard library's.
+    del sys.path[0]
+
 import traceback
 import warnings
 from typing import Any
@@ -29,9 +35,9 @@ def main() -> None:
     try:
         result = app(standalone_mode=False)
         code = result if isinstance(result, int) else ExitCode.GOOD
-    except _Interrupted as interruption:
-        _fail("; ".join(["interrupted; no run was written", *_notes(interruption)]))
-        code = interruption.exit_code
+    except (_Interrupted, KeyboardInterrupt) as interruption:
+        _fail("; ".join(["interrupted", *_notes(interruption)]))
+        code = getattr(interruption, "exit_code", ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has closed it
         sys.stderr.close()
         code = ExitCode.BROKEN_PIPE
@@ -60,7 +66,10 @@ def _report(error: Exception) -> int:
     """Print an error as one line and return its exit code."""
     parser_message = getattr(error, "format_message", None)  # an error of the parser
     if isinstance(error, AmfviError):
-        _fail(flags_for_arguments("; ".join([str(error), *_notes(error)])))
+        message = "; ".join([str(error), *_notes(error)])
+        # What a user's code says is about its own arguments.
+        verbatim = "" if error.__cause__ is None else _one_line(str(error.__cause__))
+        _fail(flags_for_arguments(_one_line(message), verbatim=verbatim))
     elif parser_message is not None:
         _fail(parser_message())
     else:
@@ -84,8 +93,11 @@ def _show_warning(
 
 
 def _fail(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"amfvi: error: {line}", file=sys.stderr)
+    print(f"amfvi: error: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

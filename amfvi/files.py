@@ -1,6 +1,8 @@
 """Files and directories written whole or not at all, JSON, and hashes.
 
-Nothing of the user's is ever replaced unless asked for.
+Nothing of the user's is ever replaced unless asked for. What is being written has a
+temporary name with host and process in it, so that what a killed process leaves is known
+as such and removed by the next one that writes to the same place.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,8 +34,17 @@ __all__ = [
 ]
 
 
+HOST = re.sub(r"[^\w.]", "_", platform.node()) or "localhost"
+"""This machine in temporary names; processes of another are not known here."""
+
+_in_use: set[Path] = set()
+"""Temporary paths that this process is writing."""
+
+
 def check_directory(path: Path, *, overwrite: bool, marker: str) -> None:
     """Check that a directory may be made at ``path``.
+
+    What a process left that was killed while it wrote there is cleared away first.
 
     Args:
         overwrite: whether a directory that amfvi made may be replaced.
@@ -46,6 +59,7 @@ def check_directory(path: Path, *, overwrite: bool, marker: str) -> None:
         Traceback (most recent call last):
         amfvi.errors.InputError: .: is the working directory or above it; name a new directory
     """
+    _clear_abandoned(path)
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{path}: is the working directory or above it; name a new directory")
     if path.exists() or path.is_symlink():
@@ -66,6 +80,8 @@ def check_directory(path: Path, *, overwrite: bool, marker: str) -> None:
 def check_file(path: Path, *, overwrite: bool) -> None:
     """Check that a file may be made at ``path``.
 
+    What a process left that was killed while it wrote there is cleared away first.
+
     Raises:
         InputError: something is in the way, or the place cannot be written to.
 
@@ -74,6 +90,7 @@ def check_file(path: Path, *, overwrite: bool) -> None:
         Traceback (most recent call last):
         amfvi.errors.InputError: .: is a directory, expected a file to write
     """
+    _clear_abandoned(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory, expected a file to write")
     if path.exists() and not overwrite:
@@ -90,6 +107,55 @@ def _check_parent(path: Path) -> None:
 
 
 @contextmanager
+def _temporary_for(path: Path, role: str = "new") -> Iterator[Path]:
+    """Yield an unused path beside ``path``; what is there in the end is removed."""
+    token = f"{role}-{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.absolute().with_name(f".{path.stem}-{token}{path.suffix}")
+    _in_use.add(temporary)
+    try:
+        yield temporary
+    finally:
+        _discard(temporary, path)
+        _in_use.discard(temporary)
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Remove temporary paths beside ``path`` whose process is gone."""
+    beside = re.compile(
+        rf"\.{re.escape(path.stem)}-(new|old)-{re.escape(HOST)}-(?P<pid>\d+)-[0-9a-f]{{8}}"
+        + re.escape(path.suffix)
+    )
+    with suppress(OSError):  # no such parent, or not ours to change: the checks will tell
+        for temporary in path.absolute().parent.iterdir():
+            match = beside.fullmatch(temporary.name)
+            if match and temporary not in _in_use and not _is_running(int(match["pid"])):
+                _discard(temporary, path)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process of another number than this one's runs, as far as can be known."""
+    if pid == os.getpid():
+        return False  # what this process writes itself is in use
+    if os.name == "posix":
+        try:
+            os.kill(pid, 0)
+        except OSError as error:
+            return not isinstance(error, ProcessLookupError)
+    return True
+
+
+def _discard(temporary: Path, path: Path) -> None:
+    """Remove a temporary path; a directory it holds that nothing has replaced goes back."""
+    replaced = temporary / "replaced"
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that takes its place on success.
 
@@ -97,6 +163,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         InputError: as for :func:`check_file`, or the disk refuses.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with new_file(Path(folder) / "a.txt", overwrite=False) as temporary:
         ...         _ = temporary.write_text("whole")
@@ -104,15 +171,13 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         'whole'
     """
     check_file(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary_for(path) as temporary:
+        try:
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error})") from None
 
 
 @contextmanager
@@ -125,6 +190,7 @@ def new_directory(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]
         InputError: as for :func:`check_directory`, or the disk refuses.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with new_directory(Path(folder) / "run", overwrite=False, marker="m") as temporary:
         ...         (temporary / "m").touch()
@@ -134,18 +200,13 @@ def new_directory(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]
     check_directory(path, overwrite=overwrite, marker=marker)
     missing = [p for p in path.absolute().parents if not p.exists()]
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made ({error})") from None
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        _swap_in(temporary, path)
+        with _temporary_for(path) as temporary:
+            temporary.mkdir(parents=True)
+            yield temporary
+            _swap_in(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error})") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         if not path.exists():
             for parent in missing:
                 with suppress(OSError):  # not empty: in use by now
@@ -157,16 +218,10 @@ def _swap_in(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
-    try:
+    with _temporary_for(path, "old") as old:
+        old.mkdir()
         path.rename(old / "replaced")
         temporary.rename(path)
-    except BaseException:
-        if (old / "replaced").exists() and not path.exists():
-            (old / "replaced").rename(path)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -177,6 +232,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: not a JSON object.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder) / "a.json", {"n": 1})
         ...     read_json(Path(folder) / "a.json")
@@ -197,6 +253,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON, with null for what it cannot hold.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder) / "a.json", [math.inf])
         ...     (Path(folder) / "a.json").read_text().split()
@@ -225,6 +282,7 @@ def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     (Path(folder) / "empty").touch()
         ...     file_hash(Path(folder) / "empty")[:8]

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from amfvi import targets
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
+from amfvi.device import resolve_device
 from amfvi.draws.draws import Draws
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError, unknown_name
@@ -33,7 +34,11 @@ DRAWS_FILES = (".csv", ".npy", ".npz")
 
 
 class DrawsSettings(TypedDict, total=False):
-    """Keyword arguments of :func:`fit` that describe given draws."""
+    """Keyword arguments of :func:`fit` that describe given draws.
+
+    Examples:
+        >>> settings: DrawsSettings = {"names": ["mu"], "nan_policy": "omit"}
+    """
 
     names: Sequence[str] | None
     constraints: ConstraintsLike
@@ -43,7 +48,11 @@ class DrawsSettings(TypedDict, total=False):
 
 
 class Settings(FitSettings, DrawsSettings, total=False):
-    """All keyword arguments of :func:`fit` beside ``options`` and ``reporter``."""
+    """All keyword arguments of :func:`fit` beside ``options`` and ``reporter``.
+
+    Examples:
+        >>> settings: Settings = {"experts": "gmm", "names": ["mu"]}
+    """
 
 
 def fit(
@@ -97,6 +106,7 @@ def fit(
     data = _recognize(data)
     kind = kind_of(data)
     options.check_for(kind)
+    resolve_device(options.device)  # an unknown device is an error before any draw is made
     for name in of_draws:
         if kind is not InputKind.DRAWS or isinstance(data, Draws):
             found = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind

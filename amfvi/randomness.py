@@ -1,7 +1,7 @@
-"""One seed per run, one independent generator per purpose.
+"""Independent random generators, one per purpose of a run with one seed.
 
-Each purpose has its own stream, so that adding an expert or a metric changes none
-of the numbers the others see.
+Each purpose has its own generator, so that adding an expert or a metric changes none
+of the numbers that the others see.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import zlib
 import numpy as np
 import torch
 
-__all__ = ["stream"]
+__all__ = ["generator_for"]
 
 
 def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose of the run with this seed.
+    """Make the CPU generator for one purpose of the run with this seed.
 
-    >>> a = torch.rand(2, generator=stream(0, "maf"))
-    >>> bool((a == torch.rand(2, generator=stream(0, "maf"))).all())
-    True
-    >>> bool((a == torch.rand(2, generator=stream(0, "rbig"))).any())
-    False
+    Examples:
+        >>> a = torch.rand(2, generator=generator_for(0, "maf"))
+        >>> bool((a == torch.rand(2, generator=generator_for(0, "maf"))).all())
+        True
+        >>> bool((a == torch.rand(2, generator=generator_for(0, "rbig"))).any())
+        False
     """
     label = zlib.crc32("/".join(map(str, purpose)).encode())
     words = np.random.SeedSequence([seed, label]).generate_state(2, np.uint32)

@@ -30,7 +30,12 @@ TENSORS = "tensors.safetensors"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A mixture as read from a directory, with the metadata that was saved beside it."""
+    """A mixture as read from a directory, with the metadata that was saved beside it.
+
+    Examples:
+        >>> sorted(SavedModel.__dataclass_fields__)
+        ['metadata', 'mixture']
+    """
 
     mixture: Mixture
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -74,14 +79,23 @@ def write_model(
     """Write manifest and tensors into an existing directory.
 
     Examples:
-        See :func:`save`, which makes the directory.
+        >>> import tempfile
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_model(Mixture({"gmm": GMM().fit(draws)}, [1.0]), Path(folder))
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['manifest.json', 'tensors.safetensors']
     """
     tensors = {
         f"{number}.{key}": tensor.contiguous().clone()
         for number, expert in enumerate(mixture.experts.values())
         for key, tensor in expert.tensors().items()
     }
-    save_file(tensors, str(directory / TENSORS))
+    try:
+        save_file(tensors, str(directory / TENSORS))
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(str(error)) from None
     scales = mixture.transform.softplus_scales
     manifest = {
         "schema": SCHEMA,
@@ -108,7 +122,9 @@ def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedMod
             the message names the file.
 
     Examples:
-        See :func:`save`.
+        >>> read_model("no-such-model")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-model: no such model or run directory
     """
     directory = Path(path)
     if not directory.is_dir():

@@ -27,10 +27,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from amfvi.errors import UsageError
+from amfvi.errors import InputError, UsageError
 from amfvi.experts.checks import check_points
 from amfvi.experts.folds import Folds, select_member
 from amfvi.experts.optimism import average_members, correct_optimism
+from amfvi.experts.parallel import one_thread
 from amfvi.experts.reports import FitReport, Progress, TrainingRecord
 from amfvi.randomness import generator_for
 
@@ -221,18 +222,21 @@ class ExpertConfig(ABC):
             UsageError: fewer draws than folds, or no fold.
             FitError: no usable state was found.
         """
+        if isinstance(x, Folds):
+            raise InputError("fit takes plain draws, found Folds: pass them to fit_folds")
         assigned = Folds.from_array(
             x,
             n_folds=folds,
             generator=generator_for(seed, "folds"),
             sample_weight=sample_weight,
         )
-        expert, report = self.fit_folds(
-            assigned,
-            generator=generator_for(seed, "expert", self.kind),
-            device=device,
-            timeout=timeout,
-        )
+        with one_thread():
+            expert, report = self.fit_folds(
+                assigned,
+                generator=generator_for(seed, "expert", self.kind),
+                device=device,
+                timeout=timeout,
+            )
         expert.report = report
         return expert
 

@@ -24,7 +24,7 @@ class MAF(NeuralFlowConfig):
     Examples:
         >>> import torch
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> expert = MAF(max_steps=25).fit(x, folds=2)
+        >>> expert = MAF(layers=2, max_steps=25).fit(x, folds=2)
         >>> expert.log_prob(x).shape, expert.sample(1000).shape
         (torch.Size([200]), torch.Size([1000, 2]))
     """

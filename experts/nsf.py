@@ -29,7 +29,7 @@ class NSF(NeuralFlowConfig):
     Examples:
         >>> import torch
         >>> x = torch.randn(200, generator=torch.Generator().manual_seed(0))
-        >>> NSF(max_steps=25).fit(x, folds=1).log_prob(torch.zeros(7, 1)).shape
+        >>> NSF(layers=1, max_steps=25).fit(x, folds=1).log_prob(torch.zeros(7, 1)).shape
         torch.Size([7])
     """
 

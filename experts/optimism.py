@@ -20,6 +20,7 @@ def average_members(log_q: Tensor) -> Tensor:
     """Log density (n,) of an ensemble from those of its members (members, n), nats.
 
     Examples:
+        >>> import torch
         >>> average_members(torch.tensor([[0.0], [math.log(3.0)]])).exp()
         tensor([2.])
     """
@@ -45,6 +46,7 @@ def correct_optimism(log_q: Tensor, member: Tensor, shares: Tensor | None) -> Te
         Shape (m,), nats.
 
     Examples:
+        >>> import torch
         >>> log_q = torch.tensor([[-1.0, -2.0], [-2.0, -1.0]])  # each favors one draw
         >>> corrected = correct_optimism(log_q, torch.tensor([1, 0]), None)
         >>> corrected < average_members(log_q)

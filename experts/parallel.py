@@ -1,4 +1,4 @@
-"""Evaluation of many rows in chunks, on all cores of a CPU.
+"""Threads: many rows evaluated in chunks on all cores, or a fit that uses one.
 
 A chunk stays in its core's cache from one operation to the next, and threads meet once
 per call instead of once per operation: 1.6 times the rate of torch's own threads for a
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Barrier, Lock
 from typing import TypeVar
@@ -18,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["map_chunked"]
+__all__ = ["map_chunked", "one_thread"]
 
 MIN_ROWS_PER_THREAD = 2048
 """Rows, summed over members, below which one more thread does not pay."""
@@ -72,6 +73,42 @@ def map_chunked(function: Callable[[Tensor], Result], points: Tensor, rows: int)
     return torch.cat(first, dim=1), torch.cat(second, dim=1)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread, so that sums round alike on every machine.
+
+    Threads may enter side by side. A setting made in one thread is also what threads
+    born later begin with; the last to leave restores the one before the first entered.
+
+    Examples:
+        >>> with one_thread():
+        ...     torch.get_num_threads()
+        1
+    """
+    with _one_thread.lock:
+        own_threads = torch.get_num_threads()
+        if _one_thread.users == 0:
+            _one_thread.threads_before = own_threads
+        _one_thread.users += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _one_thread.lock:
+            _one_thread.users -= 1
+            is_last = _one_thread.users == 0
+            torch.set_num_threads(_one_thread.threads_before if is_last else own_threads)
+
+
+class _OneThread:
+    """Number of users of :func:`one_thread`, and torch's threads before the first."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+        self.threads_before = 1
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads in which torch computes on one core each."""
@@ -95,12 +132,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _forget_threads() -> None:
-    """Reset the pool in a forked process, which has none of its threads."""
-    global _pool_lock
-    _pool_lock = Lock()
+    """Forget, in a forked process, the threads and locks of its parent."""
+    global _one_thread, _pool_lock
+    _pool_lock, _one_thread = Lock(), _OneThread()
     _pool.cache_clear()
 
 
-_pool_lock = Lock()
+_pool_lock, _one_thread = Lock(), _OneThread()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)

@@ -40,8 +40,8 @@ __all__ = ["RBIG"]
 KNOTS_PER_ROOT_DRAW = 0.45
 """Most knots of a marginal map, as a multiple of the square root of the number of draws."""
 
-MIN_MAX_KNOTS, MAX_MAX_KNOTS = 12, 100
-"""Limits of that number of knots."""
+MAX_KNOTS_RANGE = (12, 100)
+"""Smallest and largest value of ``max_knots`` that the number of draws leads to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,9 @@ class RBIG(ExpertConfig):
         fewest = min(len(rows) for rows in points.train_rows)
         if weights is not None:
             fewest = min(int(effective_sample_size(weights[rows])) for rows in points.train_rows)
-        most = self.max_knots or min(
-            max(MIN_MAX_KNOTS, round(KNOTS_PER_ROOT_DRAW * math.sqrt(fewest))), MAX_MAX_KNOTS
-        )
+        lowest, highest = MAX_KNOTS_RANGE
+        by_draws = round(KNOTS_PER_ROOT_DRAW * math.sqrt(fewest))
+        most = self.max_knots or min(max(lowest, by_draws), highest)
         blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
         blocks = max(1, min(blocks, fewest // 2))
         maps = []

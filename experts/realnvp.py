@@ -23,7 +23,7 @@ class RealNVP(NeuralFlowConfig):
     Examples:
         >>> import torch
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> RealNVP(max_steps=25).fit(x, folds=2).sample((3, 4)).shape
+        >>> RealNVP(layers=2, max_steps=25).fit(x, folds=2).sample((3, 4)).shape
         torch.Size([3, 4, 2])
     """
 

@@ -1,13 +1,14 @@
-"""Posteriors with known answers, by name: the six canonical ones, and harder ones."""
+"""Targets with known answers, by name: the six canonical ones, and harder ones."""
 
 from __future__ import annotations
 
+from amfvi.errors import unknown_name
 from amfvi.targets.banana import Banana
-from amfvi.targets.base import Target, ExactTarget
+from amfvi.targets.base import ExactTarget, Target
 from amfvi.targets.bimodal import Bimodal
 from amfvi.targets.clusters import Clusters
 from amfvi.targets.correlated import Correlated
-from amfvi.targets.eight_schools import EightSchools, EightSchoolsCentred
+from amfvi.targets.eight_schools import EightSchools, EightSchoolsCentered
 from amfvi.targets.forty_modes import FortyModes
 from amfvi.targets.funnel import Funnel
 from amfvi.targets.linear_regression import LinearRegression
@@ -18,11 +19,29 @@ from amfvi.targets.student_t import StudentT
 from amfvi.targets.two_moons import TwoMoons
 from amfvi.targets.x_shape import XShape
 
-from amfvi.errors import unknown_name
+__all__ = [
+    "CANONICAL",
+    "TARGETS",
+    "Banana",
+    "Bimodal",
+    "Clusters",
+    "Correlated",
+    "EightSchools",
+    "EightSchoolsCentered",
+    "ExactTarget",
+    "FortyModes",
+    "Funnel",
+    "LinearRegression",
+    "ManyWell",
+    "Multimodal",
+    "Rings",
+    "StudentT",
+    "Target",
+    "TwoMoons",
+    "XShape",
+    "get",
+]
 
-__all__ = ["CANONICAL", "TARGETS", "Posterior", "Target", "get"]
-
-# Of the AMF-VI paper, in two dimensions.
 CANONICAL: dict[str, type[ExactTarget]] = {
     "banana": Banana,
     "x_shape": XShape,
@@ -31,6 +50,7 @@ CANONICAL: dict[str, type[ExactTarget]] = {
     "two_moons": TwoMoons,
     "rings": Rings,
 }
+"""The six targets of the AMF-VI paper, in two dimensions, by name."""
 
 TARGETS: dict[str, type[Target]] = {
     **CANONICAL,
@@ -38,22 +58,24 @@ TARGETS: dict[str, type[Target]] = {
     "forty_modes": FortyModes,
     "linear_regression": LinearRegression,
     "eight_schools": EightSchools,
-    "eight_schools_centred": EightSchoolsCentred,
+    "eight_schools_centered": EightSchoolsCentered,
     "funnel": Funnel,
     "student_t": StudentT,
     "many_well": ManyWell,
     "correlated": Correlated,
 }
+"""All targets by name."""
 
 
 def get(name: str) -> Target:
-    """The posterior called ``name``; a :class:`Target` if it has exact draws.
+    """Make the target called ``name``; an :class:`ExactTarget` if it has exact draws.
 
     Raises:
         UsageError: no such target; the message names the nearest ones.
 
-    >>> get("banana").dim
-    2
+    Examples:
+        >>> get("banana").dim
+        2
     """
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)

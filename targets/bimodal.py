@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amfvi.targets.gaussian_mixture import GaussianMixtureTarget
 
 __all__ = ["Bimodal"]
 
 
+@dataclass(frozen=True, repr=False)
 class Bimodal(GaussianMixtureTarget):
-    """½N((−3, −1), [[.84, .2], [.2, .34]]) + ½N((3, 1), [[.34, −.1], [−.1, .64]])."""
+    """½N((−3, −1), [[.84, .2], [.2, .34]]) + ½N((3, 1), [[.34, −.1], [−.1, .64]]).
+
+    Examples:
+        >>> Bimodal()
+        <target bimodal: d = 2, entropy 2.78693 nats>
+    """
 
     name = "bimodal"
     dim = 2

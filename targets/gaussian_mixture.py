@@ -6,22 +6,31 @@ import math
 from typing import ClassVar
 
 import torch
-from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
+
+from amfvi.targets.base import ExactTarget, normal
 
 __all__ = ["GaussianMixtureTarget"]
 
 
 class GaussianMixtureTarget(ExactTarget):
-    """An equal-weight mixture of Gaussians; subclasses give means and covariances."""
+    """An equal-weight mixture of Gaussians; subclasses give means and covariances.
+
+    Examples:
+        >>> class Normal(GaussianMixtureTarget):
+        ...     name, dim, source = "normal", 1, "an example"
+        ...     means, covariances = ((0.0,),), (((1.0,),),)
+        >>> Normal().log_prob(torch.zeros(1, 1))
+        tensor([-0.9189], dtype=torch.float64)
+    """
 
     means: ClassVar[tuple[tuple[float, ...], ...]]
     covariances: ClassVar[tuple[tuple[tuple[float, ...], ...], ...]]
 
     def _log_prob(self, x: Tensor) -> Tensor:
         means, factors = self._components(x.device)
-        centred = (x - means[:, None]).transpose(1, 2)  # (components, d, n)
-        scores = torch.linalg.solve_triangular(factors, centred, upper=False)
+        centered = (x - means[:, None]).transpose(1, 2)  # (components, d, n)
+        scores = torch.linalg.solve_triangular(factors, centered, upper=False)
         log_scale = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         log_densities = (
             -0.5 * scores.square().sum(dim=1)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from amfvi.targets.base import ExactTarget, normal
 from torch import Tensor
 from torch.distributions import constraints
+
+from amfvi.targets.base import ExactTarget, normal
 
 __all__ = ["LinearRegression"]
 
 N = 40
+"""Number of observations."""
+
 COEFFICIENTS = 4
-SHAPE, SCALE = 3.0, 2.0  # of the inverse gamma prior of the variance
-WIDTH = 2.0  # prior sd of a coefficient, in units of the noise
+"""Number of coefficients, the intercept included."""
+
+SHAPE = 3.0
+"""Shape of the inverse gamma prior of the variance."""
+
+SCALE = 2.0
+"""Scale of the inverse gamma prior of the variance."""
+
+WIDTH = 2.0
+"""Prior standard deviation of a coefficient, in units of the noise."""
 
 
 def _data() -> tuple[Tensor, Tensor]:
@@ -28,8 +41,45 @@ def _data() -> tuple[Tensor, Tensor]:
     return x, x @ truth + 0.7 * normal(N, 1, generator)[:, 0]
 
 
+class _Conjugate:
+    """The normal inverse gamma posterior in closed form.
+
+    Attributes:
+        x, y: the data.
+        factor: lower Cholesky factor of the precision of the coefficients, in units of
+            the noise.
+        mean: of the coefficients.
+        shape, scale: of the inverse gamma distribution of the variance.
+    """
+
+    def __init__(self) -> None:
+        x, y = _data()
+        precision = x.T @ x + torch.eye(COEFFICIENTS).double() / WIDTH**2
+        self.x, self.y = x, y
+        self.factor = torch.linalg.cholesky(precision)
+        self.mean = torch.cholesky_solve((x.T @ y)[:, None], self.factor)[:, 0]
+        self.shape = SHAPE + N / 2
+        self.scale = SCALE + 0.5 * float(y @ y - self.mean @ precision @ self.mean)
+        self.half_log_det = float(self.factor.diagonal().log().sum())
+        self.log_evidence = (
+            -0.5 * N * math.log(2 * math.pi)
+            - COEFFICIENTS * math.log(WIDTH)
+            - self.half_log_det
+            + SHAPE * math.log(SCALE)
+            - self.shape * math.log(self.scale)
+            + math.lgamma(self.shape)
+            - math.lgamma(SHAPE)
+        )
+
+
+@dataclass(frozen=True, repr=False)
 class LinearRegression(ExactTarget):
-    """y | b, s ~ N(Xb, s I), b | s ~ N(0, 4 s I), s ~ inverse gamma(3, 2)."""
+    """y | b, s ~ N(Xb, s I), b | s ~ N(0, 4 s I), s ~ inverse gamma(3, 2).
+
+    Examples:
+        >>> LinearRegression().names
+        ('b[1]', 'b[2]', 'b[3]', 'b[4]', 's')
+    """
 
     name = "linear_regression"
     dim = COEFFICIENTS + 1
@@ -37,30 +87,19 @@ class LinearRegression(ExactTarget):
     constraints = {"s": constraints.positive}  # noqa: RUF012
     source = "normal inverse gamma conjugacy; Gelman et al. 2013, chapter 14"
 
-    def __init__(self) -> None:
-        x, y = _data()
-        self._precision = x.T @ x + torch.eye(COEFFICIENTS).double() / WIDTH**2
-        self._factor = torch.linalg.cholesky(self._precision)
-        self._mean = torch.cholesky_solve((x.T @ y)[:, None], self._factor)[:, 0]
-        self._shape = SHAPE + N / 2
-        self._scale = SCALE + 0.5 * float(y @ y - self._mean @ self._precision @ self._mean)
-        self._x, self._y = x, y
-        half_log_det = float(self._factor.diagonal().log().sum())
-        self.log_z = (
-            -0.5 * N * math.log(2 * math.pi)
-            - COEFFICIENTS * math.log(WIDTH)
-            - half_log_det
-            + SHAPE * math.log(SCALE)
-            - self._shape * math.log(self._scale)
-            + math.lgamma(self._shape)
-            - math.lgamma(SHAPE)
-        )
-        self._half_log_det = half_log_det
+    @cached_property
+    def _posterior(self) -> _Conjugate:
+        return _Conjugate()
+
+    @property
+    def log_z(self) -> float:
+        return self._posterior.log_evidence
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log of likelihood times prior, written out from the model."""
         b, s = x[:, :-1].double(), x[:, -1].double()
-        residual = (self._y.to(b) - b @ self._x.to(b).T).square().sum(dim=1)
+        fitted = b @ self._posterior.x.to(b).T
+        residual = (self._posterior.y.to(b) - fitted).square().sum(dim=1)
         prior = b.square().sum(dim=1) / WIDTH**2
         gaussians = (
             -0.5 * (residual + prior) / s - 0.5 * (N + COEFFICIENTS) * (2 * math.pi * s).log()
@@ -69,17 +108,19 @@ class LinearRegression(ExactTarget):
         return gaussians + level - (SHAPE + 1) * s.log() - SCALE / s
 
     def _log_prob(self, x: Tensor) -> Tensor:
+        posterior = self._posterior
         b, s = x[:, :-1], x[:, -1]
-        away = (b - self._mean.to(b)) @ self._factor.to(b)
-        gaussian = self._half_log_det - 0.5 * (
-            away.square().sum(dim=1) / s + COEFFICIENTS * (2 * math.pi * s).log()
+        scores = (b - posterior.mean.to(b)) @ posterior.factor.to(b)
+        gaussian = posterior.half_log_det - 0.5 * (
+            scores.square().sum(dim=1) / s + COEFFICIENTS * (2 * math.pi * s).log()
         )
-        gamma = self._shape * math.log(self._scale) - math.lgamma(self._shape)
-        return gaussian + gamma - (self._shape + 1) * s.log() - self._scale / s
+        gamma = posterior.shape * math.log(posterior.scale) - math.lgamma(posterior.shape)
+        return gaussian + gamma - (posterior.shape + 1) * s.log() - posterior.scale / s
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+        posterior = self._posterior
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        s = torch.from_numpy(self._scale / random.gamma(self._shape, size=n))
+        s = torch.from_numpy(posterior.scale / random.gamma(posterior.shape, size=n))
         noise = normal(n, COEFFICIENTS, generator)
-        away = torch.linalg.solve_triangular(self._factor.T, noise.T, upper=True).T
-        return torch.cat([self._mean + s.sqrt()[:, None] * away, s[:, None]], dim=1)
+        scaled = torch.linalg.solve_triangular(posterior.factor.T, noise.T, upper=True).T
+        return torch.cat([posterior.mean + s.sqrt()[:, None] * scaled, s[:, None]], dim=1)

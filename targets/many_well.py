@@ -3,57 +3,93 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import torch
-from amfvi.targets.base import ExactTarget, normal, uniform
 from torch import Tensor
+
+from amfvi.targets.base import ExactTarget, normal, require_parameters, uniform
 
 __all__ = ["ManyWell"]
 
-WELLS = 16
-EDGE = 3.5  # the density of a well is e⁻⁷⁰ of its peak there
+EDGE = 3.5
+"""Where the grid over a well ends; its density is e⁻⁷⁰ of its peak there."""
+
 NODES = 20_001
+"""Nodes of the grid over a well."""
 
 
 def _well(x: Tensor) -> Tensor:
     return -x.pow(4) + 6 * x.square() + 0.5 * x
 
 
-@lru_cache(maxsize=1)
-def _grid() -> tuple[Tensor, Tensor, float, float]:
-    """Nodes, their cumulative probability, log ∫ and the entropy of one well."""
+class _Grid(NamedTuple):
+    """One well by quadrature."""
+
+    nodes: Tensor
+    cumulative: Tensor
+    log_z: float
+    entropy: float
+
+
+@cache
+def _grid() -> _Grid:
     x = torch.linspace(-EDGE, EDGE, NODES, dtype=torch.float64)
     step = float(x[1] - x[0])
     log_z = float(torch.logsumexp(_well(x), dim=0)) + math.log(step)
     p = (_well(x) - log_z).exp() * step
     entropy = float(-(p * (_well(x) - log_z)).sum())
-    return x, p.cumsum(dim=0) - p / 2, log_z, entropy
+    return _Grid(x, p.cumsum(dim=0) - p / 2, log_z, entropy)
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ManyWell(ExactTarget):
-    """log p̃ = Σᵢ (−aᵢ⁴ + 6aᵢ² + ½aᵢ − ½bᵢ²) over sixteen pairs (aᵢ, bᵢ)."""
+    """log p̃ = Σᵢ (−aᵢ⁴ + 6aᵢ² + ½aᵢ − ½bᵢ²) over sixteen pairs (aᵢ, bᵢ).
+
+    Attributes:
+        dim: number of parameters, two per pair, by default 32.
+
+    Examples:
+        >>> ManyWell(dim=4).names
+        ('a[1]', 'b[1]', 'a[2]', 'b[2]')
+    """
 
     name = "many_well"
-    dim = 2 * WELLS
-    names = tuple(f"{letter}[{i}]" for i in range(1, WELLS + 1) for letter in "ab")
     entropy_source = "quadrature in one dimension"
     source = "Noé et al. 2019; Midgley et al. 2023 (arXiv:2208.01893)"
+    dim: int = 32
 
-    def __init__(self) -> None:
-        _, _, log_z, entropy = _grid()
-        self.log_z = WELLS * (log_z + 0.5 * math.log(2 * math.pi))
-        self.entropy = WELLS * (entropy + 0.5 * math.log(2 * math.pi * math.e))
+    def __post_init__(self) -> None:
+        require_parameters(self.name, self.dim >= 2 and self.dim % 2 == 0, "an even dim ≥ 2")
+
+    @property
+    def n_wells(self) -> int:
+        """Number of pairs (a, b)."""
+        return self.dim // 2
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{letter}[{i}]" for i in range(1, self.n_wells + 1) for letter in "ab")
+
+    @property
+    def log_z(self) -> float:
+        return self.n_wells * (_grid().log_z + 0.5 * math.log(2 * math.pi))
+
+    @property
+    def entropy(self) -> float:
+        return self.n_wells * (_grid().entropy + 0.5 * math.log(2 * math.pi * math.e))
 
     def _log_prob(self, x: Tensor) -> Tensor:
         a, b = x[:, 0::2], x[:, 1::2]
-        return (_well(a) - 0.5 * b.square()).sum(dim=1) - (self.log_z or 0.0)
+        return (_well(a) - 0.5 * b.square()).sum(dim=1) - self.log_z
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         nodes, cumulative, _, _ = _grid()
-        wanted = uniform(n * WELLS, generator)
+        wanted = uniform(n * self.n_wells, generator)
         right = torch.searchsorted(cumulative, wanted).clamp(1, NODES - 1)
         below, above = cumulative[right - 1], cumulative[right]
         share = ((wanted - below) / (above - below)).clamp(0, 1)
-        a = torch.lerp(nodes[right - 1], nodes[right], share).view(n, WELLS)
-        return torch.stack([a, normal(n, WELLS, generator)], dim=2).flatten(1)
+        a = torch.lerp(nodes[right - 1], nodes[right], share).view(n, self.n_wells)
+        return torch.stack([a, normal(n, self.n_wells, generator)], dim=2).flatten(1)

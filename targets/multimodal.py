@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amfvi.targets.gaussian_mixture import GaussianMixtureTarget
 
 __all__ = ["Multimodal"]
 
 
+@dataclass(frozen=True, repr=False)
 class Multimodal(GaussianMixtureTarget):
-    """⅕ΣN(μₖ, vₖI), μ = (−.5,−1), (.5,1), (2,2.5), (.5,−1), (−.5,1)."""
+    """⅕ΣN(μₖ, vₖI), μ = (−.5,−1), (.5,1), (2,2.5), (.5,−1), (−.5,1).
+
+    Examples:
+        >>> Multimodal()
+        <target multimodal: d = 2, entropy 3.22967 nats>
+    """
 
     name = "multimodal"
     dim = 2

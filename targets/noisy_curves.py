@@ -9,24 +9,41 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from amfvi.targets.base import ExactTarget, normal, uniform
 from torch import Tensor
+
+from amfvi.targets.base import ExactTarget, normal, uniform
 
 __all__ = ["NoisyCurvesTarget"]
 
-CHUNK = 10_000  # points at a time, so that the points × nodes table stays small
+CHUNK = 10_000
+"""Points evaluated at a time, so that the table of points × nodes stays small."""
 
 
 class NoisyCurvesTarget(ExactTarget):
     """A point at t ~ U(0, 1) of one of two curves, each with probability ½, plus N(0, noise² I).
 
     The density is an integral over t, done by Gauss–Legendre quadrature: subclasses give
-    as many ``nodes`` as put neighbours well within ``noise`` of each other.
+    as many ``nodes`` as put neighbors well within ``noise`` of each other.
+
+    Attributes:
+        noise: standard deviation of the noise.
+        nodes: of the quadrature, on each curve.
+
+    Examples:
+        >>> class Lines(NoisyCurvesTarget):
+        ...     name, source, noise, nodes = "lines", "an example", 0.1, 50
+        ...
+        ...     @classmethod
+        ...     def curves(cls, t):
+        ...         line = torch.stack([t, 0 * t], dim=1)
+        ...         return line, line + 1
+        >>> Lines().sample(3, torch.Generator()).shape
+        torch.Size([3, 2])
     """
 
     dim = 2
     noise: ClassVar[float]
-    nodes: ClassVar[int]  # on each curve
+    nodes: ClassVar[int]
 
     @classmethod
     @abstractmethod
@@ -38,16 +55,16 @@ class NoisyCurvesTarget(ExactTarget):
     def _quadrature(cls) -> tuple[Tensor, Tensor]:
         """Nodes on both curves (2·nodes, 2) and their log weights (2·nodes,)."""
         nodes, weights = np.polynomial.legendre.leggauss(cls.nodes)
-        centres = torch.cat(cls.curves(torch.from_numpy((nodes + 1) / 2)))
+        centers = torch.cat(cls.curves(torch.from_numpy((nodes + 1) / 2)))
         log_weights = torch.from_numpy(np.log(weights / 4))  # ½ a curve, ½ for [−1, 1] → U(0, 1)
-        return centres, log_weights.repeat(2)
+        return centers, log_weights.repeat(2)
 
     def _log_prob(self, x: Tensor) -> Tensor:
-        centres, log_weights = (t.to(x.device) for t in self._quadrature())
+        centers, log_weights = (t.to(x.device) for t in self._quadrature())
         variance = self.noise**2
         parts = [
             torch.logsumexp(
-                log_weights - torch.cdist(chunk, centres).square() / (2 * variance), dim=1
+                log_weights - torch.cdist(chunk, centers).square() / (2 * variance), dim=1
             )
             for chunk in x.split(CHUNK)
         ]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from amfvi.targets.noisy_curves import NoisyCurvesTarget
 from torch import Tensor
+
+from amfvi.targets.noisy_curves import NoisyCurvesTarget
 
 __all__ = ["TwoMoons"]
 
 
+@dataclass(frozen=True, repr=False)
 class TwoMoons(NoisyCurvesTarget):
     """A point at angle θ ~ U(0, π) on one of two arcs, plus N(0, 0.1² I).
 
     The arcs are (cos θ, sin θ) and (1 − cos θ, ½ − sin θ), each with probability ½.
+
+    Examples:
+        >>> TwoMoons()
+        <target two_moons: d = 2, entropy 1.00758 nats>
     """
 
     name = "two_moons"

@@ -16,6 +16,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+import amfvi
+from amfvi.density.log_density import LogDensity
 from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Expert, ExpertConfig, FitReport, Folds, RealNVP
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,6 +55,37 @@ def in_folds(draws: Tensor, members: int) -> Folds:
 def _fitted(kind: str, dim: int, seed: int, members: int) -> tuple[Expert, FitReport]:
     generator = torch.Generator().manual_seed(seed)
     return SMALL[kind].fit_folds(in_folds(curved_draws(dim, 1500, seed), members), generator=generator)
+
+
+def density_of_target(name: str) -> LogDensity:
+    """The unnormalized density of a target, as a user would give it."""
+    target = amfvi.targets.get(name)
+    return LogDensity(
+        target.log_density, target.dim, names=target.names, constraints=target.constraints,
+        box=target.box,
+    )  # fmt: skip
+
+
+@cache
+def _fitted_density(name: str, seed: int, options: tuple[tuple[str, Any], ...]) -> amfvi.Posterior:
+    return amfvi.fit(density_of_target(name), seed=seed, **dict(options))
+
+
+@pytest.fixture
+def target_density() -> Callable[[str], LogDensity]:
+    """target_density(name): the unnormalized density of a target."""
+    return density_of_target
+
+
+@pytest.fixture
+def fitted_density() -> Callable[..., amfvi.Posterior]:
+    """fitted_density(name, seed=0, **options): a fit to a target's density, made once.
+
+    Experts are given as a tuple.
+    """
+    return lambda name, seed=0, **options: _fitted_density(
+        name, seed, tuple(sorted(options.items()))
+    )
 
 
 @pytest.fixture(params=SMALL)

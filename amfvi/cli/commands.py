@@ -9,29 +9,47 @@ from typing import Annotated
 import typer
 
 from amfvi.cli import options as opt
-from amfvi.cli.fit import fit
+from amfvi.cli.fit import HELP, fit
+from amfvi.errors import ExitCode
 
 __all__ = ["app"]
 
+EXIT_CODES = {
+    ExitCode.GOOD: "success",
+    ExitCode.UNEXPECTED: "a bug in amfvi",
+    ExitCode.USAGE: "wrong options",
+    ExitCode.INPUT: "wrong or missing input",
+    ExitCode.FIT: "a fit failed",
+    ExitCode.NOT_TRUSTED: "a fit was written, its verdict is 'do not trust'",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.BROKEN_PIPE: "stdout was closed",
+    ExitCode.TERMINATED: "terminated",
+}
+"""What each exit code means."""
+
 app = typer.Typer(
-    help="Fit a mixture of normalizing flows to a posterior, and find out how good it is.",
+    help="Fit a mixture of normalizing flows to a posterior, and measure how good it is.",
+    epilog="Exit codes: " + ", ".join(f"{int(code)} {text}" for code, text in EXIT_CODES.items()),
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(fit)
+app.command(help=HELP)(fit)
 
 
 @app.command()
 def evaluate(
     run: opt.Run,
-    target: Annotated[str | None, typer.Option(help="Score on this target.")] = None,
-    draws: Annotated[str | None, typer.Option(help="Score on these draws.")] = None,
+    target: Annotated[str | None, typer.Option(help="Score on exact draws of this target.")] = None,
+    draws: Annotated[str | None, typer.Option(help="Score on the draws of this file.")] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Score a saved run again, as it was scored at first or on other draws."""
+    """Score a saved run again, or on other draws.
+
+    Without --target or --draws it is scored as when it was fitted.
+    """
     from amfvi.cli import console
     from amfvi.runs.saved import SavedRun
 
@@ -45,9 +63,10 @@ def evaluate(
 
 @app.command()
 def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
-    """Show the posterior of each parameter, the weights and the scores of a saved run."""
+    """Show the parameters, weights and scores of a saved run."""
     from amfvi.cli import console
     from amfvi.cli.summary import summarize
+    from amfvi.cli.tables import posterior_table
     from amfvi.runs.saved import SavedRun
 
     saved = SavedRun.open(run)
@@ -56,23 +75,23 @@ def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False)
     if as_json:
         console.print_json({"parameters": rows, "metrics": metrics})
         return
-    console.show(console.posterior_table(rows))
+    console.show(posterior_table(rows))
     console.show_run(metrics)
     for line in metrics["warnings"]:
-        console.show(f"warning: {line}")
+        console.show(f"warning: {opt.flags_for_arguments(line)}")
 
 
 @app.command()
 def sample(
     run: opt.Run,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many draws.")] = 1000,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of draws.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     out: opt.OutFile = None,
     device: opt.Device = "auto",
     force: opt.Force = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Draw from a saved mixture."""
+    """Draw from the mixture of a saved run."""
     from amfvi.device import resolve_device
     from amfvi.draws.writers import check_writable, write_columns
     from amfvi.posterior import load
@@ -87,13 +106,13 @@ def sample(
 @app.command()
 def log_prob(
     run: opt.Run,
-    points: Annotated[Path, typer.Option(help="A CSV, NPY or NPZ file of points.")],
+    points: Annotated[Path, typer.Option(help="Evaluate at points of a CSV, NPY or NPZ file.")],
     out: opt.OutFile = None,
     device: opt.Device = "auto",
     force: opt.Force = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Log density in nats of a saved mixture at the points of a file."""
+    """Evaluate the log density of a saved run, in nats."""
     from amfvi.device import resolve_device
     from amfvi.draws.readers import read_points
     from amfvi.draws.writers import check_writable, write_columns
@@ -108,7 +127,7 @@ def log_prob(
 
 @app.command()
 def targets(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
-    """List the targets: posteriors with known answers."""
+    """List the targets: named posteriors with known answers."""
     from amfvi.cli import console
     from amfvi.targets import TARGETS, ExactTarget, get
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
@@ -18,25 +18,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.tables import density_lines, score_table, weights_line
 from amfvi.files import without_nonfinite
 from amfvi.reporting import Reporter
 
 __all__ = [
     "ConsoleReporter",
-    "density_lines",
     "floor_cache",
-    "posterior_table",
     "print_json",
+    "prints_on_stderr",
     "reporting",
-    "score_table",
     "show",
     "show_listing",
     "show_run",
     "show_scores",
-    "weights_line",
 ]
-
-Array = NDArray[np.float64]
 
 
 class ConsoleReporter(Reporter):
@@ -108,6 +104,31 @@ def reporting(quiet: bool) -> Iterator[ConsoleReporter]:
         yield ConsoleReporter(console, bars)
 
 
+@contextmanager
+def prints_on_stderr() -> Iterator[None]:
+    """Send to stderr what a user's function prints, itself, from C or by a process it starts.
+
+    Examples:
+        >>> with prints_on_stderr():
+        ...     print("iteration 1")
+    """
+    sys.stdout.flush()
+    try:
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        stdout = None
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if stdout is not None:
+            with suppress(OSError, AttributeError, TypeError):  # where C has no such function
+                ctypes.CDLL(None).fflush(None)  # else C prints its buffer to stdout at the end
+            os.dup2(stdout, 1)
+            os.close(stdout)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object to stdout, with null for what it cannot hold.
 
@@ -134,19 +155,42 @@ def floor_cache() -> Path:
 
 
 def show_run(metrics: Mapping[str, Any]) -> None:
-    """Print the scores, the weights and the diagnostics of a run."""
+    """Print the scores, the weights and the diagnostics of a run.
+
+    Examples:
+        >>> metrics = {"n_test": 0, "experts": {"gmm": {"weight": 1.0}}, "weights": {"n_eff": 1.0}}
+        >>> show_run({**metrics, "density": None})
+        weights: gmm 1.000  (effective experts 1.00)
+    """
     if metrics["n_test"]:
         show_scores(metrics)
     show(weights_line(metrics), *density_lines(metrics["density"]))
 
 
 def show_scores(scores: Mapping[str, Any]) -> None:
-    """Print the scores of a mixture and its experts."""
+    """Print the scores of a mixture and its experts.
+
+    Examples:
+        >>> scores = dict.fromkeys(["nll", "nll_se", "w2", "w2_sd", "mmd2", "mmd_p"], 1.5)
+        >>> unscored = {"mixture": scores, "experts": {}, "floor": None, "entropy": None}
+        >>> show_scores(unscored)  # doctest: +NORMALIZE_WHITESPACE
+        NLL ... p
+        ... mixture 1.500 ± 1.500 ... 1.50
+    """
     show(score_table(scores["mixture"], scores["experts"], scores["floor"], scores["entropy"]))
 
 
 def show_listing(what: str, rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
-    """Print a table of named things, or one JSON object."""
+    """Print a table of named things, or one JSON object.
+
+    Examples:
+        >>> show_listing("target", {"banana": {"dim": 2}}, as_json=True)
+        {
+         "banana": {
+          "dim": 2
+         }
+        }
+    """
     if as_json:
         print_json(rows)
         return
@@ -172,85 +216,6 @@ def show(*tables: Table | str) -> None:
             unlimited = Console(width=10_000)
             needed = Measurement.get(unlimited, unlimited.options, table).maximum
             Console(width=max(needed, console.width)).print(table)
-
-
-def weights_line(metrics: Mapping[str, Any]) -> str:
-    """The weight of each expert, and their effective number."""
-    shown = ", ".join(f"{name} {e['weight']:.3f}" for name, e in metrics["experts"].items())
-    return f"weights: {shown}  (effective experts {metrics['weights']['n_eff']:.2f})"
-
-
-def density_lines(density: Mapping[str, Any] | None) -> list[str]:
-    """Diagnostics against a log density, and the verdict with its reasons."""
-    if density is None:
-        return []
-    share = density["ess"] / density["n_draws"]
-    lines = [
-        f"log Z:   {_pm(density['log_z'], density['log_z_se'], 4)} by the mixture, "
-        f"{_pm(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by the sampler, "
-        f"{density['n_evaluations']} evaluations",
-        f"bounds:  ELBO {_pm(density['elbo'], density['elbo_se'], 4)}, "
-        f"EUBO {_pm(density['eubo'], density['eubo_se'], 4)}",
-        f"weights of its draws: k̂ {_number(density['khat'], 2)}, {share:.0%} effective",
-        f"verdict: {density['verdict']}",
-    ]
-    return lines + [f"  - {reason}" for reason in density["reasons"]]
-
-
-def score_table(
-    mixture: Mapping[str, Any],
-    experts: Mapping[str, Mapping[str, Any]],
-    floor: Mapping[str, Any] | None,
-    entropy: float | None,
-) -> Table:
-    """Scores of the mixture and its experts above what the truth itself scores."""
-    any_kl = mixture.get("kl") is not None
-    weighted = any("weight" in scores for scores in experts.values())
-    table = _table("", *["weight"] * weighted, "NLL", *["KL"] * any_kl, "W2", "MMD²", "p")
-    rows = {**experts, "mixture": mixture}
-    for name, scores in rows.items():
-        cells = [_pm(scores["nll"], scores["nll_se"], 3)]
-        if any_kl:
-            cells.append(_pm(scores["kl"], scores["kl_se"], 4))
-        cells += [
-            _pm(scores["w2"], scores["w2_sd"], 3),
-            _number(scores["mmd2"], 4),
-            _number(scores["mmd_p"], 2),
-        ]
-        weight = [_number(scores.get("weight"), 3)] if weighted else []
-        table.add_row(name, *weight, *cells, style="bold" if name == "mixture" else None)
-    if floor is not None:
-        cells = [_number(entropy, 3), *["0"] * any_kl, _pm(floor["w2"], floor["w2_sd"], 3)]
-        cells += [_number(floor["mmd2"], 4), ""]
-        table.add_section()
-        table.add_row("truth", *[""] * weighted, *cells, style="dim")
-    return table
-
-
-def posterior_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
-    """A row per parameter: mean, sd, quantiles and interval."""
-    columns = list(next(iter(rows.values())))
-    table = _table("", *columns)
-    for name, values in rows.items():
-        table.add_row(name, *(f"{values[column]:.4g}" for column in columns))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
-
-
-def _pm(value: float | None, noise: float | None, digits: int) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" + ("" if noise is None else f" ± {noise:.{digits}f}")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -11,7 +11,13 @@ from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
 
-__all__ = ["fit"]
+__all__ = ["HELP", "fit"]
+
+HELP = """Fit a mixture to draws, to a log density or to a target.
+
+Give exactly one of --draws, --log-density and --target. The fit is scored and saved with
+figures in a run directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
+"""
 
 
 def fit(
@@ -45,14 +51,23 @@ def fit(
     no_figures: opt.NoFigures = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Fit a mixture to a target, to draws or to a log density, score it and save it."""
+    """Run the command ``amfvi fit``; its help is ``HELP``.
+
+    Raises:
+        UsageError, InputError, FitError: as :func:`amfvi.runs.run.run`.
+
+    Examples:
+        >>> fit(target="ring", experts="gmm", quiet=True)
+        Traceback (most recent call last):
+        amfvi.errors.UsageError: unknown target 'ring'; did you mean rings or ...
+    """
     given = dict(locals())
     _prestart_worker(given)
     settings = _settings(given)
     from amfvi.cli import console
     from amfvi.runs.run import run
 
-    with console.reporting(quiet) as reporter:
+    with console.prints_on_stderr(), console.reporting(quiet) as reporter:
         metrics = run(settings, reporter=reporter)
     if as_json:
         console.print_json(metrics)

@@ -29,59 +29,80 @@ def _option(*flags: str, help: str, min: int | None = None) -> typer.models.Opti
 
 
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
-AsJson = Annotated[bool, _option("--json", help="One JSON object on stdout.")]
-Debug = Annotated[bool, _option("--debug", help="Show the trace of an error.")]
-Device = Annotated[str, _option(help="auto, cpu, cuda, ...")]
-Force = Annotated[bool, _option("--force", help="Replace the file or run that is there.")]
+AsJson = Annotated[bool, _option("--json", help="Print one JSON object to stdout, no tables.")]
+Debug = Annotated[bool, _option("--debug", help="Show the Python traceback of an error.")]
+Device = Annotated[str, _option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
+Force = Annotated[bool, _option("--force", help="Replace a file or run that already exists.")]
 OutFile = Annotated[
-    Path | None, _option(help="A .csv, .npy or .npz file; CSV on stdout if not given.")
+    Path | None, _option(help="File to write: .csv, .npy or .npz.  [default: CSV to stdout]")
 ]
 
-Target = Annotated[str | None, _option(help="A named posterior; see 'amfvi targets'.")]
+Target = Annotated[str | None, _option(help="Fit a named posterior; see 'amfvi targets'.")]
 FromOption = Annotated[
-    From, _option("--from", help="Fit a target to its exact draws or by its density.")
+    From, _option("--from", help="Fit the target to its exact draws, or by its log density.")
 ]
-DrawsFile = Annotated[str | None, _option(help="A CSV, NPY or NPZ file of posterior draws.")]
+DrawsFile = Annotated[str | None, _option(help="Fit posterior draws: a CSV, NPY or NPZ file.")]
 DensityName = Annotated[
-    str | None, _option(help="MODULE:FUNCTION or FILE.py:FUNCTION, a log density or a LogDensity.")
+    str | None,
+    _option(
+        help="Fit a log density: MODULE:FUNCTION or FILE.py:FUNCTION, "
+        "a Python function or an amfvi.LogDensity."
+    ),
 ]
-Dim = Annotated[int | None, _option(help="Number of parameters of a log density.", min=1)]
-Names = Annotated[str | None, _option(help="Parameter names of a log density: mu,tau")]
+Dim = Annotated[int | None, _option(help="Number of parameters of the function.", min=1)]
+Names = Annotated[
+    str | None, _option(help="Names of its parameters, such as mu,tau.  [default: x1,x2,...]")
+]
 Box = Annotated[
     list[str] | None,
-    _option(help="Where the sampler starts: LOW:HIGH for all, or NAME=LOW:HIGH."),
+    _option(
+        help="Start the sampler in LOW:HIGH for every parameter, or in NAME=LOW:HIGH "
+        "for each; may be repeated."
+    ),
 ]
-MaxEvaluations = Annotated[int | None, _option(help="Most evaluations of a log density.")]
+MaxEvaluations = Annotated[
+    int | None, _option(help="Evaluate the log density at most this often.  [default: no limit]")
+]
 MaxRefinements = Annotated[
-    int | None, _option(help="Most refinements of a fit to a log density.  [default: 2]")
+    int | None, _option(help="Sample and fit again at most this often.  [default: 2]")
 ]
-Experts = Annotated[str, _option(help="Comma-separated, or robust; see 'amfvi experts'.")]
-WeightRule = Annotated[str, _option(help="ema, em, batch-mean or uniform.")]
+Experts = Annotated[
+    str, _option(help="Experts, separated by commas, or robust for all; see 'amfvi experts'.")
+]
+WeightRule = Annotated[
+    str, _option(help="How the weights are estimated: ema, em, batch-mean or uniform.")
+]
 Beta = Annotated[float | None, _option(help="Momentum of ema and batch-mean.  [default: 0.9]")]
 NDraws = Annotated[
-    int | None, _option(help="Draws to fit to, of a target or the sampler.  [default: 10000]")
+    int | None, _option(help="Draws of the target or of the sampler to fit to.  [default: 10000]")
 ]
-NWeightDraws = Annotated[int, _option(help="Further draws of a target, for the weights alone.")]
-Folds = Annotated[int, _option(help="Members of each expert, each blind to one fold of the draws.")]
+NWeightDraws = Annotated[int, _option(help="Further draws of the target, for the weights alone.")]
+Folds = Annotated[
+    int, _option(help="Members per expert; each is trained without one fold of the draws.")
+]
 TestFraction = Annotated[
-    float | None, _option(help="Share of given draws kept for scores.  [default: 0.15]")
+    float | None, _option(help="Share of the draws set aside for scores.  [default: 0.15]")
 ]
-Positive = Annotated[str, _option(help="Parameters above 0: tau,sigma")]
+Positive = Annotated[str, _option(help="Parameters that are positive, such as tau,sigma.")]
 Bounds = Annotated[
-    list[str] | None, _option(help="NAME=LOW:HIGH, either may be empty; repeatable.")
+    list[str] | None,
+    _option(help="Bounds NAME=LOW:HIGH of a parameter; either may be empty; may be repeated."),
 ]
-Chains = Annotated[bool, _option("--chains", help="The array is chains x draws x parameters.")]
+Chains = Annotated[
+    bool, _option("--chains", help="The array of draws is chains x draws x parameters.")
+]
 NanPolicy = Annotated[
-    str | None, _option(help="Rows with NaN or infinity: raise or omit.  [default: raise]")
+    str | None, _option(help="What to do with NaN or infinity: raise or omit.  [default: raise]")
 ]
-Seed = Annotated[int, _option(help="Seed of everything random.")]
+Seed = Annotated[int, _option(help="Seed of everything random; same seed, same numbers.")]
 Timeout = Annotated[
-    float | None, _option(help="Seconds after which a fit stops with its best state.")
+    float | None,
+    _option(help="Stop after this many seconds with the best fit so far.  [default: no limit]"),
 ]
 OutDirectory = Annotated[
-    str | None, _option(help="The run directory.  [default: runs/<name>-<seed>]")
+    str | None, _option(help="Run directory to write.  [default: runs/<name>-<seed>]")
 ]
-Quiet = Annotated[bool, _option("--quiet", help="No progress, no log.")]
+Quiet = Annotated[bool, _option("--quiet", help="Show no progress and no log.")]
 NoFigures = Annotated[bool, _option("--no-figures", help="Draw no figures.")]
 
 
@@ -102,23 +123,41 @@ FLAGS = {
 """The flag for each argument of the library that the command line has."""
 
 
-def flags_for_arguments(message: str) -> str:
+ARGUMENT = re.compile(
+    r"""(?<![\w/.'"-])           # not inside a path, a quotation or another word
+    (?P<name>[a-z_]+)=
+    (?P<value>(?>'[^']*'|"[^"]*"|[\w.+-]*\w)?)
+    (?![\w/:=])                # not the beginning of a path""",
+    re.VERBOSE,
+)
+"""An argument in a message of the library: ``name=`` or ``name=value``."""
+
+
+def flags_for_arguments(message: str, *, verbatim: str = "") -> str:
     """Write a message of the library with flags in place of arguments of Python.
 
     The library writes an argument as ``name=`` or ``name=value``.
 
+    Args:
+        verbatim: a part of the message that is not the library's own, and stays as it is.
+
     Examples:
         >>> flags_for_arguments("beta= must be in [0, 1); or give nan_policy='omit'")
         '--beta must be in [0, 1); or give --nan-policy omit'
+        >>> flags_for_arguments("runs/seed=1: exists; replace it with overwrite=True")
+        'runs/seed=1: exists; replace it with --force'
     """
 
     def flag(match: re.Match[str]) -> str:
-        name, value = match.group("name"), (match.group("value") or "").strip("'")
+        name, value = match.group("name"), match.group("value").strip("'\"")
         if name not in FLAGS:
             return match.group()
         return FLAGS[name] if value in ("", "True") else f"{FLAGS[name]} {value}"
 
-    return re.sub(r"\b(?P<name>[a-z_]+)=(?P<value>'[^']*'|[\w.+-]*\w)?", flag, message)
+    if verbatim and verbatim in message:
+        before, _, after = message.partition(verbatim)
+        return flags_for_arguments(before) + verbatim + flags_for_arguments(after)
+    return ARGUMENT.sub(flag, message)
 
 
 def split_names(text: str) -> list[str]:
@@ -142,15 +181,7 @@ def parse_bounds(positive: str, bounds: Iterable[str]) -> dict[str, tuple[float,
         {'tau': (0.0, inf), 'p': (0.0, 1.0)}
     """
     constraints = {name: (0.0, math.inf) for name in split_names(positive)}
-    for item in (part for text in bounds for part in split_names(text)):
-        name, equals, interval = item.rpartition("=")
-        low, colon, high = interval.partition(":")
-        try:
-            pair = (float(low or "-inf"), float(high or "inf"))
-        except ValueError:
-            colon = ""
-        if not equals or not colon:
-            raise UsageError(f"--bounds wants NAME=LOW:HIGH, found {item!r}")
+    for name, pair in _named_intervals("--bounds", bounds):
         if name in constraints:
             raise UsageError(f"parameter {name!r} is bounded twice")
         constraints[name] = pair
@@ -173,9 +204,33 @@ def parse_box(
         return None
     items = [part for text in values for part in split_names(text)]
     if len(items) == 1 and "=" not in items[0]:
-        (pair,) = parse_bounds("", [f"all={items[0]}"]).values()
+        pair = _interval("--box", items[0], items[0], "LOW:HIGH or NAME=LOW:HIGH")
         return [pair] * (dim or 1)
-    pairs = parse_bounds("", items)
-    if names is None or set(pairs) != set(names):
+    pairs = _named_intervals("--box", items)
+    boxes = dict(pairs)
+    if names is None or len(boxes) != len(pairs) or set(boxes) != set(names):
         raise UsageError("--box wants LOW:HIGH for all, or NAME=LOW:HIGH for each of --names")
-    return [pairs[name] for name in names]
+    return [boxes[name] for name in names]
+
+
+def _named_intervals(flag: str, values: Iterable[str]) -> list[tuple[str, tuple[float, float]]]:
+    """Read ``NAME=LOW:HIGH`` as (name, (low, high)); several may stand in one value."""
+    pairs = []
+    for item in (part for text in values for part in split_names(text)):
+        name, _, interval = item.rpartition("=")
+        if not name:
+            raise UsageError(f"{flag} wants NAME=LOW:HIGH, found {item!r}")
+        pairs.append((name, _interval(flag, interval, item, "NAME=LOW:HIGH")))
+    return pairs
+
+
+def _interval(flag: str, text: str, item: str, form: str) -> tuple[float, float]:
+    """Read ``LOW:HIGH``, either of which may be empty; ``item`` is what the user wrote."""
+    low, colon, high = text.partition(":")
+    try:
+        pair = (float(low or "-inf"), float(high or "inf"))
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise UsageError(f"{flag} wants {form}, found {item!r}")
+    return pair

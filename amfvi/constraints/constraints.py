@@ -14,7 +14,7 @@ from amfvi.constraints.scalars import bounds_of, scalar_constraint
 from amfvi.constraints.vectors import VectorConstraint, kind_of
 from amfvi.errors import UsageError
 
-__all__ = ["Constraints", "ConstraintsLike", "default_names"]
+__all__ = ["ConstrainedVector", "Constraints", "ConstraintsLike", "default_names"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Constraints:
         if not self.is_constrained:
             return torch_constraints.real_vector
         if self.vectors:
-            return _Satisfies(self)
+            return ConstrainedVector(self)
         each = [scalar_constraint(*pair) for pair in zip(self.lower, self.upper, strict=True)]
         return torch_constraints.stack(each, dim=-1)
 
@@ -203,8 +203,18 @@ def _columns_of(key: Any, names: Sequence[str]) -> list[int]:
     return [list(names).index(name) for name in wanted]
 
 
-class _Satisfies(torch_constraints.Constraint):
-    """Constraints that include vectors, as one constraint of torch."""
+class ConstrainedVector(torch_constraints.Constraint):
+    """Constraints on all parameters as one constraint of torch, on vectors of them.
+
+    Attributes:
+        constraints: on the entries.
+
+    Examples:
+        >>> import torch
+        >>> simplex = Constraints.parse(["a", "b"], {("a", "b"): torch_constraints.simplex})
+        >>> ConstrainedVector(simplex).check(torch.tensor([[0.5, 0.5], [0.5, 0.6]]))
+        tensor([ True, False])
+    """
 
     event_dim = 1
 
@@ -213,5 +223,6 @@ class _Satisfies(torch_constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
+        """Whether each vector (..., d) satisfies the constraints; shape (...)."""
         rows = value.reshape(-1, self.constraints.dim)
         return self.constraints.contains(rows).reshape(value.shape[:-1])

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Independent
 
 from amfvi.constraints.constraints import Constraints, ConstraintsLike, default_names
+from amfvi.constraints.from_torch import constraints_of_entries
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
 from amfvi.errors import InputError, UsageError
@@ -40,12 +41,13 @@ class LogDensity:
             uniformly in it. The density is not cut off there.
         names: parameter names; ``x1, x2, …`` if not given.
         constraints: positive, interval, simplex, …; see
-            :meth:`amfvi.Constraints.parse`. If not given, those of ``prior`` where it has
-            one for every parameter.
+            :meth:`amfvi.Constraints.parse`. If not given, those of ``prior``.
 
     Attributes:
         n_evaluations: points evaluated so far.
         seconds_per_call: time that one point takes, measured at the first use; 0 before.
+        test_values: log densities at a few fixed points, to tell densities apart; empty
+            before the first use.
 
     Raises:
         UsageError: arguments that do not fit together.
@@ -79,7 +81,7 @@ class LogDensity:
             raise UsageError("give prior= or box=, not both")
         self.prior = None if prior is None else _over_vectors(prior, dim)
         if constraints is None and self.prior is not None:
-            constraints = _constraints_of(self.prior, dim)
+            constraints = _constraints_of(self.prior, self.names)
         self.constraints = Constraints.parse(self.names, constraints)
         self.transform = UnconstrainingTransform(self.constraints)
         self.box = None if box is None else _parse_box(box, self.constraints)
@@ -108,6 +110,7 @@ class LogDensity:
         for repeated in values[1:]:
             require_reproducible(values[0], repeated, density.resolution)
         self.seconds_per_call = min(seconds) / len(points)
+        self.test_values = tuple(values[0].tolist())
         return density
 
     def _test_points(self) -> Tensor:
@@ -183,21 +186,21 @@ def _over_vectors(prior: Distribution, dim: int) -> Distribution:
     )
 
 
-def _constraints_of(prior: Distribution, dim: int) -> list[Any] | None:
-    """One scalar constraint per parameter, if the prior has them."""
-    support: Any = prior.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if getattr(support, "event_dim", 1) != 0:
-        return None
-    ends = [getattr(support, end, None) for end in ("lower_bound", "upper_bound")]
-    if any(isinstance(end, Tensor) and end.ndim for end in ends):
-        lower, upper = (
-            torch.as_tensor(unbounded if end is None else end).expand(dim).tolist()
-            for end, unbounded in zip(ends, (-math.inf, math.inf), strict=True)
-        )
-        return list(zip(lower, upper, strict=True))
-    return [support] * dim
+def _constraints_of(prior: Distribution, names: Sequence[str]) -> dict[tuple[str, ...], Any]:
+    """The constraints that the prior has on the parameters.
+
+    Raises:
+        UsageError: one that is not supported.
+    """
+    try:
+        support: Any = prior.support
+    except NotImplementedError:  # which torch allows; nothing is known then
+        return {}
+    try:
+        held = constraints_of_entries(support, torch.Size([len(names)]))
+    except UsageError as error:
+        raise UsageError(f"prior: {error}; or give constraints=") from None
+    return {tuple(names[i] for i in entries): each for entries, each in held.items()}
 
 
 def _parse_box(box: Sequence[Any], within: Constraints) -> tuple[Tensor, Tensor]:

@@ -63,13 +63,28 @@ def with_defensive_component(mixture: M, component: Expert, share: float) -> M:
     Where every expert's tails are lighter than the posterior's, a few extreme draws carry
     weights without bound. A defensive component (Hesterberg 1995, Technometrics 37:185)
     bounds them, for −log(1 − share) nats of KL(p‖q) at most.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(300, 1, generator=torch.Generator().manual_seed(0))
+        >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> with_defensive_component(mixture, TMM().fit(draws), 0.05)
+        Mixture(d = 1, gmm: 0.950, defensive: 0.050)
     """
     weights = torch.cat([(1 - share) * mixture.weights, torch.tensor([share])])
     return mixture._with(experts={**mixture.experts, DEFENSIVE: component}, weights=weights)
 
 
 def defensive_only(mixture: M, component: Expert) -> M:
-    """The defensive component alone, in the parameters of the mixture."""
+    """The defensive component alone, in the parameters of the mixture.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(300, 1, generator=torch.Generator().manual_seed(0))
+        >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> defensive_only(mixture, TMM().fit(draws))
+        Mixture(d = 1, defensive: 1.000)
+    """
     return mixture._with(experts={DEFENSIVE: component}, weights=torch.ones(1))
 
 
@@ -88,6 +103,18 @@ def ensure_reliable_weights(
     most those of that component alone over its share, so their tail is no heavier than
     its. What cannot be mended, or not with the evaluations that are left, is returned as
     it is.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.experts import GMM
+        >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1))
+        >>> draws = torch.randn(300, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> good = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> weighted = importance_sample(good, normal, 500, torch.Generator().manual_seed(0))
+        >>> folds = Folds(draws, torch.arange(300) % 2)
+        >>> mixture, weighted = ensure_reliable_weights(good, weighted, normal, folds, seed=0)
+        >>> mixture is good, weighted.importance.n_draws
+        (True, 2000)
     """
     n_before = n_draws = weighted.importance.n_draws
     try:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.coverage import CoverageReport, UndetectedMode, lacks_mode
 from amfvi.diagnostics.thresholds import (
     FAR_RADIUS,
     LOG_UNDETECTED_RATIO,
@@ -26,7 +27,7 @@ from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import candidate_points, gaussians_at
 from amfvi.statistics import effective_sample_size
 
-__all__ = ["CoverageReport", "UndetectedMode", "measure_tail_mass", "search_undetected_modes"]
+__all__ = ["measure_tail_mass", "search_undetected_modes"]
 
 N_CANDIDATES = 64
 """Random points from which the best starts of an optimization are chosen."""
@@ -48,67 +49,6 @@ N_SHAPE_DRAWS = 2000
 
 MAX_STANDARDIZED = 5.0
 """Median absolute deviations at which draws are clipped when a shape is estimated."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndetectedMode:
-    """A mode of the density that a mixture lacks.
-
-    Attributes:
-        mode: in unconstrained space.
-        x: its location in the user's parameters, (d,).
-        share: of the whole mass, found around it.
-    """
-
-    mode: Mode
-    x: Tensor
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoverageReport:
-    """What a mixture is known to lack.
-
-    Attributes:
-        modes: modes that hold more than a reportable share of the mass.
-        tail_mass: share of the mass far from the mixture, 0 below the reportable share;
-            None if it was not measured.
-        searched: whether modes were searched for.
-
-    Examples:
-        >>> CoverageReport(tail_mass=0.1).merge(CoverageReport(searched=True)).tail_mass
-        0.1
-    """
-
-    modes: tuple[UndetectedMode, ...] = ()
-    tail_mass: float | None = None
-    searched: bool = False
-
-    def merge(self, other: CoverageReport) -> CoverageReport:
-        """Combine two reports on one mixture; nothing that either found is forgotten."""
-        known = [undetected.mode.point for undetected in self.modes]
-        new = [u for u in other.modes if not any(torch.equal(u.mode.point, p) for p in known)]
-        masses = [mass for mass in (self.tail_mass, other.tail_mass) if mass is not None]
-        return CoverageReport(
-            modes=(*self.modes, *new),
-            tail_mass=max(masses, default=None),
-            searched=self.searched or other.searched,
-        )
-
-    def carry_to(
-        self, mixture: Mixture, density: UnconstrainedDensity, log_z: float
-    ) -> CoverageReport:
-        """What of this report still holds for another mixture, without an evaluation.
-
-        Modes that the other mixture covers are dropped; the tail mass stays as measured,
-        and no search has been made.
-        """
-        lacking = [
-            undetected
-            for undetected in self.modes
-            if _lacks(mixture, density, undetected.mode, log_z)
-        ]
-        return CoverageReport(modes=tuple(lacking), tail_mass=self.tail_mass)
 
 
 def search_undetected_modes(
@@ -134,20 +74,30 @@ def search_undetected_modes(
 
     Raises:
         OutOfBudgetError: too few evaluations are left.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.diagnostics.comparison import importance_sample
+        >>> from amfvi.experts import GMM
+        >>> two = LogDensity(lambda x: -0.5 * (x[:, 0].abs() - 9.0) ** 2, 1)
+        >>> density, generator = UnconstrainedDensity(two), torch.Generator().manual_seed(0)
+        >>> draws = 9 + torch.randn(300, 1, generator=generator)
+        >>> mixture = Mixture({"gmm": GMM(max_components=1).fit(draws)}, [1.0])
+        >>> weighted = importance_sample(mixture, density, 500, generator)
+        >>> seen = torch.tensor([[-8.0]]).double()
+        >>> history = (seen, density.log_prob(seen))
+        >>> report = search_undetected_modes(mixture, density, weighted, history, generator)
+        >>> [round(float(undetected.x)) for undetected in report.modes]
+        [-9]
     """
     search = _Search(mixture, density, weighted.importance.log_z.mean, generator)
     tails = search.probe_tails()
     log_p, log_q, y = search.points_seen(weighted, history, tails)
-    log_z = search.log_z
     start = candidate_points(density, generator, N_CANDIDATES)[0][:N_STARTS]
     modes = find_modes(density, start, known)
     for _ in range(MAX_ROUNDS - 1):
-        unexplained = log_p - log_z - log_q > LOG_UNDETECTED_RATIO
-        if modes:
-            near = gaussians_at(modes, density.dim, broad=False).log_prob(y)
-            unexplained &= log_p - log_z - near > LOG_UNDETECTED_RATIO
         n_known = len(modes)
-        modes = find_modes(density, y[unexplained][:N_STARTS], modes)
+        modes = find_modes(density, y[search.unexplained(log_p, log_q, y, modes)][:N_STARTS], modes)
         if len(modes) == n_known:
             break
     shares = [(mode, search.probe_mode(mode)) for mode in modes]
@@ -168,13 +118,17 @@ def measure_tail_mass(
 
     Raises:
         OutOfBudgetError: too few evaluations are left.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.experts import GMM
+        >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), 1))
+        >>> draws = torch.randn(300, 1, generator=torch.Generator().manual_seed(0))
+        >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0])
+        >>> measure_tail_mass(mixture, normal, 0.92, torch.Generator().manual_seed(0))
+        0.0
     """
     return _Search(mixture, density, log_z, generator).probe_tails().share
-
-
-def _lacks(mixture: Mixture, density: UnconstrainedDensity, mode: Mode, log_z: float) -> bool:
-    log_q = float(mixture.log_prob_unconstrained(mode.point[None], density.transform)[0])
-    return mode.log_density - log_z - log_q >= LOG_UNDETECTED_RATIO
 
 
 @dataclass(frozen=True)
@@ -243,7 +197,7 @@ class _Search:
 
     def probe_mode(self, mode: Mode) -> float:
         """The share of the mass around a mode; 0 if the mixture covers it."""
-        if not _lacks(self.mixture, self.density, mode, self.log_z):
+        if not lacks_mode(self.mixture, self.density, mode, self.log_z):
             return 0.0
         if mode.log_mass - self.log_z < MIN_LAPLACE_LOG_SHARE:
             return 0.0
@@ -261,6 +215,14 @@ class _Search:
         log_p = torch.cat([log_p, weighted.log_weights[usable] + log_q[len(log_p) :]])
         densest = log_p.argsort(descending=True)
         return log_p[densest], log_q[densest], y[densest]
+
+    def unexplained(self, log_p: Tensor, log_q: Tensor, y: Tensor, modes: Sequence[Mode]) -> Tensor:
+        """Points (n, m) that are denser than the mixture and the known modes say; (n,)."""
+        unexplained = log_p - self.log_z - log_q > LOG_UNDETECTED_RATIO
+        if modes:
+            near = gaussians_at(modes, self.density.dim, broad=False).log_prob(y)
+            unexplained &= log_p - self.log_z - near > LOG_UNDETECTED_RATIO
+        return unexplained
 
     def _probe(self, proposal: _Proposal) -> _Probe:
         """Estimate by importance sampling the mass where the mixture has next to none.

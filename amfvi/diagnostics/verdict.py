@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.report import Diagnostics, Verdict
 from amfvi.diagnostics.thresholds import (
@@ -17,7 +18,6 @@ from amfvi.diagnostics.thresholds import (
     RUN_LOG_Z_TOLERANCE,
     RUN_MEAN_TOLERANCE,
 )
-from amfvi.diagnostics.undetected import CoverageReport
 from amfvi.sampler.runs import PosteriorSample
 from amfvi.statistics import Estimate
 
@@ -36,6 +36,12 @@ class Evidence:
         eubo: E_p[log p̃ − log q] at test draws of the sampler, nats; None if unknown.
         n_evaluations: evaluations of the density, in all.
         describe: writes out a point (d,) with the names of its parameters.
+
+    Examples:
+        See :func:`diagnose`, which judges it:
+
+        >>> "coverage" in Evidence.__dataclass_fields__
+        True
     """
 
     weighted: WeightedDraws
@@ -57,6 +63,22 @@ def diagnose(evidence: Evidence) -> Diagnostics:
 
     Any reason against the fit makes the verdict "do not trust"; without one, the
     effective sample size decides between weighted and plain draws.
+
+    Examples:
+        >>> import torch
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.density.unconstrained import UnconstrainedDensity
+        >>> from amfvi.diagnostics.importance import ImportanceEstimate
+        >>> from amfvi.sampler.runs import sample_posterior
+        >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), 1))
+        >>> sample, log_weights = sample_posterior(normal, 200, seed=0), torch.zeros(500) + 0.92
+        >>> importance = ImportanceEstimate.from_log_weights(log_weights)
+        >>> weighted = WeightedDraws(x=sample.x, log_weights=log_weights, importance=importance)
+        >>> evidence = Evidence(weighted=weighted, sample=sample, refinement=None, eubo=None,
+        ...                     coverage=CoverageReport(searched=True, tail_mass=0.0),
+        ...                     n_evaluations=5000, describe=normal.describe)
+        >>> print(diagnose(evidence).verdict, runs_disagree(sample, weighted))
+        trust False
     """
     importance = evidence.weighted.importance
     against = [reason for check in CHECKS if (reason := check(evidence)) is not None]
@@ -102,6 +124,12 @@ def runs_disagree(sample: PosteriorSample, weighted: WeightedDraws) -> bool:
 
     They may have seen more: a flow extends beyond its draws, and its own draws are
     weighted exactly.
+
+    Examples:
+        See :func:`diagnose`:
+
+        >>> runs_disagree.__annotations__["return"]
+        'bool'
     """
     difference = weighted.importance.log_z.mean - sample.log_z.mean
     saw_less = weighted.reliable and difference > _log_z_tolerance(weighted, sample)

@@ -20,7 +20,7 @@ from amfvi.draws.numpy_files import read_npy, read_npz
 from amfvi.draws.table import Table
 from amfvi.errors import InputError, MissingFileError, UsageError
 
-__all__ = ["columns_for", "read_draws", "read_table"]
+__all__ = ["columns_for", "read_draws", "read_points", "read_table"]
 
 READERS = {".csv": read_csv, ".npy": read_npy, ".npz": read_npz}
 """The reader of each kind of file, by its ending in lower case."""
@@ -157,3 +157,26 @@ def columns_for(table: Table, expected: tuple[str, ...], path: str | Path) -> ND
             )
         values = values[:, [table.names.index(name) for name in expected]]
     return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def read_points(path: str | Path, names: tuple[str, ...]) -> NDArray[Any]:
+    """Read points at which a model is evaluated, (n, d) float64, in the order of ``names``.
+
+    Raises:
+        InputError: as :func:`read_table` and :func:`columns_for`, or NaN or infinity.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "p.csv").write_text("nu,mu\\n2,1\\n")
+        ...     read_points(Path(folder, "p.csv"), ("mu", "nu"))
+        array([[1., 2.]])
+    """
+    points = columns_for(read_table(path), names, path)
+    nonfinite = ~np.isfinite(points).all(axis=1)
+    if nonfinite.any():
+        raise InputError(
+            f"{path}: {int(nonfinite.sum())} points hold NaN or infinity, the first at row "
+            f"{int(nonfinite.argmax())}, counting from 0"
+        )
+    return points

@@ -36,6 +36,12 @@ class Inference:
         summary: how it was fitted, with seconds per phase summed over all attempts.
         diagnostics: the verdict and the numbers it rests on.
         weighted: draws of the mixture with their importance weights.
+
+    Examples:
+        See :func:`infer`, which returns it:
+
+        >>> sorted(Inference.__dataclass_fields__)
+        ['diagnostics', 'mixture', 'summary', 'weighted']
     """
 
     mixture: Mixture

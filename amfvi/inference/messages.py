@@ -38,7 +38,17 @@ def announce(reporter: Reporter, log_density: LogDensity) -> None:
 
 
 def describe_sample(verb: str, sample: PosteriorSample, n_evaluations: int, seconds: float) -> str:
-    """Summarize a sample in one line of a log."""
+    """Summarize a sample in one line of a log.
+
+    Examples:
+        >>> import torch
+        >>> from amfvi.density.unconstrained import UnconstrainedDensity
+        >>> from amfvi.sampler.runs import sample_posterior
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> sample = sample_posterior(UnconstrainedDensity(normal), 200, seed=0)
+        >>> describe_sample("sampled", sample, 5000, 0.5)
+        'sampled ... draws from 1 mode of the density over ... log Z 0.9..., 0.5 s'
+    """
     stopped = f", stopped by {sample.stopped_by}" if sample.stopped_by else ""
     return (
         f"{verb} {len(sample.x)} draws from {sample.reference} over {sample.n_temperatures} "
@@ -48,7 +58,17 @@ def describe_sample(verb: str, sample: PosteriorSample, n_evaluations: int, seco
 
 
 def describe_weights(weighted: WeightedDraws) -> str:
-    """Summarize importance weights in one line of a log."""
+    """Summarize importance weights in one line of a log.
+
+    Examples:
+        >>> import torch
+        >>> from amfvi.diagnostics.importance import ImportanceEstimate
+        >>> estimate = ImportanceEstimate.from_log_weights(torch.zeros(100))
+        >>> draws = WeightedDraws(x=torch.zeros(100, 1), log_weights=torch.zeros(100),
+        ...                       importance=estimate)
+        >>> describe_weights(draws)
+        'of 100 draws of the mixture 100.0% are effective, k̂ -inf, log Z -0.0000 ± 0.0000'
+    """
     importance = weighted.importance
     return (
         f"of {importance.n_draws} draws of the mixture {importance.efficiency:.1%} are effective, "

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,11 +16,8 @@ from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.device import resolve_device
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
-from amfvi.diagnostics.undetected import (
-    CoverageReport,
-    measure_tail_mass,
-    search_undetected_modes,
-)
+from amfvi.diagnostics.coverage import CoverageReport
+from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
 from amfvi.draws.draws import Draws
 from amfvi.errors import AmfviWarning
 from amfvi.inference.clock import Clock
@@ -61,12 +58,18 @@ class Attempt:
         summary: how it was fitted.
         weighted: draws of the mixture with their importance weights.
         coverage: what the mixture is known to lack.
+
+    Examples:
+        See :class:`Session`, whose ``fit`` makes attempts:
+
+        >>> sorted(Attempt.__dataclass_fields__)
+        ['coverage', 'mixture', 'summary', 'weighted']
     """
 
     mixture: Mixture
     summary: FitSummary
     weighted: WeightedDraws
-    coverage: CoverageReport = CoverageReport()
+    coverage: CoverageReport = field(default_factory=CoverageReport)
 
     @property
     def efficiency(self) -> float:
@@ -88,6 +91,13 @@ class Session:
         budget: the evaluations spent.
         density: the log density over unconstrained space, within the budget.
         seconds: wall-clock time per phase, summed over all attempts.
+
+    Examples:
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> session = Session(normal, FitOptions(experts="gmm", n_draws=200), Reporter(), None)
+        >>> attempt = session.fit(session.sample("sampler", "sampled"), 0)
+        >>> attempt.efficiency > 0.5, sorted(session.seconds)
+        (True, ['diagnostics', 'sampling', 'stage_one', 'stage_two'])
     """
 
     def __init__(
@@ -114,6 +124,7 @@ class Session:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of a block to a phase."""
         started = time.monotonic()
         try:
             yield

@@ -1,33 +1,53 @@
-"""A fitted neural flow as modules of nflows, for whoever builds on that library."""
+"""Export of fitted neural flows as modules of nflows.
+
+The only module that imports nflows, which brings heavy dependencies of its own.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from nflows.nn.nets import MLP
-from nflows.transforms import (
-    AffineCouplingTransform,
-    CompositeTransform,
-    MaskedAffineAutoregressiveTransform,
-    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
-    ReversePermutation,
-)
-from nflows.utils import create_alternating_binary_mask
 from torch import Tensor, nn
 
 from amfvi.errors import UsageError
+from amfvi.experts.base import Expert
 from amfvi.experts.flows.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
 from amfvi.experts.flows.flow import ACTIVATIONS, Flow
 from amfvi.experts.neural import NeuralFlow
 
-__all__ = ["BoundedAffineCoupling", "to_nflows"]
+try:
+    from nflows.nn.nets import MLP
+    from nflows.transforms import (
+        AffineCouplingTransform,
+        CompositeTransform,
+        MaskedAffineAutoregressiveTransform,
+        MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+        ReversePermutation,
+    )
+    from nflows.utils import create_alternating_binary_mask
+except ImportError as error:
+    raise UsageError(
+        f"the export to nflows needs the package nflows, which cannot be imported ({error}); "
+        "install it with: pip install nflows"
+    ) from error
+
+__all__ = ["BoundedAffineCoupling", "Conditioner", "to_nflows"]
 
 Layer = dict[str, Tensor]
+"""Parameters of one layer of one member by name."""
 
 
 class BoundedAffineCoupling(AffineCouplingTransform):
-    """nflows' affine coupling with the scale of :class:`BoundedAffine`."""
+    """nflows' affine coupling with the scale of :class:`BoundedAffine`.
+
+    Examples:
+        >>> coupling = BoundedAffineCoupling(
+        ...     mask=torch.tensor([0, 1]),
+        ...     transform_net_create_fn=lambda n_in, n_out: Conditioner([n_in], [n_out], [8]))
+        >>> coupling(torch.zeros(3, 2))[0].shape
+        torch.Size([3, 2])
+    """
 
     def _scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = transform_params.split(self.num_transform_features, dim=1)
@@ -35,21 +55,42 @@ class BoundedAffineCoupling(AffineCouplingTransform):
 
 
 class Conditioner(MLP):
-    """nflows' perceptron, which its couplings hand a context."""
+    """nflows' perceptron with the context argument that its couplings pass, unused.
+
+    Examples:
+        >>> Conditioner([2], [3], [8])(torch.zeros(4, 2), context=None).shape
+        torch.Size([4, 3])
+    """
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         return super().forward(inputs)
 
 
-def to_nflows(expert: NeuralFlow, member: int = 0) -> CompositeTransform:
-    """One member's map from whitened points to normal scores, in float64.
+def to_nflows(expert: Expert, member: int = 0) -> CompositeTransform:
+    """Export one member's map from whitened points to normal scores, in float64.
 
     Its log density at x is that of a standard normal at the transform of
     ``expert.whitening.forward(x)``, plus the log-determinants of both.
 
     Raises:
-        UsageError: nflows has no such layer.
+        UsageError: not a neural flow, no such member, or a layer that nflows lacks.
+
+    Examples:
+        >>> from amfvi.experts import MAF
+        >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).double()
+        >>> expert = MAF(layers=2, max_steps=25).fit(x, folds=1)
+        >>> transform = to_nflows(expert)
+        >>> u, log_det = transform(expert.whitening.forward(x[None])[0].T)
+        >>> log_q = torch.distributions.Normal(0.0, 1.0).log_prob(u).sum(dim=1) + log_det
+        >>> torch.allclose(log_q + expert.whitening.log_det, expert.log_prob(x))
+        True
     """
+    if not isinstance(expert, NeuralFlow):
+        raise UsageError(
+            f"only a maf, realnvp or nsf can be exported to nflows, found {expert.config.kind}"
+        )
+    if not 0 <= member < expert.n_members:
+        raise UsageError(f"member must be in 0 … {expert.n_members - 1}, found {member}")
     flow = expert.flow
     learned = {name: value.double() for name, value in expert.parameters.items()}
     transforms: list[nn.Module] = []
@@ -65,7 +106,8 @@ def to_nflows(expert: NeuralFlow, member: int = 0) -> CompositeTransform:
 
 
 def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:
-    made = {
+    """One autoregressive layer; with the order of the coordinates reversed if ``reverse``."""
+    shared = {
         "features": flow.dim,
         "hidden_features": flow.width,
         "num_blocks": flow.depth - 1,
@@ -73,22 +115,24 @@ def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:
         "activation": ACTIVATIONS[flow.activation],
     }
     weight = layer["input.weight"].flip(1) if reverse else layer["input.weight"]
-    output = {name: layer[name].view(flow.elementwise.parameters, flow.dim, -1) for name in
-              ("output.weight", "output.bias")}  # fmt: skip
+    output = {
+        name: layer[name].view(flow.elementwise.parameters, flow.dim, -1)
+        for name in ("output.weight", "output.bias")
+    }
     if reverse:
         output = {name: value.flip(1) for name, value in output.items()}
     if isinstance(flow.elementwise, SoftplusAffine):
-        transform = MaskedAffineAutoregressiveTransform(**made)
+        transform = MaskedAffineAutoregressiveTransform(**shared)
     elif isinstance(flow.elementwise, RationalQuadratic):
         spline = flow.elementwise
         transform = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
             num_bins=spline.bins,
             tails="linear",
             tail_bound=spline.edge,
-            min_bin_width=spline.least_share,
-            min_bin_height=spline.least_share,
-            min_derivative=spline.least_slope,
-            **made,
+            min_bin_width=spline.min_share,
+            min_bin_height=spline.min_share,
+            min_derivative=spline.min_slope,
+            **shared,
         )
         if hasattr(transform.autoregressive_net, "hidden_features"):  # it divides by √H then
             output = {name: value.clone() for name, value in output.items()}
@@ -110,6 +154,7 @@ def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:
 
 
 def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
+    """The coupling layer of this number."""
     if not isinstance(flow.elementwise, BoundedAffine):
         raise UsageError(f"no export of couplings by {type(flow.elementwise).__name__}")
     mask = create_alternating_binary_mask(flow.dim, even=number % 2 == 0)
@@ -141,6 +186,7 @@ def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
 
 @torch.no_grad()
 def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Set a linear layer's parameters, in float64."""
     linear.double()
     linear.weight.copy_(weight)
     linear.bias.copy_(bias.squeeze(-1))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from amfvi.constraints.scalars import bounds_of
-from amfvi.constraints.vectors import kind_of
+from amfvi.constraints.from_torch import constraints_of_entries
 from amfvi.density.log_density import LogDensity
 from amfvi.errors import UsageError
 from amfvi.mixture import Mixture
@@ -21,8 +20,16 @@ __all__ = ["from_pyro", "to_pyro"]
 NEEDED = "this needs Pyro: pip install 'amfvi[pyro]'"
 
 
+class _Site(NamedTuple):
+    """A latent variable of a model."""
+
+    name: str
+    support: Any
+    shape: torch.Size
+
+
 def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensity:
-    """The log joint density of a Pyro model given its observations.
+    """Make a log density of the log joint density of a Pyro model given its observations.
 
     Its parameters are the model's continuous latent sites, in their own space, flattened:
     ``mu`` for a number, ``theta[1]``, ``theta[2]``, … for a vector. Constraints are those
@@ -33,68 +40,69 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
         args, kwargs: of the model.
 
     Raises:
-        UsageError: no Pyro, no latent site, or one that is discrete or has a constraint
-            that is not supported; the message names it.
+        UsageError: Pyro is not installed, no latent site, one that is discrete or has a
+            constraint that is not supported, or a plate that subsamples; the message
+            names it.
+
+    Examples:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model():
+        ...     tau = pyro.sample("tau", dist.HalfNormal(2.0))
+        ...     pyro.sample("y", dist.Normal(0.0, tau), obs=torch.tensor(1.5))
+        >>> density = from_pyro(model)
+        >>> density.names, density.constraints.lower
+        (('tau',), (0.0,))
     """
     try:
         import pyro
-        import pyro.distributions as dist
         from pyro import poutine
-        from pyro.poutine.messenger import Messenger
     except ImportError as error:
         raise UsageError(NEEDED) from error
-
-    class Feasible(Messenger):
-        """Values for sites that cannot be drawn from, such as improper priors."""
-
-        def _pyro_sample(self, msg: Any) -> None:
-            if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
-                shape: Any = msg["fn"].shape()
-                origin = torch.zeros(shape, dtype=torch.float64)
-                msg["value"] = transform_to(msg["fn"].support)(origin)
-
-    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), Feasible():
-        torch.manual_seed(0)
-        nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
-    sites = {
-        name: (site["fn"].support, site["value"].shape)
-        for name, site in nodes.items()
-        if site["type"] == "sample" and not site["is_observed"] and _is_random(site)
-    }
-    if not sites:
-        raise UsageError("the Pyro model has no latent sites")
+    sites = _latent_sites(model, args, kwargs)
     names: list[str] = []
-    given: dict[tuple[str, ...], Any] = {}
-    for site, (support, shape) in sites.items():
-        if getattr(support, "is_discrete", False):
-            raise UsageError(f"site {site!r} is discrete; sum it out of the model first")
-        labels = _labels(site, shape)
-        given |= _constraints(site, support, shape, labels)
+    held: dict[tuple[str, ...], Any] = {}
+    for site in sites:
+        labels = _label_entries(site)
+        try:
+            of_entries = constraints_of_entries(site.support, site.shape)
+        except UsageError as error:
+            raise UsageError(f"site {site.name!r}: {error}") from None
+        held |= {tuple(labels[i] for i in entries): each for entries, each in of_entries.items()}
         names += labels
-    sizes = [shape.numel() for _, shape in sites.values()]
+    sizes = [site.shape.numel() for site in sites]
 
     def log_joint(x: Tensor) -> Tensor:
-        parts = x.split(sizes)
         values = {
-            site: part.reshape(shape)
-            for (site, (_, shape)), part in zip(sites.items(), parts, strict=True)
+            site.name: part.reshape(site.shape)
+            for site, part in zip(sites, x.split(sizes), strict=True)
         }
-        # Its checks of arguments look at numbers, which vectorised ones do not have.
+        # Pyro's checks of arguments look at numbers, which vmap does not have.
         with pyro.validation_enabled(False):
             conditioned = poutine.condition(model, data=values)
-            found: Any = poutine.trace(conditioned).get_trace(*args, **kwargs)
-            return found.log_prob_sum()
+            trace: Any = poutine.trace(conditioned).get_trace(*args, **kwargs)
+            return trace.log_prob_sum()
 
-    return LogDensity(log_joint, len(names), names=names, constraints=given)
+    return LogDensity(log_joint, len(names), names=names, constraints=held)
 
 
 def to_pyro(mixture: Mixture) -> Any:
-    """The mixture as a Pyro distribution, for ``pyro.sample`` in a model or a guide.
+    """Make a Pyro distribution of a mixture, for ``pyro.sample`` in a model or a guide.
 
-    It has no gradients, like the mixture: for importance sampling, not for HMC.
+    Gradients pass through its ``log_prob``, so it can be a prior for HMC and NUTS. Draws
+    carry none: as a guide it serves importance sampling, not training. Draws follow Pyro's
+    seed, which is torch's global random state.
 
     Raises:
-        UsageError: no Pyro.
+        UsageError: Pyro is not installed.
+
+    Examples:
+        >>> import pyro
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> prior = to_pyro(Mixture({"gmm": GMM().fit(draws)}, [1.0]))
+        >>> pyro.sample("theta", prior).shape
+        torch.Size([2])
     """
     try:
         from pyro.distributions import TorchDistribution
@@ -113,9 +121,7 @@ def to_pyro(mixture: Mixture) -> Any:
             return mixture.support
 
         def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-            # Pyro is seeded by torch's global state, so that is what drives the draws here.
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-            return mixture.sample(sample_shape, generator)
+            return mixture.sample(sample_shape)
 
         def log_prob(self, value: Tensor) -> Tensor:
             return mixture.log_prob(value)
@@ -128,41 +134,60 @@ def to_pyro(mixture: Mixture) -> Any:
     return PyroMixture()
 
 
-def _is_random(site: Any) -> bool:
-    """Whether a site is a parameter, not a plate or a factor."""
-    return type(site["fn"]).__name__ not in ("_Subsample", "Unit", "Delta")
+def _latent_sites(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[_Site]:
+    """The continuous latent sites of a model, in order.
+
+    Raises:
+        UsageError: none, a discrete one, or a plate that subsamples.
+    """
+    import pyro
+    import pyro.distributions as dist
+    from pyro import poutine
+    from pyro.poutine.messenger import Messenger
+
+    class Feasible(Messenger):
+        """Values for sites that cannot be drawn from, such as improper priors."""
+
+        def _pyro_sample(self, msg: Any) -> None:
+            if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
+                shape: Any = msg["fn"].shape()
+                origin = torch.zeros(shape, dtype=torch.float64)
+                msg["value"] = transform_to(msg["fn"].support)(origin)
+
+    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), Feasible():
+        torch.manual_seed(0)
+        nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
+    sites = []
+    for name, node in nodes.items():
+        if node["type"] != "sample":
+            continue
+        kind = type(node["fn"]).__name__
+        if kind == "_Subsample":
+            _require_all_data(name, node["fn"])
+        elif not node["is_observed"] and kind not in ("Unit", "Delta"):
+            sites.append(_Site(name, node["fn"].support, node["value"].shape))
+    if not sites:
+        raise UsageError("the Pyro model has no latent sites")
+    for site in sites:
+        if getattr(site.support, "is_discrete", False):
+            raise UsageError(f"site {site.name!r} is discrete; sum it out of the model first")
+    return sites
 
 
-def _labels(site: str, shape: torch.Size) -> list[str]:
-    if shape == torch.Size():
-        return [site]
-    places = itertools.product(*(range(1, size + 1) for size in shape))
-    return [f"{site}[{','.join(map(str, place))}]" for place in places]
+def _require_all_data(plate: str, subsample: Any) -> None:
+    size, taken = subsample.size, subsample.subsample_size
+    if taken is not None and taken < size:
+        raise UsageError(
+            f"plate {plate!r} subsamples {taken} of {size}, so the log joint is random; "
+            "leave out subsample_size"
+        )
 
 
-def _constraints(
-    site: str, support: Any, shape: torch.Size, labels: list[str]
-) -> dict[tuple[str, ...], Any]:
-    """Which constraint holds which parameters of a site."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if kind_of(support) is not None:
-        rows = torch.arange(len(labels)).reshape(*shape[: len(shape) - support.event_dim], -1)
-        return {
-            tuple(labels[int(i)] for i in row): support for row in rows.reshape(-1, rows.shape[-1])
-        }
-    if support is constraints.real_vector:
-        return {}
-    try:
-        ends = [getattr(support, end, None) for end in ("lower_bound", "upper_bound")]
-        if not any(isinstance(end, Tensor) and end.ndim for end in ends):
-            bounds = bounds_of(support)
-            return {(label,): bounds for label in labels}
-    except UsageError as error:
-        raise UsageError(f"site {site!r}: {error}") from None
-    # Bounds that differ from one entry to the next.
-    low, high = (
-        torch.as_tensor(fallback if end is None else end).expand(shape).reshape(-1).tolist()
-        for end, fallback in zip(ends, (-torch.inf, torch.inf), strict=True)
-    )
-    return {(label,): pair for label, *pair in zip(labels, low, high, strict=True)}
+def _label_entries(site: _Site) -> list[str]:
+    """Names for the entries of a site, in the order in which it is flattened."""
+    if site.shape == torch.Size():
+        return [site.name]
+    places = itertools.product(*(range(1, size + 1) for size in site.shape))
+    return [f"{site.name}[{','.join(map(str, place))}]" for place in places]

@@ -1,8 +1,7 @@
-"""Figures of a run that a person learns from at a glance."""
+"""The figures of a run: density, experts, draws, training and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from amfvi.mixture import Mixture
+from amfvi.runs.training_figures import expert_colors, training_figure, weight_figure
 from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import FitSummary
 
@@ -23,14 +23,25 @@ __all__ = ["draw_figures"]
 
 Array = NDArray[np.float64]
 
-TRUTH = "0.55"
-MIXTURE = "#1b6ca8"
-PALETTE = ("#d1495b", "#edae49", "#00798c", "#7b5ea7", "#5b8c5a", "#8d6b4f")
-DENSITY = colormaps["magma"]
-SHADE = ListedColormap(colormaps["Greys"](np.linspace(0, 0.55, 64)))  # dots stay visible on it
-GRID = 220  # cells a side of a density panel
-SHOWN = 600  # mixture draws in a scatter plot
-CORNER = 10  # most parameters in a corner plot
+TRUTH_COLOR = "0.55"
+MIXTURE_COLOR = "#1b6ca8"
+DENSITY_COLORS = colormaps["magma"]
+"""Color map of the density panels."""
+
+HISTOGRAM_COLORS = ListedColormap(colormaps["Greys"](np.linspace(0, 0.55, 64)))
+"""Color map of histograms, light enough for dots to be seen on it."""
+
+GRID = 220
+"""Cells per side of a density panel."""
+
+MAX_DOTS = 600
+"""Draws of the mixture in a scatter plot."""
+
+MAX_CORNER_DIM = 10
+"""Most parameters in a corner plot."""
+
+MAX_MARGINALS = 12
+"""Most parameters in the figure of marginals."""
 
 
 def draw_figures(
@@ -45,8 +56,24 @@ def draw_figures(
     """Write the figures of a run as PNG files.
 
     Args:
-        draws: from the mixture, (n, d), beside which the reference draws are shown.
-        target: where the truth has a known density.
+        summary: how the mixture was fitted.
+        draws: of the mixture, (n, d), shown beside the reference draws.
+        target: where the true density is known; None elsewhere.
+        directory: an existing directory.
+        seed: seed of the draws of single experts.
+
+    Returns:
+        The paths of the files.
+
+    Examples:
+        >>> import tempfile
+        >>> import amfvi
+        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
+        >>> draws = posterior.sample((500,), torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = draw_figures(posterior, posterior.summary, draws, None, Path(folder))
+        >>> [path.stem for path in paths]
+        ['density', 'experts', 'draws', 'training', 'weights']
     """
     figures: dict[str, Figure] = {}
     reference = summary.split.equally_weighted_reference
@@ -59,8 +86,8 @@ def draw_figures(
     else:
         figures["experts"] = _expert_marginals(mixture, reference, seed)
     figures["draws"] = _corner(mixture, draws, reference)
-    figures["training"] = _training(mixture, summary, target)
-    figures["weights"] = _weight_path(mixture, summary)
+    figures["training"] = training_figure(mixture, summary, target)
+    figures["weights"] = weight_figure(summary)
     paths = []
     for name, figure in figures.items():
         paths.append(directory / f"{name}.png")
@@ -69,7 +96,7 @@ def draw_figures(
 
 
 def _window(target: ExactTarget | None, reference: Tensor) -> list[tuple[float, float]]:
-    """Per axis, the target's own view or the range of nearly all reference draws."""
+    """Per axis the target's own view, or the range of nearly all reference draws."""
     if target is not None:
         return list(target.view)
     low, high = np.quantile(reference.numpy(), [0.001, 0.999], axis=0)
@@ -88,7 +115,7 @@ def _show(ax: Axes, density: Array, window: list[tuple[float, float]], top: floa
     (left, right), (bottom, upper) = window
     image = ax.imshow(
         density.reshape(GRID, GRID), origin="lower", extent=(left, right, bottom, upper),
-        aspect="auto", cmap=DENSITY, vmin=0, vmax=top, interpolation="bilinear",
+        aspect="auto", cmap=DENSITY_COLORS, vmin=0, vmax=top, interpolation="bilinear",
     )  # fmt: skip
     ax.tick_params(labelsize=8)
     return image
@@ -152,8 +179,8 @@ def _expert_densities(
 
 
 def _expert_marginals(mixture: Mixture, reference: Tensor, seed: int) -> Figure:
-    """Each expert's marginal histograms beside the reference's, a panel a parameter."""
-    d = min(mixture.dim, 12)
+    """Each expert's marginal histograms beside the reference's, a panel per parameter."""
+    d = min(mixture.dim, MAX_MARGINALS)
     columns = min(d, 4)
     rows = -(-d // columns)
     figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.4), layout="constrained")
@@ -166,8 +193,8 @@ def _expert_marginals(mixture: Mixture, reference: Tensor, seed: int) -> Figure:
             continue
         column = reference[:, j].numpy()
         edges = np.linspace(np.quantile(column, 0.001), np.quantile(column, 0.999), 45)
-        ax.hist(column, edges, density=True, color=TRUTH, alpha=0.45, label="reference draws")
-        for (name, x), color in zip(made.items(), _colors(), strict=False):
+        ax.hist(column, edges, density=True, color=TRUTH_COLOR, alpha=0.45, label="reference draws")
+        for (name, x), color in zip(made.items(), expert_colors(), strict=False):
             ax.hist(
                 x[:, j].numpy(), edges, density=True, histtype="step", lw=1.4, color=color,
                 label=name,
@@ -180,8 +207,8 @@ def _expert_marginals(mixture: Mixture, reference: Tensor, seed: int) -> Figure:
 
 
 def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
-    """Mixture draws (points) over reference draws (shade), a panel a pair of parameters."""
-    d = min(mixture.dim, CORNER)
+    """Mixture draws (points) over reference draws (shade), a panel per pair of parameters."""
+    d = min(mixture.dim, MAX_CORNER_DIM)
     ours, truth = draws.numpy(), reference.numpy()
     size = {1: 4.6, 2: 5.4}.get(d, 1.7 * d)
     figure = Figure(figsize=(size, size), layout="constrained")
@@ -199,17 +226,18 @@ def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
                 continue
             if i == j:
                 edges = np.linspace(*limits[i], 40)
-                ax.hist(truth[:, i], edges, density=True, color=TRUTH, alpha=0.55)
-                ax.hist(ours[:, i], edges, density=True, histtype="step", color=MIXTURE, lw=1.6)
+                ax.hist(truth[:, i], edges, density=True, color=TRUTH_COLOR, alpha=0.55)
+                ax.hist(
+                    ours[:, i], edges, density=True, histtype="step", color=MIXTURE_COLOR, lw=1.6
+                )
                 ax.set_yticks([])
             else:
                 ax.hist2d(
                     truth[:, j], truth[:, i], bins=bins, range=(limits[j], limits[i]),
-                    cmap=SHADE,
+                    cmap=HISTOGRAM_COLORS,
                 )  # fmt: skip
-                ax.plot(
-                    ours[:SHOWN, j], ours[:SHOWN, i], ".", ms=3, mew=0, color=MIXTURE, alpha=0.7
-                )
+                dots = ours[:MAX_DOTS, [j, i]].T
+                ax.plot(*dots, ".", ms=3, mew=0, color=MIXTURE_COLOR, alpha=0.7)
                 ax.set_ylim(limits[i])
             ax.set_xlim(limits[j])
             ax.tick_params(labelsize=7, labelbottom=i == d - 1, labelleft=j == 0 and i > 0)
@@ -219,74 +247,14 @@ def _corner(mixture: Mixture, draws: Tensor, reference: Tensor) -> Figure:
                 ax.set_ylabel(mixture.names[i])
     figure.legend(
         handles=[
-            panels[0, 0].plot([], [], "s", color=TRUTH, label="reference draws")[0],
-            panels[0, 0].plot([], [], "o", color=MIXTURE, label="mixture draws")[0],
+            panels[0, 0].plot([], [], "s", color=TRUTH_COLOR, label="reference draws")[0],
+            panels[0, 0].plot([], [], "o", color=MIXTURE_COLOR, label="mixture draws")[0],
         ],
         loc="outside upper center", ncols=2, frameon=False,
     )  # fmt: skip
     return figure
 
 
-def _training(mixture: Mixture, summary: FitSummary, target: ExactTarget | None) -> Figure:
-    k = len(summary.reports)
-    figure = Figure(figsize=(3.5 * k + 0.4, 3.4), layout="constrained")
-    panels = figure.subplots(1, k, squeeze=False)[0]
-    # Curves are in unconstrained space, where a target's entropy holds only unbounded.
-    entropy = (
-        target.entropy if target is not None and not mixture.constraints.is_constrained else None
-    )
-    for ax, (name, report), color in zip(panels, summary.reports.items(), _colors(), strict=False):
-        steps = [c.step for c in report.history]
-        ax.plot(steps, [c.train_nll for c in report.history], color=color, lw=1, ls=":")
-        ax.plot(steps, [c.heldout_nll for c in report.history], color=color, lw=1.6)
-        ax.plot(report.best_step, report.heldout_nll, "o", color=color, ms=6)
-        if entropy is not None:
-            ax.axhline(entropy, color="k", lw=0.8, ls="--")
-        curve = np.array([c.heldout_nll for c in report.history])
-        low = min(curve.min(), min(c.train_nll for c in report.history))
-        low = low if entropy is None else min(low, entropy)
-        high = np.quantile(curve, 0.97)
-        margin = 0.08 * max(high - low, 1e-3)
-        ax.set_ylim(low - margin, high + margin)
-        ax.set_title(f"{name}  ({report.seconds:.1f} s)", fontsize=10)
-        ax.set_xlabel(mixture.experts[name].config.step_name)
-    panels[0].set_ylabel("negative log density (nats)")
-    styles = [("held-out", "-", "k", None), ("training", ":", "k", None), ("kept", "", "k", "o")]
-    handles = [
-        panels[0].plot([], [], ls=style, color=color, marker=marker, label=label)[0]
-        for label, style, color, marker in styles
-    ]
-    if entropy is not None:
-        handles.append(panels[0].plot([], [], "k--", lw=0.8, label="entropy of the target")[0])
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
-    return figure
-
-
-def _weight_path(mixture: Mixture, summary: FitSummary) -> Figure:
-    fitted = summary.weights
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for name, path, color in zip(summary.reports, fitted.path.T, _colors(), strict=False):
-        ax.plot(fitted.path_steps + 1, path, color=color, lw=1.8, label=f"{name}  {path[-1]:.3f}")
-    ax.set_xscale("log")
-    ax.set_ylim(-0.03, 1.03)
-    ax.set_xlabel("update + 1")
-    ax.set_ylabel("weight")
-    momentum = "" if fitted.beta is None else f", β = {fitted.beta:g}"
-    ax.set_title(
-        f"stage two: {fitted.weight_rule}{momentum} on {fitted.n} draws; "
-        f"within {max(fitted.gap, 0):.1g} nats of the best weights",
-        fontsize=10,
-    )
-    ax.legend(frameon=False)
-    return figure
-
-
 def _name_axes(ax: Axes, names: tuple[str, ...]) -> None:
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
-
-
-def _colors() -> Iterator[str]:
-    while True:
-        yield from PALETTE

@@ -12,6 +12,7 @@ from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError
 from amfvi.fitting import Source
 from amfvi.runs.log import RunLog
+from amfvi.runs.process_state import UserState
 from amfvi.runs.settings import InputSettings
 from amfvi.runs.user_function import load_object
 from amfvi.targets import ExactTarget
@@ -28,6 +29,10 @@ class RunInput:
         exact: the target, where its exact draws can score the fit.
         file: the file of draws, or of the user's function.
         n_dropped: rows with NaN or infinity that were left out.
+
+    Examples:
+        >>> RunInput(source=targets.get("rings")).n_dropped
+        0
     """
 
     source: Source
@@ -51,8 +56,7 @@ def load_input(settings: InputSettings, log: RunLog) -> RunInput:
     if settings.target is not None:
         return _load_target(settings)
     if settings.log_density is not None:
-        loaded, file = load_object(settings.log_density)
-        return RunInput(source=_to_log_density(loaded, settings), file=file)
+        return _load_log_density(settings)
     path = Path(str(settings.draws))
     with log.catching_warnings():
         draws = read_draws(
@@ -81,6 +85,15 @@ def _load_target(settings: InputSettings) -> RunInput:
     if exact is None:
         raise UsageError(f"{target.name} has no exact draws; give by_density=True")
     return RunInput(source=exact, exact=exact)
+
+
+def _load_log_density(settings: InputSettings) -> RunInput:
+    state = UserState()
+    with state.active():
+        loaded, file = load_object(str(settings.log_density))
+    density = _to_log_density(loaded, settings)
+    density.function = state.guard(density.function)
+    return RunInput(source=density, file=file)
 
 
 def _to_log_density(loaded: Any, settings: InputSettings) -> LogDensity:

@@ -61,7 +61,13 @@ def describe_metrics(
         ValueError: the posterior was loaded, not fitted.
 
     Examples:
-        See :func:`amfvi.runs.run.run`, which returns such a record.
+        >>> import amfvi
+        >>> from amfvi.runs.settings import InputSettings
+        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
+        >>> settings = RunSettings(input=InputSettings(target="bimodal"))
+        >>> metrics = describe_metrics(settings, posterior, None, {"total": 1.5}, [], 0)
+        >>> metrics["name"], metrics["n_test"], metrics["experts"]["gmm"]["weight"]
+        ('bimodal', 0, 1.0)
     """
     summary = posterior.summary
     if summary is None:
@@ -128,7 +134,12 @@ def describe_config(
     """What ``config.json`` holds; ``file`` is that of the draws or of the log density.
 
     Examples:
-        See :func:`amfvi.runs.run.run`, which writes it.
+        >>> import amfvi
+        >>> from amfvi.runs.settings import InputSettings
+        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
+        >>> settings = RunSettings(input=InputSettings(target="bimodal"))
+        >>> describe_config(settings, posterior.summary, None)["n_draws"]
+        200
     """
     described = settings.to_json()
     kind = settings.input.kind

@@ -68,20 +68,24 @@ def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str,
     log = RunLog(reporter or Reporter())
     device = resolve_device(settings.options.device)
     check_directory(settings.directory, overwrite=settings.force, marker=CONFIG)
-    run_input = load_input(settings.input, log)
+    # A user's module may change the working directory.
+    directory, checkpoint_path = settings.directory.absolute(), settings.checkpoint.absolute()
     checkpoint = None
-    if isinstance(run_input.source, LogDensity):
-        checkpoint = SamplerCheckpoint(settings.checkpoint, _fingerprint(settings, run_input))
     try:
+        run_input = load_input(settings.input, log)
         with log.catching_warnings():
+            if isinstance(run_input.source, LogDensity):
+                checkpoint = SamplerCheckpoint(checkpoint_path, _fingerprint(settings, run_input))
             posterior = fit_source(
                 run_input.source, settings.options, reporter=log, checkpoint=checkpoint
             )
-        record = _write(settings, run_input, posterior, log, device, started)
+        record = _write(settings, directory, run_input, posterior, log, device, started)
     except BaseException as error:
+        if not isinstance(error, Exception):  # an interrupt
+            error.add_note("no run was written")
         if checkpoint is not None and checkpoint.path.exists():
             error.add_note(
-                f"the sampler's state is kept in {checkpoint.path}; the same command resumes it"
+                f"the sampler's state is kept in {settings.checkpoint}; the same command resumes it"
             )
         raise
     if checkpoint is not None:
@@ -91,13 +95,14 @@ def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str,
 
 def _write(
     settings: RunSettings,
+    path: Path,
     run_input: RunInput,
     posterior: Posterior,
     log: RunLog,
     device: torch.device,
     started: float,
 ) -> dict[str, Any]:
-    """Score the posterior and write everything; the record of ``metrics.json``."""
+    """Score the posterior and write everything to ``path``; the record of ``metrics.json``."""
     summary = _require_summary(posterior)
     _log_fit(log, posterior, summary)
     scoring = time.monotonic()
@@ -107,7 +112,7 @@ def _write(
     generator = generator_for(settings.options.seed, "saved draws")
     saved = posterior.sample((N_SAVED_DRAWS,), generator)
     names = np.array(posterior.names)
-    with new_directory(settings.directory, overwrite=settings.force, marker=CONFIG) as directory:
+    with new_directory(path, overwrite=settings.force, marker=CONFIG) as directory:
         (directory / "model").mkdir()
         write_model(posterior, directory / "model", metadata=posterior.metadata())
         np.savez_compressed(directory / "draws.npz", draws=saved.numpy(), names=names)
@@ -198,8 +203,9 @@ def _write_sample(
 
 def _log_fit(log: RunLog, posterior: Posterior, summary: FitSummary) -> None:
     for name, report in summary.reports.items():
+        step_name = posterior.experts[name].config.step_name
         log.log(
-            f"{name}: held-out NLL {report.heldout_nll:.5f} at {report.best_step}, "
+            f"{name}: held-out NLL {report.heldout_nll:.5f} at {step_name} {report.best_step}, "
             f"{report.seconds:.1f} s, stopped by: {report.stopped_by}"
         )
     weights = summary.weights

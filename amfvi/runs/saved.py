@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from amfvi.metrics.evaluation import (
     evaluate_on_target,
 )
 from amfvi.posterior import Posterior, load
-from amfvi.runs.record import CONFIG, METRICS, SCHEMA
+from amfvi.runs.record import CONFIG, METRICS, SCHEMA, SCORES
 from amfvi.runs.run import SAMPLE
 from amfvi.targets import ExactTarget
 from amfvi.two_stage.split import split_draws
@@ -31,20 +33,40 @@ __all__ = ["SavedRun"]
 
 Array = NDArray[np.float64]
 
-CONFIG_KEYS = (
-    "target",
-    "draws",
-    "seed",
-    "folds",
-    "sha256",
-    "nan_policy",
-    "chains",
-    "test_fraction",
-)
-"""Keys of ``config.json`` that a saved run is read by."""
+CONFIG_TYPES: dict[str, tuple[type, ...]] = {
+    "target": (str, NoneType),
+    "draws": (str, NoneType),
+    "seed": (int,),
+    "folds": (int,),
+    "sha256": (str, NoneType),
+    "nan_policy": (str, NoneType),
+    "chains": (bool,),
+    "test_fraction": (float, int, NoneType),
+}
+"""Keys of ``config.json`` that a saved run is read by, and the types of their values."""
 
-METRICS_KEYS = ("mixture", "experts", "weights", "floor", "entropy", "n_test", "warnings")
-"""Keys of ``metrics.json`` that a saved run is read by."""
+METRICS_TYPES: dict[str, tuple[type, ...]] = {
+    "mixture": (dict,),
+    "experts": (dict,),
+    "weights": (dict,),
+    "floor": (dict, NoneType),
+    "entropy": (float, int, NoneType),
+    "density": (dict, NoneType),
+    "n_test": (int,),
+    "warnings": (list,),
+}
+"""Keys of ``metrics.json`` that a saved run is read by, and the types of their values."""
+
+PARTS = {
+    "mixture": SCORES,
+    "weights": ("n_eff",),
+    "floor": ("w2", "w2_sd", "mmd2"),
+    "density": (
+        "log_z", "log_z_se", "log_z_sampler", "log_z_sampler_se", "elbo", "elbo_se", "eubo",
+        "eubo_se", "khat", "ess", "n_draws", "n_evaluations", "verdict", "reasons",
+    ),
+}  # fmt: skip
+"""Keys of the objects in ``metrics.json``."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +101,18 @@ class SavedRun:
     @property
     def config(self) -> dict[str, Any]:
         """What ``config.json`` holds."""
-        return _read_record(self.path / CONFIG, CONFIG_KEYS)
+        return _read_record(self.path / CONFIG, CONFIG_TYPES)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
-        return _read_record(self.path / METRICS, METRICS_KEYS)
+        file = self.path / METRICS
+        metrics = _read_record(file, METRICS_TYPES)
+        for part, keys in PARTS.items():
+            _require_keys(file, part, metrics[part], keys)
+        for name, expert in metrics["experts"].items():
+            _require_keys(file, f"expert {name}", expert, (*SCORES, "weight"))
+        return metrics
 
     def posterior(self, device: str = "cpu") -> Posterior:
         """The fitted posterior."""
@@ -195,16 +223,32 @@ class SavedRun:
         )
 
 
-def _read_record(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object of our schema with these keys.
+def _read_record(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """A JSON object of our schema with these keys and types of values.
 
     Raises:
-        InputError: another schema, or a key is missing.
+        InputError: another schema, or a key is missing or of another type.
     """
     record = read_json(path)
-    missing = [key for key in keys if key not in record]
-    if record.get("schema") != SCHEMA or missing:
-        schema = f"schema {record.get('schema')!r}"
-        what = schema if record.get("schema") != SCHEMA else f"no {missing[0]!r}"
-        raise InputError(f"{path}: not a file of this version of amfvi ({what} in it); fit again")
+    if record.get("schema") != SCHEMA:
+        raise _foreign(path, f"schema {record.get('schema')!r}")
+    for key, allowed in types.items():
+        if key not in record:
+            raise _foreign(path, f"no {key!r}")
+        # To Python True is an int, to JSON it is not.
+        if not isinstance(record[key], allowed) or (
+            isinstance(record[key], bool) and bool not in allowed
+        ):
+            raise _foreign(path, f"{record[key]!r:.40} as {key!r}")
     return record
+
+
+def _require_keys(path: Path, part: str, value: Any, keys: tuple[str, ...]) -> None:
+    """Check an object inside a record; None has no keys."""
+    missing = [key for key in keys if value is not None and key not in value]
+    if missing:
+        raise _foreign(path, f"no {missing[0]!r} in {part!r}")
+
+
+def _foreign(path: Path, found: str) -> InputError:
+    return InputError(f"{path}: not a file of this version of amfvi ({found}); fit again")

@@ -75,7 +75,8 @@ class InputSettings:
             return self.target
         if self.log_density is not None:
             where, _, name = self.log_density.rpartition(":")
-            return name if name not in ("log_prob", "log_density") else Path(where).stem
+            module = Path(where).stem if where.endswith(".py") else where.rpartition(".")[-1]
+            return name if name not in ("log_prob", "log_density") else module
         return Path(str(self.draws)).stem
 
     def to_json(self) -> dict[str, Any]:

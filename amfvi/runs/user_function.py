@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +20,10 @@ __all__ = ["load_object"]
 def load_object(spec: str) -> tuple[Any, Path | None]:
     """Load ``module:name`` or ``path/to/file.py:name``, relative to the working directory.
 
+    A file in the working directory goes before an installed module of its name.
+
     Returns:
-        The object, and the file its module came from, if any.
+        The object, and the absolute path of the file its module came from, if any.
 
     Raises:
         UsageError: not of that form.
@@ -42,13 +47,12 @@ def load_object(spec: str) -> tuple[Any, Path | None]:
         public = [n for n in vars(module) if n[0] != "_"]
         raise InputError(str(unknown_name(f"name in {where}", name, public)))
     file = getattr(module, "__file__", None)
-    return getattr(module, name), None if file is None else Path(file)
+    return getattr(module, name), None if file is None else Path(file).absolute()
 
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    _make_importable(path.resolve().parent)
     # A name of its own, so that a file called random.py is not the standard library's.
     name = f"amfvi_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
@@ -57,35 +61,63 @@ def _load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _importable(path.resolve().parent):
+            spec.loader.exec_module(module)
+    except BaseException as error:
         del sys.modules[name]
-        raise _import_error(str(path), error) from error
+        if isinstance(error, Exception):
+            raise _import_error(str(path), error) from error
+        raise
     return module
 
 
 def _load_module(name: str) -> ModuleType:
-    _make_importable(Path.cwd())
+    folder = Path.cwd()
+    file = folder / f"{name}.py"
+    if file.is_file() and _is_taken(name, file):
+        return _load_file(file)
     try:
-        return importlib.import_module(name)
+        with _importable(folder):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name:
             raise InputError(
-                f"no module {name!r} here ({Path.cwd()}) or among the installed ones"
+                f"no module {name!r} here ({folder}) or among the installed ones"
             ) from None
         raise _import_error(name, error) from error
     except Exception as error:
         raise _import_error(name, error) from error
 
 
+def _is_taken(name: str, file: Path) -> bool:
+    """Whether ``import name`` would give another module than that of ``file``."""
+    imported = sys.modules.get(name)
+    if imported is not None:
+        return getattr(imported, "__file__", None) != str(file)
+    return name in sys.stdlib_module_names
+
+
 def _import_error(where: str, error: Exception) -> InputError:
     if isinstance(error, ModuleNotFoundError):
         return InputError(f"{where} needs the module {error.name!r}, which is missing")
-    said = " ".join(str(error).split())
-    return InputError(f"{where} cannot be imported: {type(error).__name__}: {said}")
+    message = " ".join(str(error).split())
+    return InputError(f"{where} cannot be imported: {type(error).__name__}: {message}")
 
 
-def _make_importable(folder: Path) -> None:
-    """Let a module import its neighbors, as a script can."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a module import its neighbors, as a script can.
+
+    They go behind the standard library, which others still import from; once the module is
+    imported also behind what is installed.
+    """
+    without = [entry for entry in sys.path if entry not in ("", str(folder))]
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    standard |= {str(Path(path) / "lib-dynload") for path in standard}
+    places = [number + 1 for number, entry in enumerate(without) if entry in standard]
+    place = max(places, default=0)
+    sys.path[:] = [*without[:place], str(folder), *without[place:]]
+    try:
+        yield
+    finally:
+        sys.path[:] = [*without, str(folder)]

@@ -25,8 +25,8 @@ __all__ = ["SamplerCheckpoint", "arrays_from_state", "restore_position", "state_
 READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 """What numpy raises at a file that is damaged or not its own."""
 
-SCALARS = {"n_chains": int, "beta": float, "log_z": float, "log_z_variance": float}
-"""Numbers of a state that are saved, with their types."""
+SCALARS = ("n_chains", "beta", "log_z", "log_z_variance")
+"""Numbers of a state that are saved."""
 
 TABLES = ("steps", "acceptance")
 """Dictionaries of a state that are saved, from names of kernels to numbers."""
@@ -160,10 +160,14 @@ def state_from_arrays(arrays: Mapping[str, Any]) -> SamplerState:
             }
         ),
         reference_spread=torch.from_numpy(arrays["reference_spread"]),
+        n_chains=int(arrays["n_chains"]),
+        beta=float(arrays["beta"]),
+        log_z=float(arrays["log_z"]),
+        log_z_variance=float(arrays["log_z_variance"]),
         betas=arrays["betas"].tolist(),
+        steps=tables["steps"],
+        acceptance=tables["acceptance"],
         history=[history],
-        **{key: kind(arrays[key]) for key, kind in SCALARS.items()},
-        **tables,
     )
 
 

@@ -40,7 +40,7 @@ class GaussianMixture:
         >>> standard.sample(3, torch.Generator().manual_seed(0)).shape
         torch.Size([3, 2])
         >>> standard.log_prob(torch.zeros(1, 2).double())
-        tensor([-2.8309], dtype=torch.float64)
+        tensor([-2.8222], dtype=torch.float64)
     """
 
     weights: Tensor

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
+from amfvi.sampler.resolution import is_resolved
 
-__all__ = ["require_decay"]
+__all__ = ["NotIntegrableError", "require_decay"]
 
 N_DOUBLINGS = 40
 """Doublings of the distance, some twelve decades, at all of which mass may not grow."""
@@ -30,6 +31,15 @@ MIN_GROWTH = 0.03
 
 MAX_NAMED = 5
 """Parameters up to which an error names the value of each."""
+
+
+class NotIntegrableError(InputError):
+    """A log density that does not fall off, so that it has no normalizing constant.
+
+    Examples:
+        >>> issubclass(NotIntegrableError, ValueError)
+        True
+    """
 
 
 @torch.no_grad()
@@ -45,7 +55,7 @@ def require_decay(density: UnconstrainedDensity, y: Tensor, log_p: Tensor) -> No
         log_p: their log densities, (n,), nats.
 
     Raises:
-        InputError: the density does not fall off on some line.
+        NotIntegrableError: the density does not fall off on some line.
         OutOfBudgetError: a limit was reached.
 
     Examples:
@@ -53,7 +63,7 @@ def require_decay(density: UnconstrainedDensity, y: Tensor, log_p: Tensor) -> No
         >>> wrong_sign = UnconstrainedDensity(LogDensity(lambda x: 0.5 * x.square().sum(1), 1))
         >>> require_decay(wrong_sign, torch.ones(1, 1).double(), torch.zeros(1).double())
         Traceback (most recent call last):
-        amfvi.errors.InputError: the log density does not fall off (6.04e+23 at x1 = 1.09951e+12)...
+        amfvi.sampler.integrability.NotIntegrableError: the log density does not fall off...
     """
     start = y[log_p.argmax()]
     for line in _lines(start, (y - start).abs().max(dim=0).values):
@@ -96,9 +106,9 @@ def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
 
     None where the user's parameters cannot be told apart from their bounds, or overflow.
     """
-    x, log_det = density.transform.from_unconstrained_with_log_det(point[None])
-    if not torch.allclose(density.transform.to_unconstrained(x)[0], point[None], rtol=1e-6):
+    if not bool(is_resolved(density.transform, point[None])):
         return None
+    x, log_det = density.transform.from_unconstrained_with_log_det(point[None])
     density.budget.spend(1)
     density.log_density.n_evaluations += 1
     try:
@@ -111,14 +121,14 @@ def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
 
 def _no_decay_error(
     density: UnconstrainedDensity, start: Tensor, end: Tensor, value: float
-) -> InputError:
+) -> NotIntegrableError:
     x_start, x = density.transform.from_unconstrained(torch.stack([start, end]))
     if len(x) <= MAX_NAMED:
         where = density.describe(x)
     else:
         farthest = int(((x - x_start).abs() / (1 + x_start.abs())).argmax())
         where = f"{density.log_density.names[farthest]} = {float(x[farthest]):.6g}"
-    return InputError(
+    return NotIntegrableError(
         f"the log density does not fall off ({value:.3g} at {where}), so the density cannot be "
         "integrated; is the sign right (a log density, not its negative), and is every prior "
         "proper?"

@@ -102,9 +102,12 @@ class Independence(Kernel):
     """Independent proposals from a fitted density: the kernel that jumps between modes.
 
     Examples:
-        >>> from amfvi.experts import GMM
-        >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
-        >>> Independence(GMM(max_components=1).fit(draws)).target_acceptance
+        >>> from amfvi.experts import GMM, Folds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws = torch.randn(50, 1, generator=generator, dtype=torch.float64)
+        >>> folds = Folds.holdout(draws[:40], draws[40:])
+        >>> proposal, _ = GMM(max_components=1).fit_folds(folds, generator=generator)
+        >>> Independence(proposal).target_acceptance
         0.3
     """
 

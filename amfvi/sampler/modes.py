@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.factors import factorize
+from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["Mode", "find_modes", "mahalanobis_rms", "newton_polish"]
 
@@ -157,13 +158,13 @@ def _objective(density: UnconstrainedDensity) -> Objective:
     """Minus the log density with a gradient, by autograd or by forward differences."""
 
     def by_autograd(y: Array) -> tuple[float, Array]:
-        value, gradient = density.log_prob_and_gradient(torch.from_numpy(y)[None])
+        value, gradient = evaluate_where_possible(density, torch.from_numpy(y)[None], gradient=True)
         return _negate(float(value), gradient[0].numpy())
 
     def by_differences(y: Array) -> tuple[float, Array]:
         steps = DIFFERENCE * np.maximum(1.0, np.abs(y))
         points = torch.from_numpy(np.vstack([y, y + np.diag(steps)]))
-        values = density.log_prob(points).numpy()
+        values = evaluate_where_possible(density, points, gradient=False)[0].numpy()
         return _negate(float(values[0]), (values[1:] - values[0]) / steps)
 
     return by_autograd if density.differentiable else by_differences

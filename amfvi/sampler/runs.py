@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +16,9 @@ from amfvi.errors import InputError
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.sampler.checkpoint import SamplerCheckpoint
-from amfvi.sampler.integrability import require_decay
+from amfvi.sampler.integrability import NotIntegrableError, require_decay
 from amfvi.sampler.reference import ReferenceDistribution, find_reference
+from amfvi.sampler.resolution import is_resolved
 from amfvi.sampler.schedule import HIGH_DIM
 from amfvi.sampler.tempering import TemperedSample, temper
 from amfvi.statistics import Estimate
@@ -44,6 +47,8 @@ class PosteriorSample:
         log_z_of_runs: the same of each run alone.
         max_mean_discrepancy_in_sd: largest distance between the runs' means of an
             unconstrained coordinate, in its standard deviations; NaN for one run.
+        unresolved_share: share of the draws that are nearer to a bound than floating-point
+            numbers resolve, which is where an improper prior such as 1/x puts them.
         reference: description of the distribution from which the runs started.
         n_temperatures: values of β after 0, in the longest run.
         history: points in unconstrained space that the runs passed before their draws,
@@ -65,6 +70,7 @@ class PosteriorSample:
     log_z: Estimate
     log_z_of_runs: tuple[Estimate, ...]
     max_mean_discrepancy_in_sd: float
+    unresolved_share: float = 0.0
     reference: str
     n_temperatures: int
     history: Tensor
@@ -95,8 +101,8 @@ def sample_posterior(
         checkpoint: from which runs are continued, and to which they are saved.
 
     Raises:
-        InputError: the density is −∞ at every point tried, cannot be integrated, or is
-            broken.
+        NotIntegrableError: the density does not fall off.
+        InputError: the density is −∞ at every point tried, or broken.
         OutOfBudgetError: a limit was reached before there was a single draw.
 
     Examples:
@@ -106,16 +112,17 @@ def sample_posterior(
         >>> abs(sample.log_z.mean - 0.919) < 0.2  # ½ log 2π
         True
     """
+    if reference is None:
+        generator = generator_for(seed, stream_name, "start")
+        with _diagnose_overflow(density):
+            reference = find_reference(density, generator, checkpoint)
     n_particles = PARTICLES if density.dim <= HIGH_DIM else PARTICLES_IN_HIGH_DIM
     runs: list[TemperedSample] = []
     stopped_by = None
-    try:
-        if reference is None:
-            generator = generator_for(seed, stream_name, "start")
-            reference = find_reference(density, generator, checkpoint)
-        for number in range(N_RUNS):
-            runs.append(
-                temper(
+    for number in range(N_RUNS):
+        try:
+            with _diagnose_overflow(density):
+                run = temper(
                     reference,
                     density,
                     n_particles=particle_multiplier * n_particles,
@@ -125,29 +132,36 @@ def sample_posterior(
                     checkpoint=checkpoint,
                     run_name=f"{stream_name} {number}",
                 )
-            )
-    except OutOfBudgetError as error:
-        if not runs or reference is None:
-            raise
-        stopped_by = f"{error} before run {len(runs) + 1}"
-    except InputError as error:
-        if (growth := _find_growth(density)) is not None:
-            raise growth from error
-        raise
+            runs.append(run)
+        except OutOfBudgetError as error:
+            stopped_by = f"{error} before run {number + 1}"
+            if not runs:
+                raise
     return _combine(density, reference, runs, stopped_by)
 
 
-def _find_growth(density: UnconstrainedDensity) -> InputError | None:
-    """The error for a density that grows until it overflows, which it may have done."""
-    generator = torch.Generator().manual_seed(0)
-    point = torch.randn(1, density.dim, generator=generator, dtype=torch.float64)
+@contextmanager
+def _diagnose_overflow(density: UnconstrainedDensity) -> Iterator[None]:
+    """Look whether an error of a density is the end of a growth without limit.
+
+    Raises:
+        NotIntegrableError: it is; else the error itself.
+    """
     try:
-        require_decay(density, point, torch.zeros(1))
+        yield
+    except NotIntegrableError:
+        raise
     except InputError as error:
-        return error
-    except OutOfBudgetError:
-        return None
-    return None
+        # The points seen so far are not at hand: any other one will do.
+        generator = torch.Generator().manual_seed(0)
+        point = torch.randn(1, density.dim, generator=generator, dtype=torch.float64)
+        try:
+            require_decay(density, point, torch.zeros(1))
+        except NotIntegrableError as growth:
+            raise growth from error
+        except OutOfBudgetError:
+            raise error from None
+        raise
 
 
 def _combine(
@@ -161,18 +175,21 @@ def _combine(
     used = complete or runs
     estimates = tuple(Estimate(run.log_z, run.log_z_se) for run in used)
     reasons = [run.stopped_by for run in runs if run.stopped_by is not None]
+    reasons += [] if stopped_by is None else [stopped_by]
+    y = torch.cat([run.y for run in used])
     return PosteriorSample(
-        x=density.transform.from_unconstrained(torch.cat([run.y for run in used])),
+        x=density.transform.from_unconstrained(y),
         sample_weight=None if complete else torch.cat([_weights(run) for run in used]),
         run=torch.cat([torch.full((len(run.y),), i) for i, run in enumerate(used)]),
         log_z=_mean_log_z(estimates),
         log_z_of_runs=estimates,
         max_mean_discrepancy_in_sd=_max_mean_discrepancy(used),
+        unresolved_share=float((~is_resolved(density.transform, y)).double().mean()),
         reference=reference.description,
         n_temperatures=max(len(run.betas) - 1 for run in used),
         history=torch.cat([run.history for run in runs]),
         history_log_p=torch.cat([run.history_log_p for run in runs]),
-        stopped_by=stopped_by or (reasons[0] if reasons else None),
+        stopped_by=reasons[0] if reasons else None,
     )
 
 

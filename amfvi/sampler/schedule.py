@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from amfvi.errors import FitError
+from amfvi.errors import FitError, InputError
 from amfvi.experts import GMM, Folds
 from amfvi.sampler.factors import factorize
 from amfvi.sampler.kernels import (
@@ -142,7 +143,7 @@ def _fit_independence(
     config = PROPOSAL if y.shape[1] <= HIGH_DIM else PROPOSAL_IN_HIGH_DIM
     try:
         proposal, _ = config.fit_folds(Folds(y, fold, weights), generator=generator)
-    except FitError:
+    except (FitError, InputError, LinAlgError):  # squares overflow in a very heavy tail
         return None
     return Independence(proposal)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.particles import Particles
 from amfvi.sampler.reference import ReferenceDistribution
+from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["TemperedPath"]
 
@@ -25,6 +26,7 @@ class TemperedPath:
             drift leaves π_β invariant as long as proposals are accepted by π_β itself.
 
     Examples:
+        >>> import torch
         >>> from amfvi.density.log_density import LogDensity
         >>> from amfvi.sampler.gaussians import gaussians_at
         >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(1), 1)
@@ -43,10 +45,7 @@ class TemperedPath:
 
     def evaluate(self, y: Tensor) -> Particles:
         """Evaluate both densities at ``y`` (n, d); one evaluation of the posterior each."""
-        if self.use_gradients:
-            log_p, grad_p = self.density.log_prob_and_gradient(y)
-        else:
-            log_p, grad_p = self.density.log_prob(y), y.new_zeros(len(y), 0)
+        log_p, grad_p = evaluate_where_possible(self.density, y, gradient=self.use_gradients)
         log_q, grad_q = self._evaluate_reference(y, grad_p)
         return Particles(y=y, log_p=log_p, log_q=log_q, grad_p=grad_p, grad_q=grad_q)
 

@@ -46,8 +46,11 @@ MAX_TEMPERATURES = 1_000
 FIRST_DECAY_CHECK = 10
 """Values of β after which a run that has not ended is suspected of having no end."""
 
-SUSPICIOUS_SPREAD = 3.0
+SUSPICIOUS_SPREAD = 10.0
 """Spread of the final particles, relative to the reference's, that is suspicious."""
+
+SUSPICIOUS_SHARE_OUTSIDE = 0.01
+"""Share of the final particles where the reference is zero that is suspicious."""
 
 SAME_REFERENCE_TOLERANCE = 1e-4
 """Relative difference of log densities up to which a saved run's reference is the same."""
@@ -68,7 +71,16 @@ class TemperedSample:
         stopped_by: the limit that ended the run before β = 1, and where; else None.
 
     Examples:
-        >>> TemperedSample.__dataclass_params__.frozen
+        >>> sample = TemperedSample(
+        ...     y=torch.zeros(1, 2),
+        ...     sample_weight=None,
+        ...     log_z=0.0,
+        ...     log_z_se=0.1,
+        ...     betas=(0.0, 1.0),
+        ...     history=torch.zeros(1, 2),
+        ...     history_log_p=torch.zeros(1),
+        ... )
+        >>> sample.stopped_by is None
         True
     """
 
@@ -105,8 +117,8 @@ def temper(
             step, as ``run_name``.
 
     Raises:
-        InputError: the density is −∞ at every draw of the reference, does not fall off,
-            or is broken.
+        NotIntegrableError: the density does not fall off.
+        InputError: the density is −∞ at every draw of the reference, or broken.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
@@ -128,7 +140,7 @@ def temper(
     try:
         while state.beta < 1:
             if len(state.betas) > MAX_TEMPERATURES:
-                stopped_by = f"{MAX_TEMPERATURES} temperatures at β = {state.beta:.3g}"
+                stopped_by = f"{MAX_TEMPERATURES} steps of tempering at β = {state.beta:.3g}"
                 break
             _advance(path, state, n_particles, n_draws, generator)
             if _is_suspicious(state):
@@ -138,11 +150,12 @@ def temper(
             if reporter is not None:
                 reporter.sampler_progress(state.beta, state.log_z, density.budget.spent)
     except OutOfBudgetError as error:
-        stopped_by = f"{error} at β = {state.beta:.3g}"
+        if state.beta < 1:  # else only the last check was not affordable
+            stopped_by = f"{error} at β = {state.beta:.3g}"
     return _collect(state, stopped_by)
 
 
-def chain_length(dim: int) -> int:
+def _chain_length(dim: int) -> int:
     """States of a chain at each β, its start included."""
     return 5 if dim <= HIGH_DIM else 10
 
@@ -182,7 +195,7 @@ def _advance(
     weights = (log_w - log_w.max()).exp()
     final = beta == 1.0
     n_wanted = n_draws if final else n_particles
-    n_chains = max(2, n_particles // chain_length(particles.y.shape[1]))
+    n_chains = max(2, n_particles // _chain_length(particles.y.shape[1]))
     length = math.ceil(n_wanted / n_chains)
     rows = _resample_systematic(weights, n_chains, generator)
     kernels = build_kernels(
@@ -208,7 +221,10 @@ def _is_suspicious(state: SamplerState) -> bool:
     """Whether tempering goes on and on, or ends with particles far beyond the reference."""
     if state.beta == 1:
         spread = median_distance(state.particles.y)
-        return bool((spread > SUSPICIOUS_SPREAD * state.reference_spread).any())
+        n_outside = int((state.particles.log_q == -math.inf).sum())
+        return bool((spread > SUSPICIOUS_SPREAD * state.reference_spread).any()) or (
+            n_outside > SUSPICIOUS_SHARE_OUTSIDE * len(state.particles)
+        )
     n_checks, remainder = divmod(len(state.betas) - 1, FIRST_DECAY_CHECK)
     return remainder == 0 and n_checks.bit_count() == 1  # after 10, 20, 40, 80, …
 

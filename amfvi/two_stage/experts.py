@@ -32,7 +32,14 @@ __all__ = ["FittedExpert", "fit_experts"]
 
 @dataclass(frozen=True)
 class FittedExpert:
-    """An expert with the report of its fit."""
+    """An expert with the report of its fit.
+
+    Examples:
+        See :func:`fit_experts`, which makes them:
+
+        >>> FittedExpert.__dataclass_fields__.keys()
+        dict_keys(['expert', 'report'])
+    """
 
     expert: Expert
     report: FitReport

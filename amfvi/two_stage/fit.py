@@ -31,6 +31,12 @@ class FitSummary:
         weights: stage two, with the path of the weights.
         seconds: wall-clock time of "stage_one" and "stage_two"; of a fit to a log density
             also of "sampling" and "diagnostics", each summed over all attempts.
+
+    Examples:
+        >>> import amfvi
+        >>> summary = amfvi.fit("bimodal", experts="gmm", n_draws=200).summary
+        >>> list(summary.reports), sorted(summary.seconds)
+        (['gmm'], ['stage_one', 'stage_two'])
     """
 
     split: Split

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 import torch
@@ -121,6 +122,8 @@ class FitOptions:
     device: torch.device | str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.experts, Iterable):
+            raise UsageError(f"experts= must be names or configs, found {self.experts!r}")
         _ = self.configs  # an unknown expert is an error now, not later
         if self.weight_rule not in WEIGHT_RULES:
             raise unknown_name("weight_rule=", str(self.weight_rule), WEIGHT_RULES)
@@ -134,12 +137,13 @@ class FitOptions:
         self._require_whole("max_evaluations", 1, None)
         self._require_whole("max_refinements", 0, None)
         self._require_whole("seed", 0, 2**63 - 1)
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"beta= must be in [0, 1), found {self.beta}")
-        if not 0 <= self.test_share <= 0.5:
-            raise UsageError(f"test_fraction= must be in [0, 0.5], found {self.test_fraction}")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise UsageError(f"timeout= must be a positive number of seconds, found {self.timeout}")
+        self._require_number("beta", lambda value: 0 <= value < 1, "in [0, 1)")
+        self._require_number("test_fraction", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
+        self._require_number(
+            "timeout", lambda value: 0 < value < math.inf, "a positive number of seconds"
+        )
+        if not isinstance(self.device, str | torch.device):
+            raise UsageError(f"device= must be a name or a torch device, found {self.device!r}")
 
     @cached_property
     def configs(self) -> dict[str, ExpertConfig]:
@@ -182,12 +186,22 @@ class FitOptions:
         value = getattr(self, name)
         if value is None and name in NOT_REQUIRED:
             return
-        whole = isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
         if not whole or value < low or (high is not None and value > high):
             wanted = f"in [{low}, {high}]" if high is not None else f"at least {low}"
             if not whole:
                 wanted = f"a whole number {wanted}"
             raise UsageError(f"{name}= must be {wanted}, found {value!r}")
+        object.__setattr__(self, name, int(value))  # numpy's integers are no JSON values
+
+    def _require_number(self, name: str, is_valid: Callable[[float], bool], wanted: str) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        if not isinstance(value, Real) or isinstance(value, bool) or not is_valid(float(value)):
+            raise UsageError(f"{name}= must be {wanted}, found {value!r}")
+        if not isinstance(value, int | float):
+            object.__setattr__(self, name, float(value))
 
 
 NOT_REQUIRED = ("n_draws", "max_evaluations", "max_refinements")

@@ -53,6 +53,11 @@ class WeightFit:
         n: number of draws the weights rest on.
         n_ignored: draws at which every expert's density is zero; no weights can
             help there.
+
+    Examples:
+        >>> fitted = fit_weights(torch.zeros(10, 2), "em")
+        >>> fitted.n_eff, fitted.gap, fitted.converged
+        (2.0, 0.0, True)
     """
 
     weights: Array
@@ -83,8 +88,7 @@ def fit_weights(
 ) -> WeightFit:
     """Estimate mixture weights from log densities (n, K) in nats.
 
-    A draw's row may be shifted by any constant without effect. −inf is legal: that
-    expert contributes nothing there.
+    A constant added to a row has no effect. An expert with −inf contributes nothing there.
 
     Args:
         sample_weight: importance weights of the draws, (n,).

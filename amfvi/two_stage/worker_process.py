@@ -14,8 +14,9 @@ import torch
 
 from amfvi.errors import AmfviError, AmfviWarning, FitError
 from amfvi.experts import Expert, ExpertConfig, FitReport, Folds
+from amfvi.experts.parallel import one_thread
 
-__all__ = ["fit_on_one_thread", "serve"]
+__all__ = ["fit_on_one_thread"]
 
 
 def fit_on_one_thread(
@@ -31,12 +32,8 @@ def fit_on_one_thread(
         >>> expert.dim
         1
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return config.fit_folds(folds, **options)
-    finally:
-        torch.set_num_threads(before)
 
 
 def serve(pipe: Connection) -> None:

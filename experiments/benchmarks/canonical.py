@@ -34,7 +34,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
     started = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "amfvi", "fit", "--target", target, "--seed", str(seed),
-         "--n-draws", str(n_draws), "--out", str(out), "--overwrite", "--quiet"],
+         "--n-draws", str(n_draws), "--out", str(out), "--force", "--quiet"],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     seconds = round(time.monotonic() - started, 1)

@@ -46,7 +46,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
     out = folder / f"from-density-{target}-{experts}-{seed}"
     done = subprocess.run(
         [sys.executable, "-m", "amfvi", "fit", "--target", target, "--from", "density",
-         "--experts", experts, "--seed", str(seed), "--out", str(out), "--overwrite", "--quiet"],
+         "--experts", experts, "--seed", str(seed), "--out", str(out), "--force", "--quiet"],
         check=False, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode not in FITTED:
@@ -91,10 +91,10 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         "# Posteriors by their log density alone", "",
         f"`{command}`", "",
         "Medians over seeds. Exact KL(p‖q) in nats of the fitted mixture, beside that of the same",
-        "experts fitted to 10,000 exact draws (benchmark `canonical`). log Z by importance sampling",
-        "from the mixture. Evaluations of the density, gradients included, for everything: the",
-        "sampler's reference, two runs of the sampler, refinements, importance weights, the search",
-        "for undetected modes. Seconds of wall clock.",
+        "experts fitted to 10,000 exact draws (benchmark `canonical`). log Z by importance",
+        "sampling from the mixture. Evaluations of the density, gradients included, for",
+        "everything: the sampler's reference, two runs of the sampler, refinements, importance",
+        "weights, the search for undetected modes. Seconds of wall clock.",
         made_with, "",
         *_medians(rows, _kl_by_draws()), "", *modes,
         "## Every run", "", *_runs(rows), "",

@@ -172,7 +172,7 @@ def _lost_runs(cells: list[Cell], ours: str, target: str) -> list[str]:
         peers = {m: ratio for m, ratio in by_method.items() if m not in OURS}
         if ours not in by_method or not peers:
             continue
-        rival = min(peers, key=lambda method: float(peers[method].mean()))  # noqa: B023
+        rival = min(peers, key=lambda method: float(peers[method].mean()))
         gap = by_method[ours] - peers[rival]
         if gap.mean() > SIGNIFICANT * gap.std() / math.sqrt(len(gap)):
             lost.append(f"seed {seed}: {gap.mean():+.4f} nats to {rival}")
@@ -215,8 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     store = CellStore(folder=options.folder, experiment="race")
     finished = store.run_all(cells, run, provenance_of, skip_failures=True)
     command = (
-        f"python -m experiments.benchmarks.race --n-draws {options.n_draws} "
-        f"--seeds {options.seeds}"
+        f"python -m experiments.benchmarks.race --n-draws {options.n_draws} --seeds {options.seeds}"
     )
     command += f' --methods "{options.methods}"' if options.methods else ""
     text = page(finished, options.n_draws, command)

@@ -136,7 +136,7 @@ def provenance_of(cell: Row) -> Provenance:
     """What a cell depends on: amfvi, or a sampler's package and how it is called."""
     if cell["method"] == AMFVI_METHOD:
         return Provenance.current(AMFVI)
-    package = {"nautilus": "nautilus-sampler"}.get(cell["method"], cell["method"])
+    package = "nautilus-sampler" if cell["method"] == "nautilus" else cell["method"]
     modules = ("amfvi.targets", "experiments.lab.samplers")
     return Provenance.current(modules, (package, "torch"))
 

@@ -20,49 +20,57 @@ from torchdiffeq import odeint
 
 from amfvi.experts import EXPERTS, ExpertConfig, FitReport, Folds, Progress, TrainingRecord
 from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.flows.flow import Parameters
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["CNF", "ContinuousFlow"]
 
-FREQUENCIES = 3  # of the time, as sines and cosines
+FREQUENCIES = 3
+"""Sines, and as many cosines, of the time that the velocity sees."""
+
+REPORT_EVERY = 200
+"""Steps between reports of progress."""
 
 
 class ContinuousFlow(BijectiveExpert):
     """z(1) is a whitened point, z(0) its normal score, dz/dt = v(z, t)."""
 
-    def __init__(self, config: CNF, whitening: Whitening, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, config: CNF, whitening: Whitening, parameters: Parameters) -> None:
         super().__init__(config, whitening)
         self.parameters = parameters
-        self._steps = config.integration_steps
+        self._settings = config
 
-    def _flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self._integrated(z, backwards=True)
+    def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._integrate(z, backwards=True)
 
-    def _unflow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self._integrated(u, backwards=False)
+    def _from_normal(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self._integrate(u, backwards=False)
 
-    def _integrated(self, z: Tensor, *, backwards: bool) -> tuple[Tensor, Tensor]:
+    def _integrate(self, z: Tensor, *, backwards: bool) -> tuple[Tensor, Tensor]:
+        """Move points (members, d, n) along the velocity; also log |det|, (members, n)."""
         parameters = {name: value.to(z) for name, value in self.parameters.items()}
-        times = torch.linspace(0, 1, self._steps + 1).to(z)
+        times = torch.linspace(0, 1, self._settings.integration_steps + 1).to(z)
         times = times.flip(0) if backwards else times
 
-        def moving(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return velocity_and_trace(parameters, state[0], t)
 
         start = (z, z.new_zeros(z.shape[0], z.shape[2]))
-        moved, log_det = odeint(moving, start, times, method="rk4")
-        return moved[-1], log_det[-1]
+        points, log_det = odeint(derivative, start, times, method="rk4")
+        return points[-1], log_det[-1]
 
     def tensors(self) -> dict[str, Tensor]:
         learned = {f"flow.{name}": value.cpu() for name, value in self.parameters.items()}
         return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {name: value.to(device) for name, value in self.parameters.items()}
-        return type(self)(self.config, self.whitening.to(device), moved)  # type: ignore[arg-type]
+        parameters = {name: value.to(device) for name, value in self.parameters.items()}
+        moved = type(self)(self._settings, self.whitening.to(device), parameters)
+        moved.report = self.report
+        return moved
 
 
-def velocity(parameters: dict[str, Tensor], z: Tensor, t: Tensor) -> Tensor:
+def velocity(parameters: Parameters, z: Tensor, t: Tensor) -> Tensor:
     """v(z, t) for every member: z (members, d, n), t a number or (n,); (members, d, n)."""
     h = _features(z, t)
     for layer in ("0", "1", "2"):
@@ -71,10 +79,8 @@ def velocity(parameters: dict[str, Tensor], z: Tensor, t: Tensor) -> Tensor:
     return torch.baddbmm(parameters["b3"], parameters["w3"], h)
 
 
-def velocity_and_trace(
-    parameters: dict[str, Tensor], z: Tensor, t: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Also the trace of ∂v/∂z, (members, n), by one forward derivative a coordinate."""
+def velocity_and_trace(parameters: Parameters, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Also the trace of ∂v/∂z, (members, n), by one forward derivative per coordinate."""
     d = z.shape[1]
     h = _features(z, t)
     tangents = [parameters["w0"][:, :, k : k + 1].expand(-1, -1, z.shape[2]) for k in range(d)]
@@ -87,7 +93,9 @@ def velocity_and_trace(
         tangents = [slope * tangent for tangent in tangents]
         h = h * gate
     rows = parameters["w3"]
-    trace = sum((rows[:, k : k + 1] @ tangents[k]).squeeze(1) for k in range(d))
+    trace = z.new_zeros(z.shape[0], z.shape[2])
+    for k in range(d):
+        trace = trace + (rows[:, k : k + 1] @ tangents[k]).squeeze(1)
     return torch.baddbmm(parameters["b3"], rows, h), trace
 
 
@@ -105,6 +113,9 @@ class CNF(ExpertConfig):
     Attributes:
         width: of the three hidden layers of the velocity.
         steps: of Adam, with a rate that falls to zero along a cosine.
+        batch_size: draws per step.
+        learning_rate: the largest.
+        ema_decay: of the average of the parameters that is kept.
         integration_steps: of the density and the draws.
     """
 
@@ -113,10 +124,10 @@ class CNF(ExpertConfig):
     steps: int = 4_000
     batch_size: int = 512
     learning_rate: float = 1e-2
-    averaging: float = 0.998
+    ema_decay: float = 0.998
     integration_steps: int = 20
 
-    def fit(
+    def fit_folds(
         self,
         folds: Folds,
         *,
@@ -128,9 +139,36 @@ class CNF(ExpertConfig):
         started = time.monotonic()
         folds.require_fittable(self.kind)
         whitening = Whitening.fit(folds)
+        initial = self._initial(folds, generator)
+        ends_at = math.inf if timeout is None else started + timeout
+        parameters, step = self._train(folds, whitening, initial, generator, progress, ends_at)
+        expert = ContinuousFlow(self, whitening, parameters)
+        record = TrainingRecord(
+            step=step,
+            train_nll=-float(expert.log_prob(folds.draws).mean()),
+            heldout_nll=-float(expert.log_prob_out_of_fold(folds).mean()),
+        )
+        report = FitReport(
+            history=(record,),
+            best_step=step,
+            converged=step == self.steps,
+            stopped_by="all steps taken" if step == self.steps else "timeout",
+            seconds=time.monotonic() - started,
+        )
+        return expert, report
+
+    def _train(
+        self,
+        folds: Folds,
+        whitening: Whitening,
+        leaves: Parameters,
+        generator: torch.Generator,
+        progress: Progress | None,
+        ends_at: float,
+    ) -> tuple[Parameters, int]:
+        """Fit the velocity by flow matching; averaged parameters and the number of steps."""
         draws = whitening.forward(folds.draws.expand(folds.n_members, -1, -1)).float()
-        leaves = {n: v.requires_grad_() for n, v in self._initial(folds, generator).items()}
-        averages = {n: v.detach().clone() for n, v in leaves.items()}
+        averages = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
         step = 0
@@ -142,33 +180,24 @@ class CNF(ExpertConfig):
             data = draws.gather(2, rows[:, None].expand(-1, folds.dim, -1))
             noise = torch.randn(data.shape, generator=generator)
             t = torch.rand(self.batch_size, generator=generator)
-            found = velocity(leaves, noise + t * (data - noise), t)
-            loss = (found - (data - noise)).square().sum(dim=1).mean()
+            predicted = velocity(leaves, noise + t * (data - noise), t)
+            loss = (predicted - (data - noise)).square().sum(dim=1).mean()
             adam.zero_grad()
             loss.backward()
             adam.step()
             schedule.step()
-            keep = min(self.averaging, step / (step + 10))
+            decay = min(self.ema_decay, step / (step + 10))
             with torch.no_grad():
                 for name, leaf in leaves.items():
-                    averages[name].lerp_(leaf, 1 - keep)
-            if step % 200 == 0 and progress is not None:
+                    averages[name].lerp_(leaf, 1 - decay)
+            if step % REPORT_EVERY == 0 and progress is not None:
                 progress(step / self.steps, math.nan)
-            if timeout is not None and time.monotonic() - started > timeout:
+            if time.monotonic() > ends_at:
                 break
-        expert = ContinuousFlow(self, whitening, averages)
-        nll = -float(expert.log_prob_out_of_fold(folds).mean())
-        seen = -float(expert.log_prob(folds.draws).mean())
-        finished = step == self.steps
-        return expert, FitReport(
-            history=(TrainingRecord(step=step, train_nll=seen, heldout_nll=nll),),
-            best_step=step,
-            converged=finished,
-            stopped_by="all steps taken" if finished else "timeout",
-            seconds=time.monotonic() - started,
-        )
+        return averages, step
 
-    def _initial(self, folds: Folds, generator: torch.Generator) -> dict[str, Tensor]:
+    def _initial(self, folds: Folds, generator: torch.Generator) -> Parameters:
+        """Random weights, zero in the last layer, that require gradients."""
         inputs = folds.dim + 2 * FREQUENCIES
         sizes = [(self.width, inputs), (self.width, self.width), (self.width, self.width),
                  (folds.dim, self.width)]  # fmt: skip
@@ -179,11 +208,12 @@ class CNF(ExpertConfig):
             scale = 0.0 if last else 1 / math.sqrt(columns)
             parameters[f"w{number}"] = scale * torch.randn(shape, generator=generator)
             parameters[f"b{number}"] = torch.zeros(folds.n_members, rows, 1)
-        return parameters
+        return {name: value.requires_grad_() for name, value in parameters.items()}
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> ContinuousFlow:
         learned = {n.removeprefix("flow."): v for n, v in tensors.items() if n.startswith("flow.")}
-        return ContinuousFlow(self, Whitening.of(tensors["mean"], tensors["factor"]), learned)
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        return ContinuousFlow(self, whitening, learned)
 
 
 EXPERTS.setdefault(CNF.kind, CNF)  # so that a saved mixture with one can be read again

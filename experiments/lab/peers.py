@@ -181,7 +181,7 @@ def _train(
     for _ in range(EPOCHS):
         for rows in torch.randperm(n)[: batches * BATCH_SIZE].chunk(batches):
             optimizer.zero_grad()
-            (-log_prob(flow, z[rows]).mean()).backward()  # type: ignore[no-untyped-call]
+            (-log_prob(flow, z[rows]).mean()).backward()
             torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
             optimizer.step()
             schedule.step()

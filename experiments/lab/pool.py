@@ -17,7 +17,8 @@ from torch import Tensor
 
 import amfvi
 from amfvi.experts import DEFAULT, ExpertConfig
-from amfvi.mixture import Mixture, log_densities, optimism_corrected_log_densities
+from amfvi.experts.matrix import log_densities, optimism_corrected_log_densities
+from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.saving import save
 from amfvi.targets import ExactTarget

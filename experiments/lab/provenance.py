@@ -17,7 +17,15 @@ from typing import Protocol
 
 import torch
 
-__all__ = ["AMFVI", "CHECKOUT", "Provenance", "code_version", "describe_all", "source_hash"]
+__all__ = [
+    "AMFVI",
+    "CHECKOUT",
+    "PACKAGES",
+    "Provenance",
+    "code_version",
+    "describe_all",
+    "source_hash",
+]
 
 CHECKOUT = Path(__file__).parents[2]
 """The folder that holds ``amfvi``, ``experts``, ``targets`` and ``experiments``."""

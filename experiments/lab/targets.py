@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.distributions import StudentT
 
-from amfvi.targets import CANONICAL, ExactTarget, get
+from amfvi.targets import CANONICAL, ExactTarget, Funnel, get
 from amfvi.targets.base import normal, uniform
 from amfvi.targets.gaussian_mixture import GaussianMixtureTarget
 from amfvi.targets.noisy_curves import NoisyCurvesTarget
 
 __all__ = ["NAMES", "SCALABLE", "SHAPES", "exact_target"]
-
 
 
 class StudentTBanana(ExactTarget):
@@ -28,7 +29,10 @@ class StudentTBanana(ExactTarget):
     name = "student_t_banana"
     dim = 2
     source = "the canonical banana with Student-t in place of its normals"
-    view = ((-8.0, 8.0), (-6.0, 16.0))
+
+    @property
+    def view(self) -> tuple[tuple[float, float], ...]:
+        return ((-8.0, 8.0), (-6.0, 16.0))
 
     def _log_prob(self, x: Tensor) -> Tensor:
         t = StudentT(torch.tensor(5.0, dtype=torch.float64, device=x.device))
@@ -50,7 +54,6 @@ class EightGaussians(GaussianMixtureTarget):
     name = "eight_gaussians"
     dim = 2
     source = "a common test of flows (Grathwohl et al. 2019)"
-    view = ((-4.5, 4.5), (-4.5, 4.5))
     means = tuple((3 * math.cos(k * math.pi / 4), 3 * math.sin(k * math.pi / 4)) for k in range(8))
     covariances = (((0.09, 0.0), (0.0, 0.09)),) * 8
 
@@ -60,10 +63,16 @@ class Checkerboard(ExactTarget):
 
     name = "checkerboard"
     dim = 2
-    entropy = math.log(8)
     entropy_source = "uniform on an area of 8"
     source = "a common test of flows (Grathwohl et al. 2019)"
-    view = ((-2.5, 2.5), (-2.5, 2.5))
+
+    @property
+    def entropy(self) -> float:
+        return math.log(8)
+
+    @property
+    def view(self) -> tuple[tuple[float, float], ...]:
+        return ((-2.5, 2.5), (-2.5, 2.5))
 
     def _log_prob(self, x: Tensor) -> Tensor:
         column, row = (x + 2).floor().unbind(dim=1)
@@ -84,9 +93,12 @@ class Spiral(NoisyCurvesTarget):
 
     name = "spiral"
     source = "a common test of flows (Grathwohl et al. 2019), by quadrature along the arms"
-    view = ((-3.6, 3.6), (-3.6, 3.6))
     noise = 0.1
     nodes = 500  # at most .07 apart
+
+    @property
+    def view(self) -> tuple[tuple[float, float], ...]:
+        return ((-3.6, 3.6), (-3.6, 3.6))
 
     @classmethod
     def curves(cls, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,21 +108,33 @@ class Spiral(NoisyCurvesTarget):
         return arm, -arm
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ThreeGaussians(ExactTarget):
-    """Three equally likely Gaussians, 4 apart, each an autoregression of its own correlation."""
+    """Three equally likely Gaussians, 4 apart, each an autoregression of its own correlation.
+
+    Attributes:
+        dim: number of parameters.
+    """
 
     name = "three_gaussians"
     source = "stationary first-order autoregressions, correlations .9, 0 and −.7"
+    dim: int
 
-    def __init__(self, dim: int) -> None:
-        self.dim = dim  # type: ignore[misc]
-        position = torch.arange(dim, dtype=torch.float64)
+    @cached_property
+    def _factors(self) -> Tensor:
+        """Lower Cholesky factors, (3, d, d)."""
+        position = torch.arange(self.dim, dtype=torch.float64)
         gaps = (position[:, None] - position).abs()
-        self._factors = torch.stack(
+        return torch.stack(
             [torch.linalg.cholesky(torch.tensor(c).double() ** gaps) for c in (0.9, 0.0, -0.7)]
         )
-        self._means = torch.zeros(3, dim, dtype=torch.float64)
-        self._means[1, 0], self._means[2, 1] = 4.0, 4.0
+
+    @cached_property
+    def _means(self) -> Tensor:
+        """(3, d)."""
+        means = torch.zeros(3, self.dim, dtype=torch.float64)
+        means[1, 0], means[2, 1] = 4.0, 4.0
+        return means
 
     def _log_prob(self, x: Tensor) -> Tensor:
         centered = (x - self._means[:, None]).mT
@@ -125,19 +149,25 @@ class ThreeGaussians(ExactTarget):
         return self._means[which] + (self._factors[which] @ noise[:, :, None]).squeeze(2)
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LongBanana(ExactTarget):
     """Every second coordinate is bent by the one before it: N(0, 2), then N(x²/4, 1).
 
     An odd last coordinate is N(0, 1). A fixed random rotation mixes all coordinates.
+
+    Attributes:
+        dim: number of parameters.
     """
 
     name = "long_banana"
     source = "the canonical banana, in every pair of coordinates"
+    dim: int
 
-    def __init__(self, dim: int) -> None:
-        self.dim = dim  # type: ignore[misc]
-        generator = torch.Generator().manual_seed(dim)
-        self._rotation = torch.linalg.qr(normal(dim, dim, generator)).Q
+    @cached_property
+    def _rotation(self) -> Tensor:
+        """(d, d)."""
+        generator = torch.Generator().manual_seed(self.dim)
+        return torch.linalg.qr(normal(self.dim, self.dim, generator)).Q
 
     def _log_prob(self, x: Tensor) -> Tensor:
         z = x @ self._rotation
@@ -155,25 +185,10 @@ class LongBanana(ExactTarget):
         return z @ self._rotation.T
 
 
-class DeepFunnel(ExactTarget):
-    """Neal's funnel, milder with d so that all of it can be drawn: v ~ N(0, 1), xᵢ ~ N(0, eᵛ)."""
+def deep_funnel(dim: int) -> Funnel:
+    """Make Neal's funnel with a standard deviation of 1, so that all of it can be drawn."""
+    return Funnel(dim=dim, sd=1.0)
 
-    name = "deep_funnel"
-    source = "Neal 2003, Annals of Statistics 31:705, with a standard deviation of 1 for v"
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim  # type: ignore[misc]
-
-    def _log_prob(self, x: Tensor) -> Tensor:
-        v, rest = x[:, 0], x[:, 1:]
-        scaled = rest.square().sum(dim=1) * torch.exp(-v)
-        level = self.dim * math.log(2 * math.pi)
-        return -0.5 * (v.square() + scaled + (self.dim - 1) * v + level)
-
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
-        noise = normal(n, self.dim, generator)
-        v = noise[:, :1]
-        return torch.cat([v, noise[:, 1:] * torch.exp(v / 2)], dim=1)
 
 SHAPES: dict[str, type[ExactTarget]] = {
     shape.name: shape for shape in (StudentTBanana, EightGaussians, Checkerboard, Spiral)
@@ -181,7 +196,9 @@ SHAPES: dict[str, type[ExactTarget]] = {
 """Targets in two dimensions by name."""
 
 SCALABLE: dict[str, Callable[[int], ExactTarget]] = {
-    target.name: target for target in (ThreeGaussians, LongBanana, DeepFunnel)
+    "three_gaussians": lambda dim: ThreeGaussians(dim=dim),
+    "long_banana": lambda dim: LongBanana(dim=dim),
+    "deep_funnel": deep_funnel,
 }
 """Targets in any number of dimensions, by name."""
 

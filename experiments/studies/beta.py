@@ -50,10 +50,11 @@ def run(cell: Row, folder: Path) -> list[Row]:
     for rule, weight_rule in RULES.items():
         for batch in BATCHES:
             draws = batches[: cell["n"]] if batch == "full" else batches
+            batch_size = len(draws) if isinstance(batch, str) else batch
             fixed_point = fit_weights(draws, weight_rule).weights
             limit = kl_divergence(log_p, log_q, fixed_point)
             for beta in BETAS:
-                path = _path(draws.numpy(), rule, beta, len(draws) if batch == "full" else batch)
+                path = _path(draws.numpy(), rule, beta, batch_size)
                 kl = _kl_along(path, log_p.numpy(), log_q.numpy())
                 away = np.abs(kl - limit) > TOLERANCE
                 arrived = _first_step_after(away)

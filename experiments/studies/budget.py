@@ -37,7 +37,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
     kl = {name: kl_divergence(log_p, log_q[:, [k]], [1.0]) for k, name in enumerate(pool.names)}
     kl["mixture"] = kl_divergence(log_p, log_q, pool.mixture.weights)
     peer = PEERS[PEER].fit(pool.split.draws.numpy(), cell["seed"])
-    kl[PEER] = float(log_p.mean() - np.mean(peer(pool.points.numpy())))
+    kl[PEER] = float(log_p.mean()) - float(np.mean(peer(pool.points.numpy())))
     return [{"method": method, "kl": value} for method, value in kl.items()]
 
 
@@ -65,8 +65,12 @@ def _exponents(rows: list[Row]) -> list[str]:
     lines = []
     for target in distinct(rows, "target"):
         exponents = [_exponent(rows, target, method) for method in METHODS]
-        lines.append([target, *(f"{slope:+.2f} ± {se:.2f}" for slope, se in exponents)])
+        lines.append([target, *(_format_exponent(slope, se) for slope, se in exponents)])
     return markdown_table(["target", *METHODS], lines)
+
+
+def _format_exponent(slope: float, se: float) -> str:
+    return f"{slope:+.2f}" if math.isnan(se) else f"{slope:+.2f} ± {se:.2f}"
 
 
 def _mean_exponents(rows: list[Row]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch.distributions import MultivariateNormal
 
 import amfvi
-from amfvi.mixture import log_densities
+from amfvi.experts.matrix import log_densities
 from amfvi.randomness import generator_for
 from amfvi.targets import ExactTarget
 from experiments.lab.cells import run_in_own_process

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from amfvi.experts import MAF
-from amfvi.mixture import log_densities
+from amfvi.experts.matrix import log_densities
 from amfvi.randomness import generator_for
 from amfvi.two_stage.weights import fit_weights
 from experiments.lab.pictures import PALETTE

@@ -11,15 +11,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from amfvi.experts import MAF, Folds, RealNVP
+from amfvi.experts.matrix import log_densities
 from amfvi.experts.neural import NeuralFlowConfig
-from amfvi.mixture import log_densities
 from amfvi.randomness import generator_for
 from amfvi.targets import CANONICAL
 from amfvi.two_stage.weights import fit_weights
 from experiments.lab.pictures import MIXTURE_LAST, lines_by_target
-from experiments.lab.pool import TRIO, Pool, exact_target, kl_divergence
+from experiments.lab.pool import TRIO, Pool, kl_divergence
 from experiments.lab.study import Report, Size, Study
 from experiments.lab.tables import Row, distinct, mean_se, pivot, values
+from experiments.lab.targets import exact_target
 from experiments.lab.unregularized import train_snapshots
 
 STEPS = (100, 300, 1_000, 3_000, 10_000)
@@ -116,7 +117,9 @@ def report(rows: list[Row]) -> Report:
              *pivot(path, "method", "steps", "kl", ".3f"), "",
              "## What mixing gains over the best single expert", "",
              "By EMA of responsibilities, nats:", "", *_gains(ends), ""]  # fmt: skip
-    return Report(_brief(ends, last), _answer(ends, last), body, _figure(rows))
+    return Report(
+        brief=_brief(ends, last), answer=_answer(ends, last), body=body, figure=_figure(rows)
+    )
 
 
 def _gain(rows: list[Row], regime: str, over: Sequence[str] = TRIO, **where: str) -> np.ndarray:

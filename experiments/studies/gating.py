@@ -10,7 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from amfvi.mixture import Mixture, log_densities
+from amfvi.experts.matrix import log_densities
+from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.targets import CANONICAL
 from amfvi.two_stage.weights import fit_weights
@@ -137,7 +138,7 @@ def _train(gate: _Gate, draws: Tensor, log_q: Tensor, grid: _Grid | None, steps:
             if score < best:
                 best, state = score, {k: v.clone() for k, v in network.state_dict().items()}
         adam.zero_grad()
-        loss(first_half, log_z).backward()  # type: ignore[no-untyped-call]
+        loss(first_half, log_z).backward()
         adam.step()
     network.load_state_dict(state)
 

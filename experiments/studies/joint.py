@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from amfvi.experts import MAF, RBIG, ExpertConfig, RealNVP
-from amfvi.experts.neural import NeuralFlow
-from amfvi.mixture import Mixture, log_densities, optimism_corrected_log_densities
+from amfvi.experts.flows.flow import Parameters
+from amfvi.experts.matrix import log_densities, optimism_corrected_log_densities
+from amfvi.experts.neural import NeuralFlow, NeuralFlowConfig
+from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.targets import CANONICAL
 from amfvi.two_stage.fit import fit_split
@@ -99,7 +101,7 @@ def _reset_flows(mixture: Mixture) -> Mixture:
     experts = dict(mixture.experts)
     for name, flow in _flows(mixture).items():
         initial = flow.flow.initial(1, torch.Generator().manual_seed(0))
-        experts[name] = NeuralFlow(flow.config, flow.whitening, initial)
+        experts[name] = _with_parameters(flow, initial)
     return Mixture(experts, [1 / len(experts)] * len(experts))
 
 
@@ -113,7 +115,13 @@ def _flows(mixture: Mixture) -> dict[str, NeuralFlow]:
     return flows
 
 
-Leaves = dict[str, dict[str, Tensor]]
+def _with_parameters(flow: NeuralFlow, parameters: Parameters) -> NeuralFlow:
+    """Copy a flow with other parameters."""
+    assert isinstance(flow.config, NeuralFlowConfig)
+    return NeuralFlow(flow.config, flow.whitening, parameters)
+
+
+Leaves = dict[str, Parameters]
 """Parameters of the flows by the name of the flow."""
 
 
@@ -189,12 +197,12 @@ def _train_jointly(
                 break
         rows = train[torch.randint(len(train), (BATCH_SIZE,), generator=generator)]
         adam.zero_grad()
-        nll(rows).backward()  # type: ignore[no-untyped-call]
+        nll(rows).backward()
         nll.mask_gradients()
         adam.step()
     experts = dict(mixture.experts)
     for name, flow in nll.flows.items():
-        experts[name] = NeuralFlow(flow.config, flow.whitening, state[name])
+        experts[name] = _with_parameters(flow, state[name])
     weights = fit_weights(optimism_corrected_log_densities(experts, folds)).weights
     return Mixture(experts, weights)
 

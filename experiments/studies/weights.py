@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from amfvi.mixture import log_densities
+from amfvi.experts.matrix import log_densities
 from amfvi.randomness import generator_for
 from amfvi.targets import CANONICAL
 from amfvi.two_stage.weights import fit_weights

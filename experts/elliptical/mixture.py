@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -36,6 +37,7 @@ class EllipticalMixture(Expert):
     """Fitted components behind a whitening that all members share.
 
     Examples:
+        >>> import math
         >>> components = Components(
         ...     log_weights=torch.zeros(1, 1), means=torch.zeros(1, 1, 1),
         ...     factors=torch.ones(1, 1, 1, 1), freedom=torch.tensor([math.inf]))
@@ -96,7 +98,7 @@ class EllipticalMixture(Expert):
             "means": parts.means.cpu(),
             "factors": parts.factors.cpu(),
             # Infinity is saved as zero: saved numbers are finite.
-            "inverse_freedom": (1 / parts.freedom).cpu(),
+            "freedom": torch.where(parts.freedom.isinf(), 0.0, parts.freedom).cpu(),
         }
 
     def to(self, device: torch.device | str) -> Self:
@@ -215,7 +217,7 @@ class EllipticalConfig(ExpertConfig):
                 "log_weights": shape([members, count]),
                 "means": shape([members, count, dim]),
                 "factors": shape([members, count, dim, dim]),
-                "inverse_freedom": shape([members]),
+                "freedom": shape([members]),
             },
             tensors,
         )
@@ -225,8 +227,9 @@ class EllipticalConfig(ExpertConfig):
             raise InputError(f"{self.kind}: a factor is not lower triangular and positive")
         if not torch.allclose(log_weights.double().exp().sum(dim=1), torch.ones(()).double()):
             raise InputError(f"{self.kind}: the component weights do not sum to one")
-        freedom = 1 / tensors["inverse_freedom"].double()
-        if bool((freedom <= 0).any()) or bool(torch.isinf(freedom).all()) != self.gaussian:
+        freedom = tensors["freedom"].double()
+        freedom = torch.where(freedom == 0, math.inf, freedom)
+        if bool((freedom < 0).any()) or bool(torch.isinf(freedom).all()) != self.gaussian:
             raise InputError(f"{self.kind}: the degrees of freedom are not those of a {self.kind}")
         components = Components(
             log_weights=log_weights.double(),

@@ -20,7 +20,7 @@ class Layer(NamedTuple):
     """z ← spline(rotation · z), member by member, on z of shape (members, d, n).
 
     Examples:
-        >>> knots = torch.linspace(-1, 1, 5).double().expand(1, 2, 5)
+        >>> knots = torch.linspace(-1, 1, 5).double().repeat(1, 2, 1)
         >>> spline = MonotoneSpline.through(knots, 2 * knots)
         >>> layer = Layer(torch.eye(2).double()[None], spline)
         >>> z, log_det = layer.forward(torch.ones(1, 2, 1).double())

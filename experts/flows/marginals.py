@@ -111,7 +111,7 @@ def equally_weighted_quantiles(ordered: Tensor, weights: Tensor) -> Tensor:
     Examples:
         >>> ordered = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
         >>> equally_weighted_quantiles(ordered, torch.tensor([[1.0, 1.0, 3.0, 3.0]]))
-        tensor([[0.5000, 1.7500, 2.3333, 3.0000]])
+        tensor([[0.5000, 1.7500, 2.5000, 3.0000]])
     """
     middles = (weights.cumsum(dim=1) - weights / 2) / weights.sum(dim=1, keepdim=True)
     n = ordered.shape[1]

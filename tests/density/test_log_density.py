@@ -33,7 +33,7 @@ def branching(x):
     return -0.5 * (x**2).sum() if x[0] > 0 else -0.5 * (x @ x)
 
 
-FORMS = {
+CONVENTIONS = {
     "torch, in batches": lambda x: -0.5 * (x**2).sum(dim=1),
     "torch, in batches, of a distribution": NORMAL.log_prob,
     "torch, point by point, by vmap": lambda x: -0.5 * (x[0] ** 2 + x[1] ** 2),
@@ -45,30 +45,32 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.filterwarnings("ignore:the log density takes one point")
-def test_every_form_gives_the_same_density(form):
-    density = LogDensity(FORMS[form], 2)
-    found = density.log_prob(POINTS)
+def test_every_calling_convention_gives_the_same_density(convention):
+    density = LogDensity(CONVENTIONS[convention], 2)
+    log_p = density.log_prob(POINTS)
     expected = NORMAL.log_prob(POINTS)
-    assert density.vectorized.calling_convention == form.partition(", of a")[0]
-    assert density.vectorized.differentiable == form.startswith("torch")
-    assert found.dtype == torch.float64
-    assert torch.allclose(found - found[0], expected - expected[0], atol=1e-12)
+    assert density.vectorized.calling_convention == convention.partition(", of a")[0]
+    assert density.vectorized.differentiable == convention.startswith("torch")
+    assert log_p.dtype == torch.float64
+    assert torch.allclose(log_p - log_p[0], expected - expected[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("form", [f for f in FORMS if f.startswith("torch")])
+@pytest.mark.parametrize("convention", [f for f in CONVENTIONS if f.startswith("torch")])
 @pytest.mark.filterwarnings("ignore:the log density takes one point")
-def test_gradients_of_every_form(form):
-    value, gradient = UnconstrainedDensity(LogDensity(FORMS[form], 2)).log_prob_and_gradient(POINTS)
+def test_gradients_of_every_calling_convention(convention):
+    value, gradient = UnconstrainedDensity(
+        LogDensity(CONVENTIONS[convention], 2)
+    ).log_prob_and_gradient(POINTS)
     assert torch.allclose(gradient, -POINTS, atol=1e-12)
     assert not value.requires_grad
 
 
-@pytest.mark.parametrize("form", ["torch, point by point", "numpy, point by point"])
-def test_a_loop_is_warned_of(form):
+@pytest.mark.parametrize("convention", ["torch, point by point", "numpy, point by point"])
+def test_a_loop_is_warned_of(convention):
     with pytest.warns(AmfviWarning, match="one point at a time and cannot be vectorized"):
-        LogDensity(FORMS[form], 2).log_prob(POINTS)
+        LogDensity(CONVENTIONS[convention], 2).log_prob(POINTS)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 7])
@@ -175,7 +177,7 @@ def test_a_slow_density_is_called_in_chunks_and_stopped_in_time(monkeypatch):
 
 
 def test_chunks_change_no_value():
-    density = UnconstrainedDensity(LogDensity(FORMS["torch, in batches"], 2))
+    density = UnconstrainedDensity(LogDensity(CONVENTIONS["torch, in batches"], 2))
     at_once = density.log_prob(POINTS)
     density.log_density.seconds_per_call = density.seconds_per_point = 0.1
     assert density._chunk_size() == 5
@@ -201,10 +203,10 @@ def test_constraints_are_those_of_the_prior_unless_given():
     assert LogDensity(lambda x: -x.sum(1), 3, prior=between).constraints.upper == (1, 2, 3)
     free = LogDensity(lambda x: -x.sum(1), 3, prior=Normal(torch.zeros(3), 1.0))
     assert not free.constraints.is_constrained
-    given = LogDensity(
+    explicit = LogDensity(
         lambda x: -x.sum(1), 3, prior=prior, constraints={"x1": constraints.positive}
     )
-    assert given.constraints.lower == (0, -math.inf, -math.inf)
+    assert explicit.constraints.lower == (0, -math.inf, -math.inf)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,6 @@ def test_constraints_are_those_of_the_prior_unless_given():
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):
-    given = {"function": FORMS["torch, in batches"], "dim": 2, **arguments}
+    all_arguments = {"function": CONVENTIONS["torch, in batches"], "dim": 2, **arguments}
     with pytest.raises(UsageError, match=message):
-        LogDensity(given.pop("function"), given.pop("dim"), **given)
+        LogDensity(**all_arguments)

@@ -32,11 +32,12 @@ def standard_scores():
 
         posterior = amfvi.fit(
             amfvi.LogDensity(log_joint, 1), experts=[GMM(max_components=2)], folds=2,
-            n_draws=1000, rounds=0, seed=number,
+            n_draws=1000, max_refinements=0, seed=number,
         )  # fmt: skip
-        centre, sd = float(y.sum()) / 5, 5**-0.5
-        truths.append((mu - centre) / sd)
-        draws.append((posterior.sample((DRAWS,)).numpy()[:, 0] - centre) / sd)
+        center, sd = float(y.sum()) / 5, 5**-0.5
+        truths.append((mu - center) / sd)
+        drawn = posterior.sample((DRAWS,), torch.Generator().manual_seed(number))
+        draws.append((drawn.numpy()[:, 0] - center) / sd)
     return np.array(truths), np.array(draws)
 
 

@@ -22,10 +22,10 @@ def test_psis_is_that_of_arviz(n, shape):
         pytest.skip("this ArviZ keeps PSIS elsewhere; the one of Python 3.11 is the reference")
     log_weights = np.log(1 + np.random.default_rng(n).pareto(shape, size=n))
     expected, expected_khat = arviz.psislw(log_weights.copy())
-    found, khat = psis(log_weights)
+    smoothed, khat = psis(log_weights)
     assert khat == pytest.approx(float(expected_khat), abs=1e-9)
-    normalize = found - np.logaddexp.reduce(found)
-    assert np.allclose(normalize, np.asarray(expected), atol=1e-9)
+    normalized = smoothed - np.logaddexp.reduce(smoothed)
+    assert np.allclose(normalized, np.asarray(expected), atol=1e-9)
 
 
 def test_khat_of_known_tails():
@@ -37,10 +37,10 @@ def test_khat_of_known_tails():
 
 
 def test_equal_weights_have_no_tail():
-    found = ImportanceEstimate.from_log_weights(torch.full((500,), 3.0))
-    assert found.khat == -math.inf
-    assert found.ess == pytest.approx(500)
-    assert (found.log_z.mean, found.log_z.se) == pytest.approx((3.0, 0.0), abs=1e-12)
+    estimate = ImportanceEstimate.from_log_weights(torch.full((500,), 3.0))
+    assert estimate.khat == -math.inf
+    assert estimate.ess == pytest.approx(500)
+    assert (estimate.log_z.mean, estimate.log_z.se) == pytest.approx((3.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -49,32 +49,44 @@ def test_evidence_and_bounds_of_a_wider_gaussian(seed):
     x = 1.5 * torch.randn(20_000, generator=torch.Generator().manual_seed(seed)).double()
     log_p = 2 - 0.5 * x.square() - 0.5 * math.log(2 * math.pi)
     log_q = -0.5 * (x / 1.5).square() - math.log(1.5) - 0.5 * math.log(2 * math.pi)
-    found = ImportanceEstimate.from_log_weights(log_p - log_q)
-    assert abs(found.log_z.mean - 2) < 4 * found.log_z.se
+    estimate = ImportanceEstimate.from_log_weights(log_p - log_q)
+    assert abs(estimate.log_z.mean - 2) < 4 * estimate.log_z.se
     reverse_kl = -math.log(1.5) + 0.5 * (1.5**2 - 1)
-    assert abs(found.elbo.mean - (2 - reverse_kl)) < 4 * found.elbo.se
-    assert found.khat < 0.3
-    # E[w]²/E[w²] for two Gaussians is sd √(2 sd² − 1)/sd².
-    assert found.efficiency == pytest.approx(math.sqrt(2 * 2.25 - 1) / 1.5**1 / 1.5, abs=0.02)
+    assert abs(estimate.elbo.mean - (2 - reverse_kl)) < 4 * estimate.elbo.se
+    assert estimate.khat < 0.3
+    # E[w]²/E[w²] for two Gaussians is √(2 sd² − 1)/sd².
+    assert estimate.efficiency == pytest.approx(math.sqrt(2 * 1.5**2 - 1) / 1.5**2, abs=0.02)
 
 
 def test_a_proposal_with_lighter_tails_is_found_out():
     x = 0.5 * torch.randn(20_000, generator=torch.Generator().manual_seed(0)).double()
-    found = ImportanceEstimate.from_log_weights(-0.5 * x.square() + 0.5 * (x / 0.5).square())
-    assert found.khat > khat_threshold(20_000) == 0.7
+    estimate = ImportanceEstimate.from_log_weights(-0.5 * x.square() + 0.5 * (x / 0.5).square())
+    assert estimate.khat > khat_threshold(20_000) == 0.7
 
 
 def test_forbidden_draws_count_as_nothing():
     terms = torch.zeros(1000, dtype=torch.float64)
     terms[:500] = -math.inf
-    found = ImportanceEstimate.from_log_weights(terms)
-    assert found.log_z.mean == pytest.approx(math.log(0.5), abs=1e-9)
-    assert found.ess == pytest.approx(500)
-    assert found.elbo.mean == -math.inf
+    estimate = ImportanceEstimate.from_log_weights(terms)
+    assert estimate.log_z.mean == pytest.approx(math.log(0.5), abs=1e-9)
+    assert estimate.ess == pytest.approx(500)
+    assert estimate.elbo.mean == -math.inf
     nothing = ImportanceEstimate.from_log_weights(torch.full((100,), -math.inf))
     assert (nothing.log_z.mean, nothing.ess) == (-math.inf, 0)
 
 
-@pytest.mark.parametrize(("draws", "expected"), [(50, 1 - 1 / math.log10(50)), (10**6, 0.7)])
-def test_threshold_grows_with_the_draws(draws, expected):
-    assert khat_threshold(draws) == pytest.approx(expected)
+@pytest.mark.parametrize("positive", [5, 20, 150])
+def test_no_more_draws_are_effective_than_have_weight(positive):
+    """Weights of zero were smoothed into the tail: 5 of 5,000 counted for a hundred."""
+    n = 5000
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        terms = np.full(n, -np.inf)
+        terms[random.choice(n, positive, replace=False)] = random.normal(size=positive)
+        estimate = ImportanceEstimate.from_log_weights(torch.from_numpy(terms))
+        assert 1 <= estimate.ess <= positive * (1 + 1e-9)
+        exact = np.logaddexp.reduce(terms) - math.log(n)
+        assert abs(estimate.log_z.mean - exact) < 3 * estimate.log_z.se
+        # The standard error of a mean of mostly zeros is no less than that of counting.
+        assert estimate.log_z.se > 0.9 / math.sqrt(positive)
+        assert math.isnan(estimate.khat) == (positive == 5)

@@ -71,7 +71,7 @@ def test_what_is_wrong_with_weights(weights, error, message):
 
 
 def test_a_target_needs_no_weights():
-    with pytest.raises(UsageError, match=r"sample_weight .* goes with draws"):
+    with pytest.raises(UsageError, match="sample_weight= goes with an array or a file of draws"):
         amfvi.fit("banana", sample_weight=np.ones(3))
 
 
@@ -80,8 +80,8 @@ def test_the_scale_of_sample_weight_means_nothing(seed):
     random = np.random.default_rng(seed)
     log_q = random.normal(size=(500, 4)) * 0.3
     weights = random.exponential(size=500)
-    found = [fit_weights(log_q, sample_weight=w).weights for w in (weights, 100 * weights)]
-    assert np.allclose(*found, atol=1e-9)
+    small, large = (fit_weights(log_q, sample_weight=s * weights).weights for s in (1, 100))
+    assert np.allclose(small, large, atol=1e-9)
 
 
 def test_standard_error_of_a_weighted_mean_covers():

@@ -11,13 +11,13 @@ import torch
 from scipy import stats
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.experts import Folds, config_from_json
+from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Folds, RealNVP, config_from_json
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 DIMENSIONS = (1, 2, 3, 5, 10)
 
-# Settings under which no choice by held-out draws couples the members: the last state is best.
-SLOW = {"max_steps": 25, "decay": 0.0, "learning_rate": 1e-3, "hidden_learning_rate": 1e-3}
+# Settings under which early stopping does not couple the members: the last state is best.
+SLOW = {"max_steps": 25, "cooldown": 0.0, "learning_rate": 1e-3, "hidden_learning_rate": 1e-3}
 ONE_CHECK = {
     "maf": SLOW,
     "realnvp": SLOW,
@@ -25,6 +25,26 @@ ONE_CHECK = {
     "rbig": {"max_layers": 1},
     "gmm": {"max_components": 1, "tolerance": 1e-9, "max_iterations": 5},
     "tmm": {"max_components": 1, "tolerance": 1e-9, "max_iterations": 5},
+}
+
+# The fewest numbers that an expert of each family can consist of.
+SMALLEST = {
+    "maf": MAF(layers=1, hidden_layers=1, hidden_features=1, max_steps=25),
+    "realnvp": RealNVP(layers=1, hidden_layers=1, hidden_features=1, max_steps=25),
+    "rbig": RBIG(max_layers=2, patience=2),
+    "nsf": NSF(layers=1, hidden_layers=1, hidden_features=1, bins=2, max_steps=25),
+    "gmm": GMM(max_components=1),
+    "tmm": TMM(max_components=1),
+}
+
+# Settings that end at the limit of steps, which comes first.
+LIMITED = {
+    "maf": {"max_steps": 25},
+    "realnvp": {"max_steps": 25},
+    "nsf": {"max_steps": 25},
+    "rbig": {"max_layers": 4},
+    "gmm": {"max_components": 3, "patience": 3},
+    "tmm": {"max_components": 3, "patience": 3},
 }
 
 
@@ -45,13 +65,13 @@ def test_log_determinant_is_that_of_the_map(bijective, dim, fitted, curved):
 
     def of_last_member(p):
         points = p.expand(expert.n_members, 1, dim)
-        return expert._flow(expert.whitening.forward(points))[0][-1, :, 0]
+        return expert._to_normal(expert.whitening.forward(points))[0][-1, :, 0]
 
     for x in curved(dim, 6, 5):
         jacobian = torch.autograd.functional.jacobian(of_last_member, x)
         expected = torch.linalg.slogdet(jacobian).logabsdet
-        found = expert.forward(x.expand(expert.n_members, 1, dim))[1][-1]
-        assert float(found) == pytest.approx(float(expected), abs=1e-6)
+        log_det = expert.forward(x.expand(expert.n_members, 1, dim))[1][-1]
+        assert float(log_det) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_an_ensemble_averages_the_densities_of_its_members(kind, fitted, curved):
@@ -62,7 +82,9 @@ def test_an_ensemble_averages_the_densities_of_its_members(kind, fitted, curved)
     assert not torch.allclose(each[0], each[1])
 
 
-def test_only_the_blind_member_speaks_out_of_fold(kind, fitted, curved, folded):
+def test_out_of_fold_density_is_that_of_the_member_that_held_a_draw_out(
+    kind, fitted, curved, folded
+):
     expert, _ = fitted(kind, 2)
     folds = folded(curved(2, 503, 6), 2)
     each = expert._log_prob(folds.draws.expand(2, -1, -1))
@@ -75,18 +97,18 @@ def test_a_member_never_trains_on_its_own_fold(kind, small, curved, folded):
     seed = torch.Generator().manual_seed
     draws = curved(2, 400, 0)
     config = dataclasses.replace(small[kind], **ONE_CHECK[kind])
-    one, _ = config.fit(folded(draws, 2), generator=seed(1))
+    original, _ = config.fit_folds(folded(draws, 2), generator=seed(1))
     moved = draws.clone()
     moved[1::2] = moved[1::2] * 0.8 + 0.1
-    two, _ = config.fit(folded(moved, 2), generator=seed(1))
+    changed, _ = config.fit_folds(folded(moved, 2), generator=seed(1))
     x = curved(2, 50, 6).expand(2, -1, -1)
-    change = (one._log_prob(x) - two._log_prob(x)).abs().amax(dim=1)
+    change = (original._log_prob(x) - changed._log_prob(x)).abs().amax(dim=1)
     assert change[0] > 1e-2
     assert change[1] < 1e-4
 
 
-def test_cross_validated_density_is_no_better_than_on_fresh_draws(kind, fitted, curved, folded):
-    """On average; in-sample it would be. The tolerance is four standard errors."""
+def test_optimism_corrected_density_is_that_of_fresh_draws(kind, fitted, curved, folded):
+    """The means agree within four standard errors; plain in-sample densities are higher."""
     expert, _ = fitted(kind, 2, 0, 5)
     estimated = expert.log_prob_optimism_corrected(folded(curved(2, 1500, 0), 5))
     fresh = expert.log_prob(curved(2, 20_000, 9))
@@ -95,10 +117,10 @@ def test_cross_validated_density_is_no_better_than_on_fresh_draws(kind, fitted, 
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
-def test_a_member_that_diverged_earns_its_ensemble_no_credit(
+def test_optimism_correction_rates_no_draw_above_an_ensemble_with_a_diverged_member(
     kind, share, fitted, curved, folded, monkeypatch
 ):
-    """It fails on a share of the draws. No draw may be rated above the ensemble itself."""
+    """The member fails at a share of the draws."""
     expert, _ = fitted(kind, 2, 0, 5)
     folds = folded(curved(2, 1500, 0), 5)
     right, edge = expert._log_prob, folds.draws[:, 0].quantile(share)
@@ -113,20 +135,21 @@ def test_a_member_that_diverged_earns_its_ensemble_no_credit(
     assert float((estimated - expert.log_prob(folds.draws)).mean()) <= 0.01
 
 
+def ring_mass(expert, inner, outer, step):
+    """Mass of an expert in the square of half width ``outer`` without that of ``inner``."""
+    centers = (torch.arange(round(2 * outer / step), dtype=torch.float64) + 0.5) * step - outer
+    points = torch.cartesian_prod(*[centers] * expert.dim).reshape(-1, expert.dim)
+    points = points[points.abs().amax(dim=1) > inner]
+    return float(expert.log_prob(points).exp().sum()) * step**expert.dim
+
+
 @pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_one_on_a_growing_grid(kind, dim, fitted):
-    """The inner grid resolves the bulk; a twice wider one must find nothing more."""
+    """A fine grid resolves the bulk, a coarse one the tails; twice as far out is nothing more."""
     expert, _ = fitted(kind, dim)
-    totals = []
-    for half_width, cells in ((14.0, 1400), (28.0, 2800)):
-        edge = torch.linspace(-half_width, half_width, cells + 1, dtype=torch.float64)
-        centre = (edge[1:] + edge[:-1]) / 2
-        points = torch.cartesian_prod(*[centre] * dim).reshape(-1, dim)
-        cell = (2 * half_width / cells) ** dim
-        parts = [expert.log_prob(part).exp().sum() for part in points.split(200_000)]
-        totals.append(float(sum(parts)) * cell)
-    assert totals[0] == pytest.approx(1, abs=5e-3)
-    assert totals[1] == pytest.approx(totals[0], abs=5e-3)
+    total = ring_mass(expert, 0, 8, 0.02) + ring_mass(expert, 8, 14, 0.1)
+    assert total == pytest.approx(1, abs=5e-3)
+    assert ring_mass(expert, 14, 28, 0.1) < 5e-3
 
 
 @pytest.mark.parametrize("dim", [3, 5])
@@ -168,20 +191,19 @@ def test_report_is_of_the_kept_state_in_the_units_of_the_draws(
     kind, members, fitted, curved, folded
 ):
     expert, report = fitted(kind, 3, 0, members)
-    blind = expert.log_prob_out_of_fold(folded(curved(3, 1500, 0), members))
-    assert float(-blind.mean()) == pytest.approx(report.heldout_nll, abs=1e-4)
+    out_of_fold = expert.log_prob_out_of_fold(folded(curved(3, 1500, 0), members))
+    assert float(-out_of_fold.mean()) == pytest.approx(report.heldout_nll, abs=1e-4)
 
 
 @pytest.mark.parametrize("scales", [(2.0**-20, 2.0**20), (2.0**20, 2.0**20)])
-def test_affine_equivariance_is_exact_for_powers_of_two(kind, scales, small, curved, folded):
+def test_affine_equivariance_is_exact_for_powers_of_two(kind, scales, quick, plain, curved, folded):
     """Scaling by 2±²⁰ (about 1e±6) is exact in floating point, so must the result be."""
     draws = curved(2, 800, 3)
     scale = torch.tensor(scales, dtype=torch.float64)
-    seed = torch.Generator().manual_seed
-    plain, _ = small[kind].fit(folded(draws, 2), generator=seed(1))
-    scaled, _ = small[kind].fit(folded(draws * scale, 2), generator=seed(1))
+    generator = torch.Generator().manual_seed(1)
+    scaled, _ = quick[kind].fit_folds(folded(draws * scale, 2), generator=generator)
     x = curved(2, 200, 4)
-    expected = plain.log_prob(x) - scale.log().sum()
+    expected = plain(kind, 2, 800).log_prob(x) - scale.log().sum()
     assert torch.allclose(scaled.log_prob(x * scale), expected, atol=1e-8)
 
 
@@ -190,33 +212,33 @@ def test_scales_shift_and_correlation_cost_no_accuracy(kind, small, curved, fold
     seed = torch.Generator().manual_seed
     matrix = torch.tensor([[1e-6, 0, 0], [0.7e6, 1e6, 0], [0.5, -0.3, 1]], dtype=torch.float64)
     shift = torch.tensor([1e-3, -5e6, 40.0], dtype=torch.float64)
-    plain, _ = small[kind].fit(folded(draws, 2), generator=seed(1))
+    plain, _ = small[kind].fit_folds(folded(draws, 2), generator=seed(1))
     moved = draws @ matrix.T + shift
-    other, _ = small[kind].fit(folded(moved, 2), generator=seed(1))
+    other, _ = small[kind].fit_folds(folded(moved, 2), generator=seed(1))
     difference = plain.log_prob(fresh).mean() - (
         other.log_prob(fresh @ matrix.T + shift).mean() + matrix.diagonal().log().sum()
     )
     assert abs(float(difference)) < 0.03
 
 
-def test_same_seed_same_expert_other_seed_other_draws(kind, small, curved, folded):
-    draws = curved(2, 400, 3)
+def test_same_seed_same_expert_other_seed_other_draws(kind, quick, plain, curved, folded):
+    draws = curved(2, 800, 3)
     seed = torch.Generator().manual_seed
-    one, _ = small[kind].fit(folded(draws, 2), generator=seed(1))
-    two, _ = small[kind].fit(folded(draws, 2), generator=seed(1))
-    assert torch.equal(one.log_prob(draws), two.log_prob(draws))
-    assert torch.equal(one.sample(50, seed(2)), two.sample(50, seed(2)))
-    assert not torch.equal(one.sample(50, seed(2)), one.sample(50, seed(3)))
+    first = plain(kind, 2, 800)
+    second, _ = quick[kind].fit_folds(folded(draws, 2), generator=seed(1))
+    assert torch.equal(first.log_prob(draws), second.log_prob(draws))
+    assert torch.equal(first.sample(50, seed(2)), second.sample(50, seed(2)))
+    assert not torch.equal(first.sample(50, seed(2)), first.sample(50, seed(3)))
 
 
-def test_evaluation_mutates_nothing_and_carries_no_gradient(kind, fitted, curved):
+def test_evaluation_mutates_nothing(kind, fitted, curved):
     expert, _ = fitted(kind, 2)
     before = {name: t.clone() for name, t in expert.tensors().items()}
-    x = curved(2, 50, 8).requires_grad_()
+    x = curved(2, 50, 8)
     first = expert.log_prob(x)
     expert.sample(20, torch.Generator().manual_seed(0))
+    expert.log_prob(x.clone().requires_grad_()).sum().backward()
     assert torch.equal(first, expert.log_prob(x))
-    assert not first.requires_grad
     assert all(torch.equal(t, before[name]) for name, t in expert.tensors().items())
 
 
@@ -239,6 +261,33 @@ def test_tensors_restore_the_same_expert(kind, dim, fitted, curved):
     assert torch.equal(again.log_prob(x), expert.log_prob(x))
     seed = torch.Generator().manual_seed
     assert torch.equal(again.sample(30, seed(0)), expert.sample(30, seed(0)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_smallest_expert_is_restored_to_the_last_bit(kind, dim, members, seed, folded):
+    """Of Gaussian draws: no layers, one component, one member, one dimension."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(400, dim, generator=generator, dtype=torch.float64)
+    expert, report = SMALLEST[kind].fit_folds(folded(draws, members), generator=generator)
+    if kind == "rbig":
+        assert len(expert.layers()) == report.best_step
+    again = expert.config.restore(dim, expert.tensors())
+    assert torch.equal(again.log_prob(draws), expert.log_prob(draws))
+    assert again.tensors().keys() == expert.tensors().keys()
+
+
+@pytest.mark.parametrize("members", [1, 5])
+def test_a_gaussianization_of_no_layers_is_restored(members, folded):
+    """A Gaussian needs none; the split of an empty tensor by one size would give one."""
+    draws = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    config = RBIG(max_layers=1)
+    fitted, _ = config.fit_folds(folded(draws, members), generator=torch.Generator().manual_seed(0))
+    expert = type(fitted)(config, fitted.whitening, [])
+    again = config.restore(2, expert.tensors())
+    assert again.layers() == []
+    assert torch.equal(again.log_prob(draws), expert.log_prob(draws))
 
 
 def test_restoring_checks_every_tensor(kind, fitted):
@@ -286,16 +335,30 @@ def test_wrong_shapes_are_errors(kind, fitted):
 def test_unfittable_draws_name_the_expert(kind, small, curved, folded):
     draws, seed = curved(2, 60, 0), torch.Generator().manual_seed(0)
     with pytest.raises(FitError, match=f"{kind}: .*NaN"):
-        small[kind].fit(folded(draws * math.nan, 2), generator=seed)
+        small[kind].fit_folds(folded(draws * math.nan, 2), generator=seed)
     with pytest.raises(FitError, match=r"column 1 .* constant"):
-        small[kind].fit(folded(draws * torch.tensor([1.0, 0.0]), 2), generator=seed)
+        small[kind].fit_folds(folded(draws * torch.tensor([1.0, 0.0]), 2), generator=seed)
     with pytest.raises(FitError, match=f"{kind}: .*at least 2"):
-        small[kind].fit(Folds.holdout(draws[:1], draws), generator=seed)
+        small[kind].fit_folds(Folds.holdout(draws[:1], draws), generator=seed)
+
+
+def test_progress_reaches_one_at_the_limit_of_steps(kind, small, curved, folded):
+    fractions = []
+    _, report = dataclasses.replace(small[kind], **LIMITED[kind]).fit_folds(
+        folded(curved(2, 400, 3), 2),
+        generator=torch.Generator().manual_seed(0),
+        progress=lambda fraction, heldout_nll: fractions.append(fraction),
+    )
+    assert report.stopped_by == next(iter(LIMITED[kind]))
+    assert not report.converged
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) == sum(record.step > 0 for record in report.history)
 
 
 def test_time_limit_stops_with_a_usable_expert(kind, small, curved, folded):
     draws = curved(2, 400, 3)
-    expert, report = small[kind].fit(
+    expert, report = small[kind].fit_folds(
         folded(draws, 2), generator=torch.Generator().manual_seed(0), timeout=1e-9
     )
     assert report.stopped_by == "timeout"

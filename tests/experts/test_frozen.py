@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
 
 import pytest
 import torch
 
 from amfvi.experts import MAF, NSF, RealNVP
 from amfvi.experts.flows.frozen import FrozenFlow
-from amfvi.experts.parallel import LEAST, _pool, map_chunked
+from amfvi.experts.parallel import MIN_ROWS_PER_THREAD, _pool, map_chunked, one_thread
 
 FLOWS = {
     "maf": MAF(),
@@ -44,7 +45,7 @@ def test_frozen_is_the_trained_map_and_its_inverse(name, dim):
     assert torch.allclose(inverse_log_det, -log_det, atol=1e-8)
 
 
-def doubled(x):
+def double_and_sum(x):
     return 2 * x, x.sum(dim=2)
 
 
@@ -59,23 +60,23 @@ def two_threads():
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("rows", [64, 700, 10**6])
 @pytest.mark.parametrize(("members", "n"), [(1, 0), (1, 1), (3, 4999), (5, 2000)])
-def test_pieces_are_joined_in_order(members, n, rows):
+def test_chunks_are_joined_in_order(members, n, rows):
     points = torch.randn(members, n, 2, generator=torch.Generator().manual_seed(0))
     sizes = []
 
-    def seen(x):
+    def record_size(x):
         sizes.append(x.shape[0] * x.shape[1])
-        return doubled(x)
+        return double_and_sum(x)
 
-    both = map_chunked(seen, points, rows)
-    assert all(torch.equal(a, b) for a, b in zip(both, doubled(points), strict=True))
+    both = map_chunked(record_size, points, rows)
+    assert all(torch.equal(a, b) for a, b in zip(both, double_and_sum(points), strict=True))
     assert torch.equal(map_chunked(lambda x: x.sum(dim=2), points, rows), points.sum(dim=2))
     assert sum(sizes) == members * n
     assert max(sizes) <= rows + members
 
 
 @pytest.mark.parametrize("threads", [2, 16])
-def test_no_thread_gets_a_crumb(threads):
+def test_threads_get_at_least_min_rows(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -83,29 +84,52 @@ def test_no_thread_gets_a_crumb(threads):
         map_chunked(lambda x: sizes.append(x.shape[1]) or x, torch.zeros(1, 10_000, 2), 10**6)
     finally:
         torch.set_num_threads(before)
-    assert len(sizes) == min(threads, 10_000 // LEAST)
+    assert len(sizes) == min(threads, 10_000 // MIN_ROWS_PER_THREAD)
     assert max(sizes) - min(sizes) <= len(sizes)
+    assert sum(sizes[:-1]) >= (len(sizes) - 1) * MIN_ROWS_PER_THREAD
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_an_error_in_a_piece_comes_out():
+def test_an_error_in_a_chunk_is_raised():
     def broken(x):
-        raise ArithmeticError("in a piece")
+        raise ArithmeticError("in a chunk")
 
-    with pytest.raises(ArithmeticError, match="in a piece"):
+    with pytest.raises(ArithmeticError, match="in a chunk"):
         map_chunked(broken, torch.zeros(1, 20_000, 2), 1000)
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_first_callers_side_by_side_leave_threads_as_they_were(small, folded, curved):
-    folds = folded(curved(2, 600, 0), 5)
-    expert, _ = small["maf"].fit(folds, generator=torch.Generator().manual_seed(0))
+def test_first_callers_side_by_side_leave_threads_as_they_were(fitted, curved):
+    with one_thread():
+        expert, _ = fitted("maf", 2)
     _pool.cache_clear()
     points = curved(2, 20_000, 3)
     with ThreadPoolExecutor(4) as callers:
         parallel = list(callers.map(expert.log_prob, [points] * 8))
     whole = expert.log_prob(points)
-    assert all(torch.allclose(one, whole, atol=1e-10) for one in parallel)
+    assert all(torch.allclose(log_q, whole, atol=1e-10) for log_q in parallel)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("leaves_first", [0, 1])
+def test_side_by_side_uses_of_one_thread_give_back_the_threads(leaves_first):
+    """In whatever order two of them end, threads born later begin with what was before."""
+    inside, has_left = Barrier(2), Event()
+
+    def use(number):
+        with one_thread():
+            inside.wait(60)
+            if number != leaves_first:
+                has_left.wait(60)
+        has_left.set()
+
+    # The second thread is born while the first has already set its number of threads.
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(use, number) for number in range(2)]:
+            job.result()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
     assert torch.get_num_threads() == 2
 
 
@@ -114,14 +138,14 @@ def test_first_callers_side_by_side_leave_threads_as_they_were(small, folded, cu
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
 def test_a_forked_process_has_threads_of_its_own():
     points = torch.randn(1, 12_000, 2, generator=torch.Generator().manual_seed(0))
-    expected = map_chunked(doubled, points, 1000)
+    expected = map_chunked(double_and_sum, points, 1000)
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            signal.alarm(60)  # a wait for threads that are not there would be for ever
-            found = map_chunked(doubled, points, 1000)
-            code = 0 if all(map(torch.equal, found, expected)) else 1
+            signal.alarm(60)  # waiting for the parent's threads would never end
+            results = map_chunked(double_and_sum, points, 1000)
+            code = 0 if all(map(torch.equal, results, expected)) else 1
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

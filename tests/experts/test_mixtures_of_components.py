@@ -24,7 +24,7 @@ def seed(number):
 def test_a_gaussian_mixture_is_recovered(number):
     target = get("bimodal")
     draws = target.sample(6000, seed(number))
-    expert, report = GMM().fit(cross(draws), generator=seed(number))
+    expert, report = GMM().fit_folds(cross(draws), generator=seed(number))
     fresh = target.sample(20_000, seed(100 + number))
     kl = target.log_prob(fresh) - expert.log_prob(fresh)
     # Eleven parameters: 11/2n = .0009 expected; a component too many costs as much again.
@@ -34,7 +34,7 @@ def test_a_gaussian_mixture_is_recovered(number):
 
 def test_agrees_with_scikit_learn_at_the_same_optimum():
     draws = get("bimodal").sample(4000, seed(0))
-    expert, _ = GMM(max_components=2, tolerance=1e-9).fit(
+    expert, _ = GMM(max_components=2, tolerance=1e-9).fit_folds(
         Folds.holdout(draws[:3500], draws[3500:]), generator=seed(0)
     )
     theirs = GaussianMixture(2, tol=1e-9, max_iter=1000, random_state=0).fit(draws[:3500].numpy())
@@ -49,7 +49,7 @@ def test_heavy_tails_are_measured(freedom):
     shape = np.array([[1.0, 0.7], [0.7, 2.0]])
     law = stats.multivariate_t([1, -2], shape, df=freedom)
     draws = torch.from_numpy(law.rvs(5000, random_state=random))
-    expert, _ = TMM().fit(cross(draws), generator=seed(0))
+    expert, _ = TMM().fit_folds(cross(draws), generator=seed(0))
     assert expert.components.freedom.numpy() == pytest.approx(freedom, rel=0.15)
     fresh = law.rvs(50_000, random_state=random)
     kl = law.logpdf(fresh) - expert.log_prob(torch.from_numpy(fresh)).numpy()
@@ -58,7 +58,7 @@ def test_heavy_tails_are_measured(freedom):
 
 def test_light_tails_need_no_heavy_ones():
     draws = get("x_shape").sample(4000, seed(0))
-    expert, _ = TMM().fit(cross(draws), generator=seed(0))
+    expert, _ = TMM().fit_folds(cross(draws), generator=seed(0))
     assert (expert.components.freedom > 10).all()
 
 
@@ -67,5 +67,5 @@ def test_collinear_and_repeated_draws_do_no_harm():
     draws = torch.cat([draws, draws[:100].expand(3, -1, -1).reshape(-1, 2)])
     draws = torch.cat([draws, draws[:, :1] + 1e-3 * draws[:, 1:]], dim=1)
     for config in (GMM(), TMM()):
-        expert, _ = config.fit(cross(draws), generator=seed(0))
+        expert, _ = config.fit_folds(cross(draws), generator=seed(0))
         assert torch.isfinite(expert.log_prob(draws)).all()

@@ -8,7 +8,8 @@ import torch
 from amfvi.errors import AmfviWarning, FitError, UsageError
 from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
 from amfvi.experts.training.loop import train
-from amfvi.experts.training.muon import orthogonalised
+from amfvi.experts.training.muon import orthogonalize
+from amfvi.experts.training.problem import TrainingProblem
 from amfvi.experts.training.settings import Training
 
 
@@ -22,12 +23,16 @@ def run(loss, start=3.0, **settings):
     draws = torch.randn(400, 1, generator=generator)
     folds = Folds(draws, torch.arange(400) % 2)
     options = Training(**{"learning_rate": 0.05, "max_steps": 2000, **settings})
-    initial = {"mean": torch.full((2, 1), start)}
-    masks = {"mean": torch.ones(1)}
-    points = draws.T.expand(2, -1, -1).contiguous()
-    kept, report = train(
-        "shift", loss, loss, initial, masks, points, folds, options, generator=generator
+    problem = TrainingProblem(
+        name="shift",
+        nll=loss,
+        frozen_nll=loss,
+        initial={"mean": torch.full((2, 1), start)},
+        masks={"mean": torch.ones(1)},
+        draws=draws.T.expand(2, -1, -1).contiguous(),
+        folds=folds,
     )
+    kept, report = train(problem, options, generator=generator)
     return kept["mean"][:, 0], report, draws
 
 
@@ -65,17 +70,16 @@ def test_masked_parameters_never_move():
     def squares(p, z):
         return (z - p["mean"][..., None]).square().sum(dim=1)
 
-    kept, _ = train(
-        "pair",
-        squares,
-        squares,
-        {"mean": torch.full((2, 2), 0.5)},
-        {"mean": torch.tensor([1.0, 0.0])},
-        draws.T.expand(2, -1, -1).contiguous(),
-        folds,
-        Training(max_steps=100),
-        generator=generator,
+    problem = TrainingProblem(
+        name="pair",
+        nll=squares,
+        frozen_nll=squares,
+        initial={"mean": torch.full((2, 2), 0.5)},
+        masks={"mean": torch.tensor([1.0, 0.0])},
+        draws=draws.T.expand(2, -1, -1).contiguous(),
+        folds=folds,
     )
+    kept, _ = train(problem, Training(max_steps=100), generator=generator)
     assert torch.equal(kept["mean"][:, 1], torch.full((2,), 0.5))
     assert (kept["mean"][:, 0] - 0.5).abs().min() > 0.1
 
@@ -93,7 +97,7 @@ def test_nan_loss_names_expert_and_step_and_keeps_the_best_state():
     with pytest.warns(AmfviWarning, match="shift: non-finite loss by step 100"):
         means, report, _ = run(broken)
     assert report.best_step == 75
-    assert not report.converged
+    assert (report.stopped_by, report.converged) == ("non-finite loss by step 100", False)
     assert torch.isfinite(means).all()
 
 
@@ -106,8 +110,8 @@ def test_muon_directions_have_unit_singular_values_and_the_same_vectors():
     generator = torch.Generator().manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(5, 16, 16, generator=generator))
     singular = torch.logspace(0, -0.5, 16)
-    found = orthogonalised(u @ torch.diag(singular) @ v)
-    rotated = u.mT @ found @ v.mT
+    orthogonal = orthogonalize(u @ torch.diag(singular) @ v)
+    rotated = u.mT @ orthogonal @ v.mT
     assert torch.allclose(rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1)),
                           torch.zeros(()), atol=1e-3)  # fmt: skip
     diagonal = rotated.diagonal(dim1=-2, dim2=-1)
@@ -120,7 +124,7 @@ def test_muon_directions_have_unit_singular_values_and_the_same_vectors():
     [
         (lambda: MAF(layers=0), "maf: layers must be positive, found 0"),
         (lambda: RealNVP(learning_rate=-1.0), "realnvp: learning_rate must be positive"),
-        (lambda: MAF(averaging=1.0), "maf: averaging must be in"),
+        (lambda: MAF(ema_decay=1.0), "maf: ema_decay must be in"),
         (lambda: GMM(max_components=100), "gmm: max_components must be at most 64, found 100"),
         (lambda: NSF(bins=1), r"nsf: bins must be in \[2, 100\], found 1"),
         (lambda: resolve(["rbjg"]), "unknown expert 'rbjg'; did you mean rbig"),
@@ -150,8 +154,8 @@ def test_presets_stand_for_several_experts():
 def test_a_captured_step_learns_what_an_eager_one_learns(config, curved, folded):
     folds = folded(curved(2, 4000, 0), 5)
     seed = torch.Generator().manual_seed
-    on_cpu, _ = config.fit(folds, generator=seed(0))
-    on_gpu, _ = config.fit(folds, generator=seed(0), device="cuda")
+    on_cpu, _ = config.fit_folds(folds, generator=seed(0))
+    on_gpu, _ = config.fit_folds(folds, generator=seed(0), device="cuda")
     fresh = curved(2, 10_000, 9)
     gap = on_cpu.log_prob(fresh) - on_gpu.to("cpu").log_prob(fresh)
     assert abs(float(gap.mean())) < 0.02

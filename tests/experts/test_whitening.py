@@ -12,7 +12,7 @@ from amfvi.experts.whitening import Whitening
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_whitened_draws_are_standard(scale, curved):
     x = (curved(3, 2000, 0) + 10) * torch.tensor([scale, 1.0, 1 / scale], dtype=torch.float64)
-    whitening = Whitening.pooled(x)
+    whitening = Whitening.fit_pooled(x)
     z = whitening.forward(x[None])
     assert torch.allclose(z[0].mean(1), torch.zeros(3, dtype=torch.float64), atol=1e-7)
     assert torch.allclose(z[0].cov(correction=0), torch.eye(3, dtype=torch.float64), atol=1e-6)
@@ -26,7 +26,7 @@ def test_each_member_whitens_by_what_it_trains_on(curved, folded):
     draws[1::2] *= 3
     together = Whitening.fit(folded(draws, 2))
     for member in range(2):
-        alone = Whitening.pooled(draws[1 - member :: 2])
+        alone = Whitening.fit_pooled(draws[1 - member :: 2])
         assert torch.allclose(together.factor[member], alone.factor[0])
         assert torch.allclose(together.mean[member], alone.mean[0])
 
@@ -34,7 +34,7 @@ def test_each_member_whitens_by_what_it_trains_on(curved, folded):
 def test_collinear_columns_are_whitened_with_a_raised_diagonal(curved):
     x = curved(2, 500, 0)
     x = torch.cat([x, x[:, :1]], dim=1)
-    whitening = Whitening.pooled(x)
+    whitening = Whitening.fit_pooled(x)
     z = whitening.forward(x[None])
     assert torch.isfinite(z).all()
     assert torch.allclose(whitening.inverse(z)[0], x, atol=1e-6)
@@ -42,4 +42,4 @@ def test_collinear_columns_are_whitened_with_a_raised_diagonal(curved):
 
 def test_constant_column_is_named():
     with pytest.raises(FitError, match=r"column 1 .* constant"):
-        Whitening.pooled(torch.stack([torch.randn(9), torch.ones(9)], dim=1))
+        Whitening.fit_pooled(torch.stack([torch.randn(9), torch.ones(9)], dim=1))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from amfvi.errors import UsageError
 from amfvi.interop.nflows import to_nflows
 
 
@@ -25,3 +30,24 @@ def test_density_and_inverse_agree(kind, dim, fitted, curved):
         assert torch.allclose(ours[member], theirs, atol=1e-10, rtol=0)
         back, _ = flow.inverse(u)
         assert torch.allclose(back, z[member].T, atol=1e-7)
+
+
+def test_what_cannot_be_exported_is_named(fitted):
+    with pytest.raises(UsageError, match=r"only a maf, realnvp or nsf .* found gmm"):
+        to_nflows(fitted("gmm", 2)[0])
+    with pytest.raises(UsageError, match="member must be in 0 … 1, found 2"):
+        to_nflows(fitted("maf", 2)[0], member=2)
+
+
+def test_experts_are_imported_without_nflows():
+    program = "import sys, amfvi.experts; sys.exit('nflows' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_missing_nflows_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "amfvi.interop.nflows")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nflows"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nflows", None)
+    with pytest.raises(UsageError, match="pip install nflows"):
+        importlib.import_module("amfvi.interop.nflows")

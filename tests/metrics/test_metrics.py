@@ -114,13 +114,15 @@ def test_a_damaged_cache_costs_time_alone(tmp_path, damaged):
 
 def test_floors_are_kept_in_the_cache_and_read_from_it(tmp_path):
     cache = tmp_path / "floors.json"
-    floors = [floor_of_target(get(name), 50, cache=cache) for name in ("banana", "rings")]
+    floors = {
+        f"v1/{name}/50": floor_of_target(get(name), 50, cache=cache) for name in ("banana", "rings")
+    }
     kept = json.loads(cache.read_text())
-    assert kept == {f"v1/{n}/50": asdict(f) for n, f in zip(("banana", "rings"), floors)}
+    assert kept == {key: asdict(floor) for key, floor in floors.items()}
     kept["v1/banana/50"]["w2"] = 99.0
     cache.write_text(json.dumps(kept))
     assert floor_of_target(get("banana"), 50, cache=cache).w2 == 99
-    assert floor_of_target(get("banana"), 50) == floors[0]
+    assert floor_of_target(get("banana"), 50) == floors["v1/banana/50"]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
@@ -159,8 +161,8 @@ def test_only_targets_known_by_name_are_remembered(tmp_path):
 def test_floor_of_draws_is_that_of_the_target():
     target, generator = get("banana"), torch.Generator().manual_seed(0)
     draws = target.sample(4000, generator)
-    found = floor_of_draws(draws, None, 400, bandwidths(draws), generator)
-    assert found.w2 == pytest.approx(floor_of_target(target, 400).w2, rel=0.15)
+    floor = floor_of_draws(draws, None, 400, bandwidths(draws), generator)
+    assert floor.w2 == pytest.approx(floor_of_target(target, 400).w2, rel=0.15)
 
 
 def test_unusable_draws_are_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -11,6 +13,7 @@ from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import find_reference, reference_from_density
+from amfvi.sampler.tempering import temper
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -95,3 +98,29 @@ def test_half_of_a_fitted_reference_lies_around_modes_it_lacks(seeded):
     for low, high, share in ((-20, 20, 0.5), (20, 60, 0.25), (60, 100, 0.25)):
         n_inside = int(((draws > low) & (draws < high)).sum())
         assert stats.binomtest(n_inside, 4000, share).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("power", [1, 3, 60])
+def test_a_reference_of_any_tail_is_tempered_to_a_product_of_cauchys(power, seeded):
+    """Draws of a fitted heavy tail may be so large that their squares overflow."""
+    exponential = torch.distributions.Exponential(torch.ones((), dtype=torch.float64))
+
+    def log_prob(y):  # log(1 + |y|) / power is exponential, on either side
+        logarithm = y.abs().log1p()
+        each = exponential.log_prob(logarithm / power) - math.log(2 * power) - logarithm
+        return each.sum(dim=1)
+
+    def sample(n, generator):
+        uniform = torch.rand(n, 5, generator=generator, dtype=torch.float64).clamp(min=1e-300)
+        sign = 2 * torch.randint(2, (n, 5), generator=generator) - 1
+        return sign * torch.expm1(-power * uniform.log())
+
+    if power == 60:
+        assert float(sample(4000, seeded(0)).abs().max()) > 1e160
+    density = UnconstrainedDensity(LogDensity(lambda x: -x.square().log1p().sum(dim=1), 5))
+    reference = reference_from_density(log_prob, sample, description="the fitted mixture")
+    run = temper(reference, density, n_particles=2000, n_draws=2000, generator=seeded(0))
+    assert run.stopped_by is None
+    assert bool(run.y.isfinite().all())
+    if power < 60:
+        assert run.log_z == pytest.approx(5 * math.log(math.pi), abs=5 * run.log_z_se)

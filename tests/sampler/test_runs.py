@@ -44,7 +44,7 @@ def test_draws_follow_the_density(name, seed, gradients, unconstrained, without_
 
 def test_forty_modes_are_all_found_from_their_box(unconstrained):
     sample = sample_posterior(unconstrained("forty_modes"), 8000, seed=0)
-    nearest = torch.cdist(sample.x, get("forty_modes").centres).argmin(dim=1)
+    nearest = torch.cdist(sample.x, get("forty_modes").centers).argmin(dim=1)
     share = torch.bincount(nearest, minlength=40) / len(nearest)
     assert float(-(share * share.log()).sum()) / math.log(40) > 0.95
 

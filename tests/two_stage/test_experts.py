@@ -1,11 +1,8 @@
-"""Stage one: whoever fits an expert, here or in another process, it is the same expert."""
+"""Stage one: whichever thread or process fits an expert, it is the same expert."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -15,11 +12,11 @@ import pytest
 import torch
 
 import amfvi
-from amfvi import stage_one, worker
 from amfvi.errors import AmfviWarning, FitError
-from amfvi.experts import MAF, Expert, ExpertConfig, FitReport, Folds
+from amfvi.experts import EXPERTS, GMM, Expert, ExpertConfig, FitReport
 from amfvi.experts.base import TrainingRecord
-from amfvi.two_stage.worker import Worker, WorkerError, end_early, start_early, take
+from amfvi.two_stage import experts as stage_one
+from amfvi.two_stage.worker import WorkerError
 from amfvi.two_stage.worker_process import fit_on_one_thread
 
 
@@ -52,12 +49,12 @@ class Memory(Expert):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memorising(ExpertConfig):
+class Memorizing(ExpertConfig):
     """A family that only this file knows."""
 
     kind: ClassVar[str] = "memory"
 
-    def fit(self, folds, **options):
+    def fit_folds(self, folds, **options):
         history = (TrainingRecord(step=0, train_nll=0.0, heldout_nll=0.0),)
         report = FitReport(history=history, best_step=0, converged=True, stopped_by="", seconds=0)
         return Memory(self, [folds.draws[rows] for rows in folds.train_rows]), report
@@ -66,144 +63,124 @@ class Memorising(ExpertConfig):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnGMM(GMM):
+    """A subclass of a family under its name, as a notebook may define one."""
+
+
+@pytest.fixture
+def always_a_process(monkeypatch):
+    """However few the draws, experts are fitted in processes of their own."""
+    monkeypatch.setattr(stage_one, "MIN_ROWS_FOR_A_PROCESS", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
 def test_an_overfitted_expert_gets_no_weight_from_the_draws_it_has_seen():
-    posterior = amfvi.fit("bimodal", n_draws=1000, experts=[Memorising(), "gmm"], seed=0)
+    posterior = amfvi.fit("bimodal", n_draws=1000, experts=[Memorizing(), "gmm"], seed=0)
     x = posterior.summary.split.draws
     in_sample = posterior.expert_log_probs(x).mean(dim=0)
     assert in_sample[0] > in_sample[1] + 0.5
     assert posterior.weights[0] < 0.01
 
 
+class FakeWorker:
+    """A worker that fits here and keeps the types of what it was asked to fit."""
+
+    def __init__(self, error=None):
+        self.kinds, self.error = [], error
+
+    def fit(self, config, folds, **options):
+        self.kinds.append(type(config))
+        if self.error is not None:
+            raise self.error
+        return fit_on_one_thread(config, folds, **options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
 @pytest.fixture
-def folds(curved, folded):
-    return folded(curved(2, 600, 0), 5)
+def fake_worker(always_a_process, monkeypatch):
+    worker = FakeWorker()
+    monkeypatch.setattr(stage_one, "acquire", lambda: worker)
+    return worker
 
 
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def ignore(fraction, nll):
-    """No progress is wanted."""
-
-
-def test_a_worker_returns_the_same_expert_to_the_last_bit(kind, small, folds, curved):
-    here, report = fit_on_one_thread(small[kind], folds, generator=seed(3))
-    told = []
-    with Worker() as worker:
-        there, other = worker.fit(
-            small[kind], folds, generator=seed(3),
-            progress=lambda *news: told.append(news), timeout=None,
-        )  # fmt: skip
-    x = curved(2, 300, 5)
-    assert torch.equal(here.log_prob(x), there.log_prob(x))
-    assert report.history == other.history
-    assert told
-    assert told[-1][1] == pytest.approx(report.heldout_nll)
-
-
-def test_a_worker_knows_the_weights_of_the_draws(small, folds):
-    weighted = Folds(folds.draws, folds.fold, torch.linspace(0, 2, len(folds)).double())
-    options = {"progress": ignore, "timeout": None}
-    with Worker() as worker:
-        there = worker.fit(small["gmm"], weighted, generator=seed(0), **options)[0].tensors()
-    here = fit_on_one_thread(small["gmm"], weighted, generator=seed(0))[0].tensors()
-    plain = fit_on_one_thread(small["gmm"], folds, generator=seed(0))[0].tensors()
-    assert all(torch.equal(there[name], here[name]) for name in here)
-    assert not torch.equal(there["means"], plain["means"])
-
-
-def test_an_error_in_a_worker_is_raised_here(small, folds):
-    broken = Folds(folds.draws * float("nan"), folds.fold)
-    with Worker() as worker, pytest.raises(FitError, match="maf: the draws hold NaN"):
-        worker.fit(small["maf"], broken, generator=seed(0), progress=ignore, timeout=None)
-
-
-def test_a_worker_started_early_is_taken_once(small, folds, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    end_early()
-    start_early()
-    start_early()
-    (early,) = worker._early
-    with take() as first, take() as second:
-        assert first is early
-        assert first is not second
-        for one in (first, second):
-            one.fit(small["gmm"], folds, generator=seed(0), progress=ignore, timeout=None)
-
-
-def test_a_fit_that_has_no_use_for_an_early_worker_ends_it(small, folds, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    start_early()
-    (early,) = worker._early
-    stage_one.fit_experts({"gmm": small["gmm"]}, folds, seed=0)
-    assert not worker._early
-    assert early._process.poll() is not None
-
-
-def test_a_worker_that_nobody_takes_ends_with_the_process_that_started_it():
-    script = "import os; os.cpu_count = lambda: 2; from amfvi import worker; worker.start_early(); "
-    script += "print(worker._early[0]._process.pid)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
-
-
-def test_a_killed_worker_is_noticed(folds):
-    with Worker() as worker:
-        stop = threading.Timer(2.0, os.kill, (worker._process.pid, signal.SIGKILL))
-        stop.start()
-        with pytest.raises(WorkerError):
-            worker.fit(
-                MAF(max_steps=10**6, patience=10**6), folds, generator=seed(0), progress=ignore,
-                timeout=60,
-            )  # fmt: skip
-
-
-def test_work_of_a_lost_worker_is_done_here(small, folds, monkeypatch):
-    class Lost:
-        def fit(self, *args, **options):
-            raise WorkerError("gone")
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    monkeypatch.setattr(stage_one, "take", Lost)
-    monkeypatch.setattr(stage_one, "WORTH_A_PROCESS", 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+def test_what_a_lost_worker_leaves_is_done_here(small, folds, fake_worker):
+    fake_worker.error = WorkerError("gone")
     configs = {name: small[name] for name in ("rbig", "gmm", "tmm")}
     with pytest.warns(AmfviWarning, match="gone; fitting here"):
         fitted = stage_one.fit_experts(configs, folds, seed=1)
     assert list(fitted) == ["rbig", "gmm", "tmm"]
+    assert fake_worker.kinds
 
 
 def test_experts_are_the_same_with_and_without_processes(small, folds, monkeypatch):
-    alone = stage_one.fit_experts(small, folds, seed=1)
-    monkeypatch.setattr(stage_one, "WORTH_A_PROCESS", 0)
-    together = stage_one.fit_experts(small, folds, seed=1)
-    for name in small:
-        x = folds.draws
+    """Each family in a process is another file's; here it is which process and which seed."""
+    configs = {name: small[name] for name in ("rbig", "gmm", "tmm")}
+    alone = stage_one.fit_experts(configs, folds, seed=1)
+    monkeypatch.setattr(stage_one, "MIN_ROWS_FOR_A_PROCESS", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    together = stage_one.fit_experts(configs, folds, seed=1)
+    x = folds.draws
+    for name in configs:
         assert torch.equal(alone[name].expert.log_prob(x), together[name].expert.log_prob(x))
 
 
-def test_the_callers_own_families_are_fitted_here(folds, monkeypatch):
-    monkeypatch.setattr(stage_one, "WORTH_A_PROCESS", 0)
-    fitted = stage_one.fit_experts({"a": Memorising(), "b": Memorising()}, folds, seed=1)
-    assert isinstance(fitted["b"].expert, Memory)
+@pytest.mark.parametrize("module", [__name__, "amfvi.experts.own"])
+def test_only_registered_families_are_fitted_in_another_process(
+    module, folds, fake_worker, monkeypatch
+):
+    """The name of a family's module decided: one that began with ours went to a worker."""
+    monkeypatch.setattr(OwnGMM, "__module__", module)
+    assert EXPERTS["gmm"] is GMM
+    own = OwnGMM(max_components=1)
+    fitted = stage_one.fit_experts({"a": own, "b": own, "c": Memorizing()}, folds, seed=1)
+    assert fake_worker.kinds == []
+    assert isinstance(fitted["c"].expert, Memory)
+    registered = GMM(max_components=1)
+    fitted = stage_one.fit_experts({"a": registered, "b": registered}, folds, seed=1)
+    assert set(fake_worker.kinds) == {GMM}
+    assert list(fitted) == ["a", "b"]
 
 
-def test_a_failure_ends_the_others_soon(folds, small, monkeypatch):
-    monkeypatch.setattr(stage_one, "WORTH_A_PROCESS", 0)
+def test_a_reporter_hears_of_every_expert(small, folds):
+    news = []
 
-    class Failing(Memorising):
-        def fit(self, folds, **options):
+    class Recorder(amfvi.Reporter):
+        def expert_progress(self, expert, fraction, heldout_nll):
+            news.append((expert, fraction, heldout_nll))
+
+    configs = {"first": small["rbig"], "second": small["gmm"]}
+    fitted = stage_one.fit_experts(configs, folds, seed=1, reporter=Recorder())
+    for name, expert in fitted.items():
+        *_, last = [line for line in news if line[0] == name]
+        assert last == (name, 1.0, expert.report.heldout_nll)
+
+
+def test_a_failure_ends_the_others(folds):
+    began, interrupted = threading.Event(), threading.Event()
+
+    class Long(Memorizing):
+        def fit_folds(self, folds, *, progress, **options):
+            began.set()
+            try:
+                for _ in range(6000):  # a minute
+                    progress(0.0, 0.0)
+                    time.sleep(0.01)
+            except BaseException:
+                interrupted.set()
+                raise
+            return super().fit_folds(folds)
+
+    class Failing(Memorizing):
+        def fit_folds(self, folds, **options):
+            assert began.wait(60)
             raise FitError("memory: lost it")
 
-    endless = MAF(max_steps=10**6, patience=10**6)
-    started = time.monotonic()
     with pytest.raises(FitError, match="lost it"):
-        stage_one.fit_experts({"endless": endless, "failing": Failing()}, folds, seed=1)
-    assert time.monotonic() - started < 30
+        stage_one.fit_experts({"long": Long(), "failing": Failing()}, folds, seed=1)
+    assert interrupted.wait(60)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from amfvi.errors import FitError, UsageError
-from amfvi.two_stage.weights import RULES, fit_weights
+from amfvi.two_stage.weights import WEIGHT_RULES, fit_weights
 
 OPTIMAL = ("ema", "em")
 
@@ -37,58 +37,58 @@ def two_modes():
     return np.stack([normal_log_density(x, m, s) for m, s in experts], axis=1)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("weight_rule", WEIGHT_RULES)
 @pytest.mark.parametrize("seed", range(4))
-def test_weights_are_on_the_simplex_all_along(rule, seed):
-    found = fit_weights(random_matrix(seed), rule)
-    assert np.all(found.path >= 0)
-    assert np.allclose(found.path.sum(axis=1), 1)
-    assert np.array_equal(found.path[-1], found.weights)
-    assert np.array_equal(found.path[0], np.full(4, 0.25))
-    assert found.path_steps[-1] == found.steps
-    assert found.converged
+def test_weights_are_on_the_simplex_all_along(weight_rule, seed):
+    fit = fit_weights(random_matrix(seed), weight_rule)
+    assert np.all(fit.path >= 0)
+    assert np.allclose(fit.path.sum(axis=1), 1)
+    assert np.array_equal(fit.path[-1], fit.weights)
+    assert np.array_equal(fit.path[0], np.full(4, 0.25))
+    assert fit.path_steps[-1] == fit.steps
+    assert fit.converged
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_permuting_experts_permutes_weights(rule):
+@pytest.mark.parametrize("weight_rule", WEIGHT_RULES)
+def test_permuting_experts_permutes_weights(weight_rule):
     log_q, order = random_matrix(1), [2, 0, 3, 1]
-    straight, permuted = fit_weights(log_q, rule), fit_weights(log_q[:, order], rule)
+    straight, permuted = fit_weights(log_q, weight_rule), fit_weights(log_q[:, order], weight_rule)
     assert np.allclose(straight.weights[order], permuted.weights, atol=1e-9)
 
 
-@pytest.mark.parametrize("rule", OPTIMAL)
-def test_a_constant_per_row_changes_nothing(rule):
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
+def test_a_constant_per_row_changes_nothing(weight_rule):
     """The rules see ratios of densities only, even where densities under- or overflow."""
     log_q = random_matrix(2)
     shift = np.random.default_rng(0).normal(scale=3000, size=(len(log_q), 1))
     assert np.allclose(
-        fit_weights(log_q, rule).weights, fit_weights(log_q + shift, rule).weights, atol=1e-9
+        fit_weights(log_q, weight_rule).weights, fit_weights(log_q + shift, weight_rule).weights, atol=1e-9
     )
 
 
 def test_example_where_batch_mean_fails(two_modes):
     """Responsibilities find (½, ½, 0); the batch mean prefers the broad expert alone."""
-    for rule in OPTIMAL:
-        weights = fit_weights(two_modes, rule).weights
+    for weight_rule in OPTIMAL:
+        weights = fit_weights(two_modes, weight_rule).weights
         assert np.allclose(weights, [0.5, 0.5, 0], atol=0.03)
     batch_mean = fit_weights(two_modes, "batch-mean")
     assert batch_mean.weights[2] > 0.7
     assert batch_mean.gap > 0.1
 
 
-@pytest.mark.parametrize("rule", OPTIMAL)
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
 @pytest.mark.parametrize("seed", range(6))
-def test_mixture_beats_every_expert_on_its_draws_and_the_gap_bounds_the_rest(rule, seed):
+def test_mixture_beats_every_expert_on_its_draws_and_the_gap_bounds_the_rest(weight_rule, seed):
     log_q = random_matrix(seed)
-    found = fit_weights(log_q, rule)
-    assert found.gap <= 1e-5
-    reached = mean_log_likelihood(log_q, found.weights)
+    fit = fit_weights(log_q, weight_rule)
+    assert fit.gap <= 1e-5
+    reached = mean_log_likelihood(log_q, fit.weights)
     assert reached >= log_q.mean(axis=0).max() - 1e-5
     generator = np.random.default_rng(seed)
     best_known = max(
         mean_log_likelihood(log_q, w) for w in generator.dirichlet(np.full(4, 0.4), size=3000)
     )
-    assert best_known - reached <= found.gap + 1e-12
+    assert best_known - reached <= fit.gap + 1e-12
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.99])
@@ -102,29 +102,29 @@ def test_every_momentum_has_the_same_fixed_point(beta):
 def test_batch_mean_ends_at_the_softmax_of_mean_log_likelihoods():
     log_q = random_matrix(4)
     expected = np.exp(log_q.mean(axis=0) - log_q.mean(axis=0).max())
-    found = fit_weights(log_q, "batch-mean", beta=0.9)
-    assert np.allclose(found.weights, expected / expected.sum(), atol=1e-5)
+    fit = fit_weights(log_q, "batch-mean", beta=0.9)
+    assert np.allclose(fit.weights, expected / expected.sum(), atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", OPTIMAL)
-def test_a_duplicate_expert_does_no_harm(rule):
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
+def test_a_duplicate_expert_does_no_harm(weight_rule):
     log_q = random_matrix(5)
-    plain = fit_weights(log_q, rule)
-    doubled = fit_weights(np.column_stack([log_q, log_q[:, 0]]), rule)
+    plain = fit_weights(log_q, weight_rule)
+    doubled = fit_weights(np.column_stack([log_q, log_q[:, 0]]), weight_rule)
     assert doubled.weights[0] == pytest.approx(doubled.weights[4])
     together = mean_log_likelihood(np.column_stack([log_q, log_q[:, 0]]), doubled.weights)
     assert together == pytest.approx(mean_log_likelihood(log_q, plain.weights), abs=2e-5)
 
 
-@pytest.mark.parametrize("rule", OPTIMAL)
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
 @pytest.mark.parametrize("value", [-np.inf, -1e8])
-def test_a_broken_expert_is_weighted_down(rule, value):
+def test_a_broken_expert_is_weighted_down(weight_rule, value):
     log_q = random_matrix(6)
     broken = np.column_stack([log_q, np.full(len(log_q), value)])
-    found = fit_weights(broken, rule)
-    assert found.weights[4] < 1e-6
-    assert mean_log_likelihood(broken, found.weights) == pytest.approx(
-        mean_log_likelihood(log_q, fit_weights(log_q, rule).weights), abs=2e-5
+    fit = fit_weights(broken, weight_rule)
+    assert fit.weights[4] < 1e-6
+    assert mean_log_likelihood(broken, fit.weights) == pytest.approx(
+        mean_log_likelihood(log_q, fit_weights(log_q, weight_rule).weights), abs=2e-5
     )
 
 
@@ -139,16 +139,16 @@ def test_draw_weights_count_as_repetitions():
 def test_points_no_expert_reaches_are_counted_not_fitted():
     log_q = random_matrix(8)
     log_q[:3] = -np.inf
-    found = fit_weights(log_q, "ema")
-    assert found.n_ignored == 3
-    assert np.allclose(found.weights, fit_weights(log_q[3:], "ema").weights)
+    fit = fit_weights(log_q, "ema")
+    assert fit.n_ignored == 3
+    assert np.allclose(fit.weights, fit_weights(log_q[3:], "ema").weights)
 
 
 def test_what_is_not_converged_says_so():
-    found = fit_weights(random_matrix(0), "ema", max_steps=3)
-    assert not found.converged
-    assert found.steps == 3
-    assert found.gap > 1e-5
+    fit = fit_weights(random_matrix(0), "ema", max_steps=3)
+    assert not fit.converged
+    assert fit.steps == 3
+    assert fit.gap > 1e-5
 
 
 def test_accepts_tensors_of_any_precision():
@@ -161,7 +161,7 @@ def test_bad_input_is_named():
     log_q = random_matrix(0)
     with pytest.raises(UsageError, match="unknown weight rule 'emma'; did you mean ema"):
         fit_weights(log_q, "emma")
-    with pytest.raises(UsageError, match="beta must be in"):
+    with pytest.raises(UsageError, match="beta= must be in"):
         fit_weights(log_q, beta=1.0)
     broken = log_q.copy()
     broken[5, 2] = np.nan
@@ -171,21 +171,21 @@ def test_bad_input_is_named():
         fit_weights(np.full((5, 2), -np.inf))
     with pytest.raises(FitError, match=r"must be \(n, K\)"):
         fit_weights(np.zeros(4))
-    with pytest.raises(FitError, match="draw weights must be 600"):
+    with pytest.raises(FitError, match="sample weights must be 600"):
         fit_weights(log_q, sample_weight=np.ones(3))
     with pytest.raises(FitError, match="batch-mean weights need one expert"):
         fit_weights(np.array([[0, -np.inf], [-np.inf, 0]]), "batch-mean")
 
 
-@pytest.mark.parametrize("rule", OPTIMAL)
-def test_a_hopeless_expert_ends_with_no_weight_at_all(rule):
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
+def test_a_hopeless_expert_ends_with_no_weight_at_all(weight_rule):
     """And the certificate still holds, so that the mixture is the good expert itself."""
     x = np.random.default_rng(0).normal(size=3000)
     log_q = np.stack([normal_log_density(x, 0, 1), normal_log_density(x, 3, 0.3)], axis=1)
-    found = fit_weights(log_q, rule)
-    assert found.weights.tolist() == [1.0, 0.0]
-    assert found.path[-1].tolist() == [1.0, 0.0]
-    assert found.gap <= 1e-5
+    fit = fit_weights(log_q, weight_rule)
+    assert fit.weights.tolist() == [1.0, 0.0]
+    assert fit.path[-1].tolist() == [1.0, 0.0]
+    assert fit.gap <= 1e-5
 
 
 def test_a_small_weight_that_helps_is_kept():

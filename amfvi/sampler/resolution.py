@@ -1,0 +1,92 @@
+"""Points of unconstrained space beyond the range or the resolution of floating-point numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.errors import InputError
+
+__all__ = ["evaluate_where_possible", "is_resolved"]
+
+TOLERANCE = 1e-6
+"""Relative error of a coordinate after a round trip from which it is not resolved."""
+
+MAX_MAGNITUDE = 1e150
+"""Absolute value of a parameter beyond which products and squares overflow."""
+
+
+def is_resolved(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
+    """Which points (n, d) survive a round trip through the user's parameters, (n,).
+
+    The others are so near to a bound, or so far from one, that rounding or underflow has
+    moved them: the log density there is of another point.
+
+    Examples:
+        >>> from amfvi.constraints.constraints import Constraints
+        >>> transform = UnconstrainingTransform(Constraints((0.0,), (torch.inf,)))
+        >>> is_resolved(transform, torch.tensor([[0.0], [-800.0]]).double())
+        tensor([ True, False])
+    """
+    if not transform.constraints.is_constrained:
+        return torch.ones(len(y), dtype=torch.bool)
+    back = transform.to_unconstrained(transform.from_unconstrained(y))[0]
+    return torch.isclose(back, y, rtol=TOLERANCE, atol=TOLERANCE).all(dim=1)
+
+
+def evaluate_where_possible(
+    density: UnconstrainedDensity, y: Tensor, *, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Evaluate a density, which is zero where floating-point numbers fail the user's function.
+
+    The sampler goes of its own accord to points where a parameter is 1e200 or within 1e-200
+    of a bound. There, squares overflow or underflow, and a sound function may return NaN.
+
+    Args:
+        y: shape (n, d).
+        gradient: whether to compute it.
+
+    Returns:
+        Log densities (n,) in nats and gradients (n, d), or (n, 0) if not wanted.
+
+    Raises:
+        OutOfBudgetError: a limit was reached.
+        InputError: the density is broken at an ordinary point.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> density = LogDensity(lambda x: -x[:, 0], 1, constraints=[(0, None)])
+        >>> y = torch.zeros(1, 1).double()
+        >>> evaluate_where_possible(UnconstrainedDensity(density), y, gradient=False)[0]
+        tensor([-1.], dtype=torch.float64)
+    """
+
+    def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
+        if gradient:
+            return density.log_prob_and_gradient(points)
+        return density.log_prob(points), points.new_zeros(len(points), 0)
+
+    try:
+        return evaluate(y)
+    except InputError:
+        ordinary = _is_ordinary(density.transform, y)
+        if bool(ordinary.all()):
+            raise
+    log_p = y.new_full((len(y),), -math.inf)
+    grad_p = y.new_zeros(len(y), y.shape[1] if gradient else 0)
+    if bool(ordinary.any()):
+        log_p[ordinary], grad_p[ordinary] = evaluate(y[ordinary])
+    return log_p, grad_p
+
+
+def _is_ordinary(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
+    """Which points (n, d) are resolved and have parameters whose squares are, (n,)."""
+    x = transform.from_unconstrained(y)
+    bounds = torch.tensor([transform.constraints.lower, transform.constraints.upper])
+    distance = (x[:, None] - bounds.to(x)).abs().amin(dim=1)
+    in_range = (x.abs() < MAX_MAGNITUDE) & (distance > 1 / MAX_MAGNITUDE)
+    return in_range.all(dim=1) & is_resolved(transform, y)
