@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -17,7 +16,7 @@ from amfvi.constraints.constraints import Constraints, default_names
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import InputError, unknown_name
 from amfvi.experts import Expert
-from amfvi.experts.base import check_points
+from amfvi.experts.checks import as_points
 from amfvi.experts.matrix import log_densities
 
 __all__ = ["Mixture"]
@@ -154,7 +153,7 @@ class Mixture(Distribution):
         Raises:
             InputError: a wrong last dimension, or a point that is not finite.
         """
-        x = self._points(value)
+        x = as_points(value, self.dim)
         present = self._weights > 0
         experts = {
             name: expert
@@ -185,7 +184,7 @@ class Mixture(Distribution):
     @torch.no_grad()
     def expert_log_probs(self, value: Any) -> Tensor:
         """Log density of each expert in nats in the user's parameters, (..., K)."""
-        x = self._points(value)
+        x = as_points(value, self.dim)
         each = self._map_chunks(lambda chunk: self._log_densities(self._experts, chunk), x)
         return each.reshape(*x.shape[:-1], len(self._experts))
 
@@ -195,7 +194,7 @@ class Mixture(Distribution):
 
         NaN outside the constraints, where no expert has any density.
         """
-        joint = self.expert_log_probs(value) + self._weights.log().to(self._points(value))
+        joint = self.expert_log_probs(value) + self._weights.log().to(as_points(value, self.dim))
         return torch.softmax(joint, dim=-1)
 
     @torch.no_grad()
@@ -254,21 +253,6 @@ class Mixture(Distribution):
         parts = zip(self._experts, self._weights.tolist(), strict=True)
         described = ", ".join(f"{name}: {weight:.3f}" for name, weight in parts)
         return f"{type(self).__name__}(d = {self.dim}, {described})"
-
-    def _points(self, value: Any) -> Tensor:
-        """``value`` as a floating tensor of finite points (..., d)."""
-        if not isinstance(value, Tensor):
-            array = np.asarray(value)
-            if array.dtype.kind not in "fiu":
-                raise InputError(f"points must be real numbers, found dtype {array.dtype}")
-            value = torch.from_numpy(array.astype(np.float64))
-        elif not value.is_floating_point() and not value.is_complex():
-            value = value.double()
-        x = check_points(value, self.dim)
-        if not bool(torch.isfinite(x).all()):
-            point = x[~torch.isfinite(x).all(dim=-1)][0].tolist()
-            raise InputError(f"points must be finite, found {point}")
-        return x
 
     def _chunk_size(self) -> int:
         size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK

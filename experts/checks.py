@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from amfvi.errors import InputError
 
-__all__ = ["check_points", "check_tensors", "count_members"]
+__all__ = ["as_points", "check_points", "check_tensors", "count_members"]
+
+
+def as_points(value: Any, dim: int) -> Tensor:
+    """Finite points (..., dim) from a tensor, an array or nested lists.
+
+    Floating tensors are returned as they are; everything else becomes float64.
+
+    Raises:
+        InputError: wrong last dimension, not real numbers, or not finite.
+
+    Examples:
+        >>> as_points([[0.0, 1.0]], 2)
+        tensor([[0., 1.]], dtype=torch.float64)
+    """
+    if not isinstance(value, Tensor):
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"points must be real numbers, found dtype {array.dtype}")
+        value = torch.from_numpy(array.astype(np.float64))
+    elif not value.is_floating_point() and not value.is_complex():
+        value = value.double()
+    x = check_points(value, dim)
+    if not bool(torch.isfinite(x).all()):
+        point = x[~torch.isfinite(x).all(dim=-1)][0].tolist()
+        raise InputError(f"points must be finite, found {point}")
+    return x
 
 
 def check_points(x: Tensor, dim: int) -> Tensor:

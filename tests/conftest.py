@@ -161,8 +161,10 @@ def goodness_of_fit() -> Callable[..., float]:
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """Floors are cached for the session, away from the user's own cache."""
-    cache = tmp_path_factory.getbasetemp().parent / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one session has a folder per process
+        base = base.parent
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
 
 
 @pytest.fixture

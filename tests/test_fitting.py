@@ -49,7 +49,7 @@ def test_a_file_is_read_with_the_settings_of_draws(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = ROWS.copy()
     rows[7, 1] = math.nan
-    rows[:, 0] = rows[:, 0].__abs__()
+    rows[:, 0] = np.abs(rows[:, 0])
     np.save("draws.npy", rows)
     settings = {"names": ["tau", "mu"], "constraints": {"tau": (0, None)}, "nan_policy": "omit"}
     posterior = amfvi.fit("draws.npy", **settings, **QUICK)

@@ -1,26 +1,43 @@
 """The harness itself: bugs that people do write must fail the tests that guard against them.
 
-Each bug is a small plugin that patches the package before pytest runs the guarding
-tests in a process of its own.
+Each bug patches the package in a process of its own, which then runs the guarding tests.
+The processes are forked from one that has done all imports and nothing else: a fit that
+is cached in this process would hide a bug.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
+import runpy
+import textwrap
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
+IMPORTED_BEFORE = ["pytest", "scipy.stats", "amfvi.fitting", "amfvi.metrics.evaluation"]
+"""Modules that the processes share, and with them torch."""
+
+TIMEOUT = 300
+"""Seconds after which a process that hangs is killed."""
+
+SCRIPT = """
+import contextlib, os, sys
+import pytest
+os.chdir({root!r})
+exec({bug!r}, {{}})
+with open({log!r}, "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    status = pytest.main({arguments!r})
+sys.exit(int(status))
+"""
+
 BUGS = {
     "rbig_log_det_of_the_wrong_sign": (
         """
-        from amfvi.experts import rbig
-        right = rbig.Layer.forward
-        rbig.Layer.forward = lambda self, z: (right(self, z)[0], -right(self, z)[1])
+        from amfvi.experts.flows.gaussianization import Layer
+        right = Layer.forward
+        Layer.forward = lambda self, z: (right(self, z)[0], -right(self, z)[1])
         """,
         "tests/experts/test_contract.py",
         "(log_determinant or improves) and rbig",
@@ -41,9 +58,9 @@ BUGS = {
     ),
     "whitening_without_its_jacobian": (
         """
-        from amfvi.experts import bijection
+        from amfvi.experts.flows import bijection
         bijection.BijectiveExpert._log_prob = lambda self, x: -bijection.normal_nll(
-            *self._flow(self.whitening.forward(x).to(x.dtype))
+            *self._to_normal(self.whitening.forward(x).to(x.dtype))
         )
         """,
         "tests/experts/test_contract.py",
@@ -54,7 +71,7 @@ BUGS = {
         import torch
         from amfvi.experts.folds import Folds
         Folds.train_rows = property(
-            lambda self: [torch.arange(len(self))] * self.members
+            lambda self: [torch.arange(len(self))] * self.n_members
         )
         """,
         "tests/experts/test_contract.py",
@@ -65,7 +82,7 @@ BUGS = {
         from amfvi.experts.base import Expert
         Expert.log_prob_optimism_corrected = lambda self, folds: self.log_prob(folds.draws)
         """,
-        "tests/test_stage_one.py",
+        "tests/two_stage/test_experts.py",
         "overfitted",
     ),
     "masks_that_let_a_coordinate_see_itself": (
@@ -108,21 +125,24 @@ BUGS = {
     "weights_fitted_in_the_wrong_order": (
         """
         import dataclasses
-        from amfvi import stage_two
-        right = stage_two.fit_weights
+        from amfvi.two_stage import weights
+        right = weights.fit_weights
         def wrong(*a, **k):
-            found = right(*a, **k)
-            return dataclasses.replace(found, weights=found.weights[::-1])
-        stage_two.fit_weights = wrong
+            fit = right(*a, **k)
+            return dataclasses.replace(fit, weights=fit.weights[::-1])
+        weights.fit_weights = wrong
         """,
-        "tests/test_stage_two.py",
+        "tests/two_stage/test_weights.py",
         "permuting or broken or fails",
     ),
-    "support_without_its_jacobian": (
+    "constraints_without_their_jacobian": (
         """
-        from amfvi.constraints.constraints import Constraints
-        right = Constraints.to_unconstrained
-        Constraints.to_unconstrained = lambda self, x: (right(self, x)[0], 0 * right(self, x)[1])
+        from amfvi.constraints.transform import UnconstrainingTransform
+        right = UnconstrainingTransform.to_unconstrained
+        def wrong(self, x):
+            y, log_det = right(self, x)
+            return y, 0 * log_det
+        UnconstrainingTransform.to_unconstrained = wrong
         """,
         "tests/test_mixture.py",
         "bounded",
@@ -138,7 +158,6 @@ BUGS = {
     "copies_of_a_row_on_both_sides": (
         """
         import numpy as np
-        from amfvi import split
         right = np.unique
         def wrong(a, *rest, **k):
             if k.get("return_inverse") and k.get("return_index"):
@@ -147,33 +166,43 @@ BUGS = {
             return right(a, *rest, **k)
         np.unique = wrong
         """,
-        "tests/test_split.py",
+        "tests/two_stage/test_split.py",
         "copies",
     ),
 }
 
 
-def guarding_tests(tmp_path, bug, path, selection):
-    lines = [line.removeprefix("        ") for line in bug.splitlines()]
-    (tmp_path / "planted.py").write_text("\n".join(lines))
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "planted", "-p", "no:cacheprovider",
-         path, "-k", selection],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+def run_guarding_tests(tmp_path, bug, path, selection):
+    """Exit status of pytest under a bug, and what it printed."""
+    log, script = tmp_path / "log.txt", tmp_path / "planted.py"
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]
+    script.write_text(
+        SCRIPT.format(
+            root=str(ROOT), bug=textwrap.dedent(bug), log=str(log),
+            arguments=[*arguments, path, "-k", selection],
+        )
     )  # fmt: skip
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_BEFORE)
+    process = context.Process(target=runpy.run_path, args=[str(script)], daemon=True)
+    process.start()
+    process.join(TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode, log.read_text() if log.exists() else "nothing was run"
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_fails_the_suite(name, tmp_path):
-    done = guarding_tests(tmp_path, *BUGS[name])
-    assert done.returncode == 1, f"the bug was not caught:\n{done.stdout}{done.stderr}"
-    assert " failed" in done.stdout or " error" in done.stdout
+    status, output = run_guarding_tests(tmp_path, *BUGS[name])
+    assert status == pytest.ExitCode.TESTS_FAILED, f"the bug was not caught:\n{output}"
+    assert " failed" in output or " error" in output
 
 
-def test_without_a_bug_the_same_tests_pass(tmp_path):
+@pytest.mark.parametrize("path", sorted({path for _, path, _ in BUGS.values()}))
+def test_without_a_bug_the_same_tests_pass(path, tmp_path):
     """So that it is the bug that fails them, not the way they are run."""
-    for path in sorted({path for _, path, _ in BUGS.values()}):
-        selection = " or ".join(f"({s})" for _, p, s in BUGS.values() if p == path)
-        done = guarding_tests(tmp_path, "", path, selection)
-        assert done.returncode == 0, done.stdout
+    selection = " or ".join(f"({s})" for _, p, s in BUGS.values() if p == path)
+    status, output = run_guarding_tests(tmp_path, "", path, selection)
+    assert status == pytest.ExitCode.OK, output

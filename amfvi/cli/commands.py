@@ -41,8 +41,12 @@ app.command(help=HELP)(fit)
 @app.command()
 def evaluate(
     run: opt.Run,
-    target: Annotated[str | None, typer.Option(help="Score on exact draws of this target.")] = None,
-    draws: Annotated[str | None, typer.Option(help="Score on the draws of this file.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Score on exact draws of this target.")
+    ] = None,
+    draws: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Score on the draws of this file.")
+    ] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -84,8 +88,10 @@ def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False)
 @app.command()
 def sample(
     run: opt.Run,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of draws.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    n: Annotated[
+        int, typer.Option("-n", "--n", metavar="N", min=1, help="Number of draws.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
     out: opt.OutFile = None,
     device: opt.Device = "auto",
     force: opt.Force = False,
@@ -106,7 +112,9 @@ def sample(
 @app.command()
 def log_prob(
     run: opt.Run,
-    points: Annotated[Path, typer.Option(help="Evaluate at points of a CSV, NPY or NPZ file.")],
+    points: Annotated[
+        Path, typer.Option(metavar="FILE", help="Evaluate at points of a CSV, NPY or NPZ file.")
+    ],
     out: opt.OutFile = None,
     device: opt.Device = "auto",
     force: opt.Force = False,

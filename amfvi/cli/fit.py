@@ -59,7 +59,7 @@ def fit(
     Examples:
         >>> fit(target="ring", experts="gmm", quiet=True)
         Traceback (most recent call last):
-        amfvi.errors.UsageError: unknown target 'ring'; did you mean rings or ...
+        amfvi.errors.UsageError: unknown target 'ring'; did you mean rings? ...
     """
     given = dict(locals())
     _prestart_worker(given)

@@ -23,84 +23,125 @@ class From(enum.StrEnum):
     density = "density"
 
 
-def _option(*flags: str, help: str, min: int | None = None) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(*flags, help=help, min=min)
+def _option(
+    *flags: str, help: str, metavar: str | None = None, min: int | None = None
+) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(*flags, help=help, metavar=metavar, min=min)
     return option
 
 
-Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
 AsJson = Annotated[bool, _option("--json", help="Print one JSON object to stdout, no tables.")]
 Debug = Annotated[bool, _option("--debug", help="Show the Python traceback of an error.")]
-Device = Annotated[str, _option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[
+    str, _option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1, ...")
+]
 Force = Annotated[bool, _option("--force", help="Replace a file or run that already exists.")]
 OutFile = Annotated[
-    Path | None, _option(help="File to write: .csv, .npy or .npz.  [default: CSV to stdout]")
+    Path | None,
+    _option(metavar="FILE", help="File to write: .csv, .npy or .npz.  [default: CSV to stdout]"),
 ]
 
-Target = Annotated[str | None, _option(help="Fit a named posterior; see 'amfvi targets'.")]
+Target = Annotated[
+    str | None, _option(metavar="NAME", help="Fit a named posterior; see 'amfvi targets'.")
+]
 FromOption = Annotated[
     From, _option("--from", help="Fit the target to its exact draws, or by its log density.")
 ]
-DrawsFile = Annotated[str | None, _option(help="Fit posterior draws: a CSV, NPY or NPZ file.")]
+DrawsFile = Annotated[
+    str | None, _option(metavar="FILE", help="Fit posterior draws: a CSV, NPY or NPZ file.")
+]
 DensityName = Annotated[
     str | None,
     _option(
+        metavar="FUNCTION",
         help="Fit a log density: MODULE:FUNCTION or FILE.py:FUNCTION, "
-        "a Python function or an amfvi.LogDensity."
+        "a Python function or an amfvi.LogDensity.",
     ),
 ]
-Dim = Annotated[int | None, _option(help="Number of parameters of the function.", min=1)]
+Dim = Annotated[
+    int | None, _option(metavar="N", help="Number of parameters of the function.", min=1)
+]
 Names = Annotated[
-    str | None, _option(help="Names of its parameters, such as mu,tau.  [default: x1,x2,...]")
+    str | None,
+    _option(metavar="NAMES", help="Names of its parameters, such as mu,tau.  [default: x1,x2,...]"),
 ]
 Box = Annotated[
     list[str] | None,
     _option(
+        metavar="INTERVAL",
         help="Start the sampler in LOW:HIGH for every parameter, or in NAME=LOW:HIGH "
-        "for each; may be repeated."
+        "for each; may be repeated.",
     ),
 ]
 MaxEvaluations = Annotated[
-    int | None, _option(help="Evaluate the log density at most this often.  [default: no limit]")
+    int | None,
+    _option(metavar="N", help="Evaluate the log density at most this often.  [default: no limit]"),
 ]
 MaxRefinements = Annotated[
-    int | None, _option(help="Sample and fit again at most this often.  [default: 2]")
+    int | None, _option(metavar="N", help="Sample and fit again at most this often.  [default: 2]")
 ]
 Experts = Annotated[
-    str, _option(help="Experts, separated by commas, or robust for all; see 'amfvi experts'.")
+    str,
+    _option(
+        metavar="NAMES",
+        help="Experts, separated by commas, or robust for all; see 'amfvi experts'.",
+    ),
 ]
 WeightRule = Annotated[
-    str, _option(help="How the weights are estimated: ema, em, batch-mean or uniform.")
+    str,
+    _option(metavar="RULE", help="How the weights are estimated: ema, em, batch-mean or uniform."),
 ]
-Beta = Annotated[float | None, _option(help="Momentum of ema and batch-mean.  [default: 0.9]")]
+Beta = Annotated[
+    float | None, _option(metavar="NUMBER", help="Momentum of ema and batch-mean.  [default: 0.9]")
+]
 NDraws = Annotated[
-    int | None, _option(help="Draws of the target or of the sampler to fit to.  [default: 10000]")
+    int | None,
+    _option(metavar="N", help="Draws of the target or of the sampler to fit to.  [default: 10000]"),
 ]
-NWeightDraws = Annotated[int, _option(help="Further draws of the target, for the weights alone.")]
+NWeightDraws = Annotated[
+    int, _option(metavar="N", help="Further draws of the target, for the weights alone.")
+]
 Folds = Annotated[
-    int, _option(help="Members per expert; each is trained without one fold of the draws.")
+    int,
+    _option(metavar="N", help="Members per expert; each is trained without one fold of the draws."),
 ]
 TestFraction = Annotated[
-    float | None, _option(help="Share of the draws set aside for scores.  [default: 0.15]")
+    float | None,
+    _option(metavar="NUMBER", help="Share of the draws set aside for scores.  [default: 0.15]"),
 ]
-Positive = Annotated[str, _option(help="Parameters that are positive, such as tau,sigma.")]
+Positive = Annotated[
+    str, _option(metavar="NAMES", help="Parameters that are positive, such as tau,sigma.")
+]
 Bounds = Annotated[
     list[str] | None,
-    _option(help="Bounds NAME=LOW:HIGH of a parameter; either may be empty; may be repeated."),
+    _option(
+        metavar="INTERVAL",
+        help="Bounds NAME=LOW:HIGH of a parameter; either may be empty; may be repeated.",
+    ),
 ]
 Chains = Annotated[
     bool, _option("--chains", help="The array of draws is chains x draws x parameters.")
 ]
 NanPolicy = Annotated[
-    str | None, _option(help="What to do with NaN or infinity: raise or omit.  [default: raise]")
+    str | None,
+    _option(
+        metavar="POLICY", help="What to do with NaN or infinity: raise or omit.  [default: raise]"
+    ),
 ]
-Seed = Annotated[int, _option(help="Seed of everything random; same seed, same numbers.")]
+Seed = Annotated[
+    int, _option(metavar="N", help="Seed of everything random; same seed, same numbers.")
+]
 Timeout = Annotated[
     float | None,
-    _option(help="Stop after this many seconds with the best fit so far.  [default: no limit]"),
+    _option(
+        metavar="SECONDS",
+        help="Stop after this many seconds with the best fit so far.  [default: no limit]",
+    ),
 ]
 OutDirectory = Annotated[
-    str | None, _option(help="Run directory to write.  [default: runs/<name>-<seed>]")
+    str | None,
+    _option(metavar="FOLDER", help="Run directory to write.  [default: runs/<name>-<seed>]"),
 ]
 Quiet = Annotated[bool, _option("--quiet", help="Show no progress and no log.")]
 NoFigures = Annotated[bool, _option("--no-figures", help="Draw no figures.")]

@@ -23,8 +23,9 @@ from amfvi.diagnostics.thresholds import (
     MIN_SHARE,
 )
 from amfvi.mixture import Mixture
+from amfvi.sampler.gaussians import gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
-from amfvi.sampler.reference import candidate_points, gaussians_at
+from amfvi.sampler.reference import candidate_points
 from amfvi.statistics import effective_sample_size
 
 __all__ = ["measure_tail_mass", "search_undetected_modes"]
