@@ -49,7 +49,7 @@ SIGNIFICANT = 2.0
 
 def run(cell: Row, folder: Path) -> list[Row]:
     """Fit, score and time one method in a process of its own."""
-    log_ratio, seconds, rate = run_in_own_process(_fit_and_score, cell)
+    log_ratio, seconds, rate = run_in_own_process(_fit_and_score, cell, N_TEST, N_SPEED)
     folder.mkdir(parents=True, exist_ok=True)
     method = cell["method"].replace(" ", "")
     file = f"race-{cell['target']}-{cell['n']}-{cell['seed']}-{method}.npy"
@@ -61,13 +61,13 @@ def run(cell: Row, folder: Path) -> list[Row]:
     }]  # fmt: skip
 
 
-def _fit_and_score(cell: Row) -> tuple[Array, float, float]:
+def _fit_and_score(cell: Row, n_test: int, n_speed: int) -> tuple[Array, float, float]:
     """Fit one method; log p/q at the test draws, seconds, and points per second."""
     method, n, seed = cell["method"], cell["n"], cell["seed"]
     target = exact_target(cell["target"])
-    x = target.sample(N_TEST, generator_for(seed, "test"))
+    x = target.sample(n_test, generator_for(seed, "test"))
     log_p, test = target.log_prob(x).numpy(), x.numpy()
-    speed = np.resize(test, (N_SPEED, target.dim))
+    speed = np.resize(test, (n_speed, target.dim))
     log_prob: Callable[[Array], Any]
     if method in OURS:
         started = time.perf_counter()

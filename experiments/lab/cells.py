@@ -39,8 +39,9 @@ class Cell:
         parameters: that the cell was run with.
         rows: of figures.
         seconds: wall clock.
-        made_with: packages, hardware and threads.
-        code: the commit, or a hash of the sources.
+        made_with: packages, hardware and threads in words.
+        code: hash of all source code.
+        commit: of the checkout.
         files: the folder that the cell was given for files that cells share.
     """
 
@@ -49,6 +50,7 @@ class Cell:
     seconds: float
     made_with: str
     code: str
+    commit: str
     files: Path
 
     @property
@@ -84,6 +86,7 @@ class CellStore:
                 seconds=round(time.monotonic() - started, 2),
                 made_with=provenance.made_with,
                 code=provenance.code,
+                commit=provenance.commit,
                 files=files,
             )
             self._write(cell, self._path(self._version(provenance), parameters))

@@ -22,7 +22,7 @@ __all__ = [
     "CHECKOUT",
     "PACKAGES",
     "Provenance",
-    "code_version",
+    "describe_all",
     "describe_all",
     "source_hash",
 ]
@@ -48,12 +48,14 @@ class Provenance:
 
     Attributes:
         sources: hash of the source code that the figures depend on; part of a cell's key.
-        code: the version of the checkout in words.
+        code: hash of all source code of the checkout.
+        commit: the commit of the checkout, and whether its sources have since changed.
         made_with: packages, hardware and threads in words.
     """
 
     sources: str
     code: str
+    commit: str
     made_with: str
 
     @classmethod
@@ -77,7 +79,8 @@ class Provenance:
         threads = f"{torch.get_num_threads()} threads"
         return cls(
             sources=source_hash(*modules),
-            code=code_version(),
+            code=source_hash(*AMFVI, *LAB),
+            commit=describe_commit(),
             made_with=", ".join([*versions, python, *hardware, threads]),
         )
 
@@ -91,17 +94,23 @@ class Made(Protocol):
     @property
     def code(self) -> str: ...
 
+    @property
+    def commit(self) -> str: ...
+
 
 def describe_all(cells: Iterable[Made]) -> str:
     """Say what the cells of a page were made with, and whether their code differs."""
     cells = list(cells)
     made_with = "; ".join(sorted({cell.made_with for cell in cells}))
-    codes = sorted({cell.code for cell in cells})
-    if len(codes) == 1:
-        return f"Made with {made_with}, by {codes[0]}."
+    commits: dict[str, set[str]] = {}
+    for cell in cells:
+        commits.setdefault(cell.code, set()).add(cell.commit)
+    versions = [f"{' and '.join(sorted(c))} (sources {code[:8]})" for code, c in commits.items()]
+    if len(versions) == 1:
+        return f"Made with {made_with}, by {versions[0]}."
     return (
         f"Made with {made_with}. Cells of several versions of the code are combined: "
-        f"{'; '.join(codes)}."
+        f"{'; '.join(sorted(versions))}."
     )
 
 
@@ -128,14 +137,13 @@ def source_hash(*modules: str) -> str:
 
 
 @cache
-def code_version() -> str:
-    """Name the git commit of the checkout, and its sources where they are not the commit's."""
-    sources = f"sources {source_hash(*AMFVI, *LAB)[:8]}"
+def describe_commit() -> str:
+    """Name the git commit of the checkout, and say if its sources have since changed."""
     head = _git("rev-parse", "--short", "HEAD")
     if head is None:
-        return sources
+        return "no commit"
     changes = _git("status", "--porcelain", "--", "amfvi", "experts", "targets", "experiments/lab")
-    return f"commit {head} with changes ({sources})" if changes else f"commit {head}"
+    return f"commit {head} with changes" if changes else f"commit {head}"
 
 
 def _git(*arguments: str) -> str | None:

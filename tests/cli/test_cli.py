@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from amfvi.cli.options import FLAGS
+from amfvi.errors import ExitCode
 
 QUICK = ("--experts", "rbig", "--no-figures")
 
@@ -52,8 +55,9 @@ def test_fit_writes_the_whole_run_directory(finished):
     for figure in figures:
         assert (run / figure).read_bytes().startswith(b"\x89PNG")
     assert "mixture" in done.stdout
-    assert "maf: held-out NLL" in done.stderr
-    assert "maf: held-out NLL" in (run / "log.txt").read_text()
+    for text in (done.stderr, (run / "log.txt").read_text()):
+        assert re.search(r"maf: held-out NLL \d\.\d+ at step \d+, ", text)
+        assert re.search(r"rbig: held-out NLL \d\.\d+ at layer \d+, ", text)
     with np.load(run / "draws.npz") as draws:
         assert draws["draws"].shape == (10_000, 2)
         assert draws["names"].tolist() == ["x1", "x2"]
@@ -185,80 +189,126 @@ def test_no_animation_off_a_terminal(finished):
     assert "\r" not in finished[1].stderr
 
 
-def test_timeout_finishes_with_what_there_is(command):
-    done = command(
-        "fit", "--target", "rings", "--timeout", 1, "--no-figures", "--json", "--n-draws", 2000
-    )
-    metrics = json.loads(done.stdout)
-    assert done.returncode == 0
-    assert metrics["seconds"]["stage_one"] < 8
-    assert metrics["experts"]["maf"]["stopped_by"] == "timeout"
+def test_timeout_finishes_with_what_there_is(cli):
+    code, out, err = cli(
+        "fit", "--target", "rings", "--timeout", 0.2, "--experts", "maf", "--folds", 2,
+        "--no-figures", "--json", "--n-draws", 2000,
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["experts"]["maf"]["stopped_by"] == "timeout"
+    assert "stopped by: timeout" in err
+
+
+# Errors of the library, in its words and in those of the command line.
+LIBRARY_ERRORS = [
+    (("--target", "ring"), 2, "unknown target 'ring'; did you mean rings"),
+    (("--target", "rings", "--experts", "maf,rbg"), 2, "unknown expert 'rbg'"),
+    (("--target", "rings", "--experts", ""), 2, "no experts given"),
+    ((), 2, "give exactly one of --target, --draws and --log-density"),
+    (("--target", "rings", "--draws", "d.csv"), 2, "give exactly one of --target, --draws"),
+    (("--target", "rings", "--weight-rule", "bayes"), 2, "unknown --weight-rule 'bayes'"),
+    (("--target", "rings", "--beta", "1.0"), 2, "--beta must be in [0, 1), found 1.0"),
+    (("--target", "rings", "--seed", "-1"), 2, "--seed must be in"),
+    (("--target", "rings", "--seed", str(2**64)), 2, "--seed must be in"),
+    (("--target", "rings", "--n-draws", "3"), 2, "--n-draws must be at least 20, found 3"),
+    (("--target", "rings", "--timeout", "0"), 2, "--timeout must be a positive number"),
+    (("--target", "rings", "--folds", "0", "--out", "."), 2, "--folds must be in [1, 20]"),
+    (("--target", "rings", "--device", "warp"), 2, "--device warp cannot be used"),
+    (("--target", "rings", "--positive", "x1"), 2, "--positive or --bounds goes with draws"),
+    (("--target", "rings", "--test-fraction", "0.1"), 2, "--test-fraction goes with given draws"),
+    (("--target", "rings", "--chains"), 2, "--chains goes with --draws"),
+    (("--target", "rings", "--nan-policy", "omit"), 2, "--nan-policy goes with --draws"),
+    (("--target", "rings", "--max-evaluations", "9"), 2, "--max-evaluations goes with a log"),
+    (("--target", "rings", "--max-refinements", "1"), 2, "--max-refinements goes with a log"),
+    (("--target", "rings", "--dim", "2"), 2, "--dim goes with --log-density"),
+    (("--target", "rings", "--beta", "0.5", "--weight-rule", "em"), 2, "--beta goes with ema"),
+    (("--target", "funnel", "--log-density", "m:f"), 2, "give exactly one of"),
+    (("--draws", "d.csv", "--from", "density"), 2, "--from density goes with --target"),
+    (("--draws", "d.csv", "--n-draws", "30"), 2, "--n-draws goes with a target or a log density"),
+    (("--draws", "d.csv", "--n-weight-draws", "9"), 2, "--n-weight-draws goes with exact draws"),
+    (("--draws", "d.csv", "--positive", "sigma"), 2, "no parameter 'sigma' to constrain"),
+    (("--draws", "d.csv", "--test-fraction", "0.9"), 2, "--test-fraction must be in [0, 0.5]"),
+    (("--draws", "d.csv", "--nan-policy", "keep"), 2, "'raise' or 'omit'"),
+    (("--draws", "d.csv", "--bounds", "mu=0:1"), 3, "not inside its bounds"),
+    (("--draws", "nan.csv"), 3, "or leave them out with --nan-policy omit"),
+    (("--draws", "deep.npy"), 3, "pass --chains"),
+    (("--draws", "gone.csv"), 3, "gone.csv: no such file"),
+    (("--draws", "."), 3, "is a directory"),
+    (("--target", "rings", "--out", "."), 3, "is the working directory"),
+    (("--target", "rings", "--out", "d.csv"), 3, "exists and is not a directory"),
+    (("--target", "rings", "--out", "taken"), 3, "taken: exists; choose another directory, or rep"),
+    (("--target", "rings", "--out", "taken"), 3, "or replace it with --force"),
+    (("--target", "rings", "--out", "seed=1"), 3, "seed=1: exists; choose another"),
+    (("--target", "rings", "--out", "taken", "--force"), 3, "not made by amfvi"),
+    (("--target", "rings", "--out", "d.csv/x"), 3, "is not a directory"),
+    (("--log-density", "m"), 2, "--log-density wants MODULE:FUNCTION"),
+    (("--log-density", "math:lgamma"), 2, "--log-density of a function needs its number of"),
+]
+
+# Errors that only the command line can make.
+COMMAND_LINE_ERRORS = [
+    (("fit", "--draws", "d.csv", "--bounds", "tau"), 2, "--bounds wants NAME=LOW:HIGH, found"),
+    (("fit", "--draws", "d.csv", "--bounds", "beta=x:1"), 2, "NAME=LOW:HIGH, found 'beta=x:1'"),
+    (("fit", "--log-density", "m:f", "--box", "5"), 2, "--box wants LOW:HIGH or NAME=LOW:HIGH"),
+    (("fit", "--log-density", "m:f", "--box", "a=5"), 2, "--box wants NAME=LOW:HIGH, found 'a=5'"),
+    (("fit", "--target", "rings", "--sed", "9"), 2, "No such option: --sed"),
+    (("fit", "--target", "rings", "--beta", "high"), 2, "Invalid value for '--beta'"),
+    (("fly",), 2, "No such command"),
+    (("summary", "taken"), 3, "not a run directory"),
+    (("summary", "gone"), 3, "no such run directory"),
+    (("evaluate", "gone"), 3, "no such run directory"),
+    (("sample", "gone"), 3, "no such model or run directory"),
+    (("sample", "gone", "--out", "s.txt"), 3, "unknown ending '.txt'"),
+    (("sample", "gone", "--out", "d.csv"), 3, "d.csv: exists; choose another file, or replace it"),
+    (("log-prob", "gone", "--points", "d.csv"), 3, "no such model or run directory"),
+]
+
+PYTHON_ARGUMENT = re.compile(rf"(?<![\w'])({'|'.join(FLAGS)})=(?!1: exists)")
+"""An argument that has a flag; the directory of one case is called ``seed=1``."""
+
+
+@pytest.fixture
+def inputs(csv_file, tmp_path):
+    """Input for errors of all kinds; returns a list of all paths."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("years of work")
+    (tmp_path / "seed=1").mkdir()
+    (tmp_path / "seed=1" / "thesis.tex").write_text("years of work")
+    csv_file.with_name("nan.csv").write_text(csv_file.read_text() + "nan,1.0\n")
+    np.save(tmp_path / "deep.npy", np.random.default_rng(0).normal(size=(4, 50, 2)))
+    return lambda: sorted(str(p) for p in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [
-        (("fit",), 2, "exactly one of --target NAME, --draws FILE and --log-density"),
-        (("fit", "--target", "rings", "--draws", "d.csv"), 2, "exactly one of"),
-        (("fit", "--target", "ring"), 2, "unknown target 'ring'; did you mean rings"),
-        (("fit", "--target", "rings", "--experts", "maf,rbg"), 2, "unknown expert 'rbg'"),
-        (("fit", "--target", "rings", "--experts", ""), 2, "no experts given"),
-        (("fit", "--target", "rings", "--weights", "bayes"), 2, "unknown weight rule 'bayes'"),
-        (("fit", "--target", "rings", "--beta", "1.0"), 2, "beta must be in"),
-        (("fit", "--target", "rings", "--seed", "-1"), 2, "seed must be in"),
-        (("fit", "--target", "rings", "--seed", str(2**64)), 2, "seed must be in"),
-        (("fit", "--target", "rings", "--n-draws", "3"), 2, "n-draws must be at least 20"),
-        (("fit", "--target", "rings", "--timeout", "0"), 2, "must be positive"),
-        (("fit", "--target", "rings", "--folds", "0", "--out", "."), 2, "folds must be in"),
-        (("fit", "--target", "rings", "--device", "warp"), 2, "device 'warp' cannot be used"),
-        (("fit", "--target", "rings", "--positive", "x1"), 2, "go with draws"),
-        (
-            ("fit", "--target", "rings", "--test-fraction", "0.1"),
-            2,
-            "goes with --draws or --log-density",
-        ),
-        (("fit", "--target", "rings", "--chains"), 2, "--chains goes with --draws"),
-        (("fit", "--target", "rings", "--nan_policy", "drop"), 2, "goes with --draws"),
-        (("fit", "--target", "rings", "--beta", "0.5", "--weights", "em"), 2, "--beta goes with"),
-        (("fit", "--target", "rings", "--out", "."), 3, "is the working directory"),
-        (("fit", "--draws", "d.csv", "--n-draws", "10"), 2, "goes with a target or a log density"),
-        (("fit", "--draws", "d.csv", "--n-fresh", "10"), 2, "goes with exact draws of a target"),
-        (("fit", "--draws", "d.csv", "--positive", "sigma"), 2, "no parameter 'sigma' to bound"),
-        (("fit", "--draws", "d.csv", "--bounds", "tau"), 2, "NAME=LOW:HIGH"),
-        (("fit", "--draws", "d.csv", "--test-fraction", "0.9"), 2, "must be in"),
-        (("fit", "--draws", "d.csv", "--nan_policy", "keep"), 2, "'error' or 'drop'"),
-        (("fit", "--draws", "d.csv", "--bounds", "mu=0:1"), 3, "not inside its bounds"),
-        (("fit", "--draws", "gone.csv"), 3, "gone.csv: no such file"),
-        (("fit", "--draws", "."), 3, "is a directory"),
-        (("fit", "--target", "rings", "--out", "d.csv"), 3, "exists and is not a directory"),
-        (("fit", "--target", "rings", "--out", "taken"), 3, "taken: exists; choose another"),
-        (("fit", "--target", "rings", "--out", "taken", "--force"), 3, "not made by amfvi"),
-        (("fit", "--target", "rings", "--out", "d.csv/x"), 3, "is not a directory"),
-        (("fit", "--target", "rings", "--speed", "9"), 2, "No such option"),
-        (("fit", "--target", "rings", "--beta", "high"), 2, "Invalid value for '--beta'"),
-        (("fly",), 2, "No such command"),
-        (("summary", "taken"), 3, "not a run directory"),
-        (("summary", "gone"), 3, "no such run directory"),
-        (("evaluate", "gone"), 3, "no such run directory"),
-        (("sample", "gone"), 3, "no such model or run directory"),
-        (("sample", "gone", "--out", "s.txt"), 3, "unknown ending '.txt'"),
-        (("sample", "gone", "--out", "d.csv"), 3, "d.csv: exists"),
-        (("log-prob", "gone", "--points", "d.csv"), 3, "no such model or run directory"),
-    ],
+    [(("fit", *rest), code, message) for rest, code, message in LIBRARY_ERRORS]
+    + COMMAND_LINE_ERRORS,
 )
 def test_errors_are_one_line_with_their_code_and_write_nothing(
-    cli, csv_file, tmp_path, arguments, code, message
+    cli, inputs, arguments, code, message
 ):
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").write_text("years of work")
-    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    before = inputs()
     found, out, err = cli(*arguments)
     assert found == code, err
     assert message in err
     assert err.startswith("amfvi: error: ")
     assert err.count("\n") == 1
+    assert not PYTHON_ARGUMENT.search(err)
     assert out == ""
-    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+    assert inputs() == before
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), LIBRARY_ERRORS)
+def test_the_library_names_arguments_and_no_flags(cli, inputs, arguments, code, message):
+    """The traceback ends with the message of the library, followed by the command line's."""
+    *_, library, shown = cli("fit", *arguments, "--debug")[2].splitlines()
+    assert library.startswith("amfvi.errors.")
+    assert not re.search(r"--[a-z]", library)
+    if message.startswith("--"):
+        argument = message.split()[0].removeprefix("--").replace("-", "_")
+        names = {"positive": "constraints", "from": "by_density"}
+        assert f"{names.get(argument, argument)}=" in library
+        assert library.partition(": ")[2] != shown.removeprefix("amfvi: error: ")
 
 
 def test_points_that_do_not_fit_the_model(finished, cli, tmp_path):
@@ -283,10 +333,12 @@ def test_a_fit_that_fails_has_its_own_code(cli, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_the_trace(command):
-    done = command("fit", "--target", "ring", "--debug")
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+def test_debug_shows_the_trace_and_keeps_the_exit_code(cli):
+    code, _, err = cli("fit", "--target", "ring", "--debug")
+    assert code == 2
+    assert err.startswith("Traceback")
+    code, _, err = cli("fly", "--debug")  # an error of the parser
+    assert (code, err.startswith("Traceback")) == (2, True)
 
 
 def test_numbers_are_never_cut_short_on_a_narrow_terminal(finished, cli, monkeypatch):
@@ -297,10 +349,29 @@ def test_numbers_are_never_cut_short_on_a_narrow_terminal(finished, cli, monkeyp
         assert "…" not in out
 
 
-def test_no_arguments_is_help(cli):
+def test_no_arguments_is_help_with_commands_and_exit_codes(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, err = cli()
     assert (code, err) == (0, "")
-    assert "log-prob" in out
+    for command in ("fit", "evaluate", "summary", "sample", "log-prob", "targets", "experts"):
+        assert f"  {command} " in out
+    assert "..." not in out  # every command's line is whole
+    codes = out.partition("Exit codes:")[2]
+    for exit_code in ExitCode:
+        assert re.search(rf"\b{int(exit_code)} \w", codes)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_every_flag_that_a_message_can_name_is_an_option_of_fit(cli):
+    _, out, _ = cli("fit", "--help")
+    options = set(re.findall(r"--[a-z-]+", out))
+    assert set(re.findall(r"--[a-z-]+", " ".join(FLAGS.values()))) <= options
+
+
+def test_sample_and_log_prob_choose_the_same_device(cli):
+    for command in ("sample", "log-prob", "fit"):
+        text = " ".join(cli(command, "--help")[1].split())
+        assert re.search(r"--device DEVICE [^\[]*\[default: auto\]", text)
 
 
 @pytest.mark.parametrize(("name", "use"), [("config", "evaluate"), ("metrics", "summary")])
@@ -310,12 +381,8 @@ def test_a_damaged_run_is_named(finished, cli, tmp_path, name, use):
         (tmp_path / "run" / f"{name}.json").write_text(text)
         code, _, err = cli(use, "run")
         assert code == 3
-        assert f"{name}.json: {message}" in err
-
-
-def test_debug_keeps_the_exit_code(command):
-    done = command("fit", "--target", "ring", "--debug")
-    assert done.returncode == 2
+        assert err.startswith(f"amfvi: error: run/{name}.json: {message}")
+        assert err.count("\n") == 1
 
 
 def test_a_summary_without_scores_still_has_weights(cli, csv_file):
@@ -334,18 +401,41 @@ def test_force_replaces_a_run_and_nothing_else(cli, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path, sent):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, sent, code):
     running = subprocess.Popen(
         [sys.executable, "-m", "amfvi", "fit", "--target", "rings", "--n-draws", "20000"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert running.stderr.readline().startswith("rings:")
-    time.sleep(1.5)
+    # Logged when stage one begins.
+    assert "2 parameters, 20000 draws in 5 folds" in running.stderr.readline()
     running.send_signal(sent)
     _, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert err == "amfvi: error: interrupted; nothing was written\n"
+    assert running.returncode == code
+    assert err.splitlines()[-1] == "amfvi: error: interrupted; no run was written"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_command_that_writes_no_run_says_so_in_a_word(finished, cli, monkeypatch):
+    from amfvi.posterior import Posterior
+
+    monkeypatch.setattr(Posterior, "sample", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    code, _, err = cli("sample", finished[0])
+    assert (code, err) == (130, "amfvi: error: interrupted\n")
+
+
+def test_a_disk_that_is_full_is_an_error_of_its_own(cli, monkeypatch, tmp_path):
+    """While tensors are written, safetensors raises a class of its own."""
+    from safetensors import SafetensorError
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("amfvi.saving.save_file", full)
+    code, out, err = cli("fit", "--target", "rings", "--n-draws", 300, "--quiet", *QUICK)
+    assert (code, out) == (3, "")
+    assert err.startswith("amfvi: error: ")
+    assert "rings-0: cannot be written (Error while serializing: I/O error: No space" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -365,15 +455,3 @@ def test_listings(cli, listing):
     assert code == 0
     assert {"targets": "two_moons", "experts": "realnvp"}[listing] in rows
     assert cli(listing)[0] == 0
-
-
-def test_help_does_not_import_torch(command):
-    done = command("--help")
-    assert done.returncode == 0
-    assert "log-prob" in done.stdout
-    probe = (
-        "import sys, amfvi.__main__\n"
-        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    )
-    seen = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert seen.stdout.strip() == "[]"

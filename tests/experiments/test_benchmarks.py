@@ -54,13 +54,13 @@ def run_twice(benchmark, tmp_path, *arguments):
     return next(iter(pages.values()))
 
 
-def test_race(tmp_path):
-    page = run_twice(race, tmp_path, "--n-draws", 100, "--seeds", 2, "--targets", "banana",
+def test_race(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "N_TEST", 2_000)
+    monkeypatch.setattr(race, "N_SPEED", 1_000)
+    page = run_twice(race, tmp_path, "--n-draws", 100, "--seeds", 1, "--targets", "banana",
                      "--methods", f"paper,{GMM}")  # fmt: skip
     rows = read_csv(tmp_path / "race-100.csv")
-    assert [(row["seed"], row["method"]) for row in rows] == [
-        ("0", "paper"), ("0", GMM), ("1", "paper"), ("1", GMM)
-    ]  # fmt: skip
+    assert [(row["seed"], row["method"]) for row in rows] == [("0", "paper"), ("0", GMM)]
     for row in rows:
         assert all(float(row[key]) > 0 for key in ("kl_se", "seconds", "points_per_second"))
         assert math.isfinite(float(row["kl"]))

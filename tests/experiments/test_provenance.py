@@ -12,7 +12,7 @@ import amfvi
 from experiments.lab import provenance
 from experiments.lab.provenance import Provenance, describe_all, source_hash
 
-ONE = Provenance(sources="1", code="commit abc", made_with="torch 2")
+ONE = Provenance(sources="0", code="1111", commit="commit abc", made_with="torch 2")
 
 
 @pytest.fixture
@@ -57,32 +57,34 @@ def test_a_process_is_described():
     current = Provenance.current()
     assert f"torch {torch.__version__}" in current.made_with
     assert f"{torch.get_num_threads()} threads" in current.made_with
-    assert current.sources != Provenance.current(["amfvi.targets"]).sources
-    assert current.code.startswith(("commit ", "sources "))
+    assert current.sources == current.code
+    assert Provenance.current(["amfvi.targets"]).sources != current.code
 
 
-def test_changed_sources_are_named_by_their_hash(monkeypatch):
-    provenance.code_version.cache_clear()
+def test_changes_since_the_commit_are_told(monkeypatch):
     answers = {"rev-parse": "abc1234", "status": " M amfvi/mixture.py"}
     monkeypatch.setattr(provenance, "_git", lambda command, *_: answers[command])
-    assert provenance.code_version().startswith("commit abc1234 with changes (sources ")
-    provenance.code_version.cache_clear()
+    describe = provenance.describe_commit.__wrapped__  # past its cache
+    assert describe() == "commit abc1234 with changes"
     answers["status"] = ""
-    assert provenance.code_version() == "commit abc1234"
-    provenance.code_version.cache_clear()
+    assert describe() == "commit abc1234"
     monkeypatch.setattr(provenance, "_git", lambda *_: None)
-    assert provenance.code_version().startswith("sources ")
-    provenance.code_version.cache_clear()
+    assert describe() == "no commit"
 
 
 def test_a_page_says_if_versions_are_combined():
-    assert describe_all([ONE, ONE]) == "Made with torch 2, by commit abc."
-    other = replace(ONE, code="commit def")
-    assert describe_all([ONE, other]).endswith(
-        "Cells of several versions of the code are combined: commit abc; commit def."
-    )
+    assert describe_all([ONE, ONE]) == "Made with torch 2, by commit abc (sources 1111)."
     faster = replace(ONE, made_with="torch 3")
-    assert describe_all([faster, ONE]) == "Made with torch 2; torch 3, by commit abc."
+    assert describe_all([faster, ONE]).startswith("Made with torch 2; torch 3, by commit abc")
+    committed = replace(ONE, commit="commit def")  # the same sources
+    assert describe_all([ONE, committed]).endswith(
+        "2, by commit abc and commit def (sources 1111)."
+    )
+    changed = replace(committed, code="2222")
+    assert describe_all([ONE, changed]) == (
+        "Made with torch 2. Cells of several versions of the code are combined: "
+        "commit abc (sources 1111); commit def (sources 2222)."
+    )
 
 
 def test_the_hash_covers_the_amfvi_that_is_imported():
