@@ -22,6 +22,8 @@ from amfvi.diagnostics.thresholds import (
     MIN_PROBE_ESS,
     MIN_SHARE,
 )
+from amfvi.experts import GMM, TMM
+from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.mixture import Mixture
 from amfvi.sampler.gaussians import gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
@@ -142,37 +144,6 @@ class _Probe:
 
 
 @dataclass(frozen=True)
-class _Proposal:
-    """A Gaussian, or a Cauchy distribution, from which the mass of a region is estimated.
-
-    Attributes:
-        center, factor: location (m,) and a lower triangular factor of the scatter (m, m).
-        heavy: Cauchy if True.
-        largest: size of parameters beyond which points are not evaluated.
-    """
-
-    center: Tensor
-    factor: Tensor
-    heavy: bool = False
-    largest: float = math.inf
-
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (n, m), their log densities (n,), and the standardized noise (n, m)."""
-        d = len(self.center)
-        level = -self.factor.diagonal().log().sum()
-        noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
-        if self.heavy:
-            normals = torch.randn(n, 1, generator=generator, dtype=torch.float64)
-            noise = noise * (1 / normals.square()).sqrt()
-            level = level + math.lgamma((1 + d) / 2) - math.lgamma(0.5)
-            level = level - 0.5 * d * math.log(math.pi)
-            log_g = level - 0.5 * (1 + d) * torch.log1p(noise.square().sum(dim=1))
-        else:
-            log_g = level - 0.5 * (noise.square().sum(dim=1) + d * math.log(2 * math.pi))
-        return self.center + noise @ self.factor.T, log_g, noise
-
-
-@dataclass(frozen=True)
 class _Search:
     """One search: a mixture, the density it should equal, and log Z."""
 
@@ -194,7 +165,7 @@ class _Search:
         jitter = 1e-9 * torch.eye(len(center), dtype=torch.float64)
         factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
         largest = FAR_RADIUS**2 * float(draws.abs().quantile(0.99))
-        return self._probe(_Proposal(center, factor, heavy=True, largest=largest))
+        return self._probe(EllipticalMixture.single(TMM(), center, factor, freedom=1.0), largest)
 
     def probe_mode(self, mode: Mode) -> float:
         """The share of the mass around a mode; 0 if the mixture covers it."""
@@ -202,7 +173,10 @@ class _Search:
             return 0.0
         if mode.log_mass - self.log_z < MIN_LAPLACE_LOG_SHARE:
             return 0.0
-        return self._probe(_Proposal(mode.point, torch.linalg.cholesky(mode.covariance))).share
+        gaussian = EllipticalMixture.single(
+            GMM(), mode.point, torch.linalg.cholesky(mode.covariance)
+        )
+        return self._probe(gaussian).share
 
     def points_seen(
         self, weighted: WeightedDraws, history: tuple[Tensor, Tensor], tails: _Probe
@@ -225,27 +199,34 @@ class _Search:
             unexplained &= log_p - self.log_z - near > LOG_UNDETECTED_RATIO
         return unexplained
 
-    def _probe(self, proposal: _Proposal) -> _Probe:
+    def _probe(self, proposal: EllipticalMixture, largest: float = math.inf) -> _Probe:
         """Estimate by importance sampling the mass where the mixture has next to none.
 
         A point of high density alone may hold no mass, so an estimate that rests on a few
         draws is repeated with more.
         """
         n = N_PROBES
-        y, log_p, mass = self._draw(proposal, n)
+        y, log_p, mass = self._draw(proposal, largest, n)
         if mass.sum() > MIN_SHARE * n and effective_sample_size(mass) < MIN_PROBE_ESS:
-            more = self._draw(proposal, PROBE_FACTOR * n)
+            more = self._draw(proposal, largest, PROBE_FACTOR * n)
             y, log_p, mass = (torch.cat(pair) for pair in zip((y, log_p, mass), more, strict=True))
             n += PROBE_FACTOR * n
         share = float(mass.sum()) / n
         return _Probe(y, log_p, share if share > MIN_SHARE else 0.0)
 
-    def _draw(self, proposal: _Proposal, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Points, their log densities, and n times what each adds to the undetected share."""
-        y, log_g, noise = proposal.draw(n, self.generator)
+    def _draw(
+        self, proposal: EllipticalMixture, largest: float, n: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, their log densities, and n times what each adds to the undetected share.
+
+        Points with a parameter above ``largest`` in size are left out.
+        """
+        y = proposal.sample(n, self.generator)
+        log_g = proposal.log_prob(y)
+        noise = proposal.whitening.forward(y[None])[0].T
         x = self.density.transform.from_unconstrained(y)
         # Where exponentials of far points overflow, a density has no meaningful value.
-        usable = (noise.abs() <= FAR_RADIUS).all(dim=1) & (x.abs() <= proposal.largest).all(dim=1)
+        usable = (noise.abs() <= FAR_RADIUS).all(dim=1) & (x.abs() <= largest).all(dim=1)
         y, log_g = y[usable], log_g[usable]
         log_p = self.density.log_prob(y)
         log_q = self.mixture.log_prob_unconstrained(y, self.density.transform)

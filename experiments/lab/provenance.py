@@ -23,7 +23,7 @@ __all__ = [
     "PACKAGES",
     "Provenance",
     "describe_all",
-    "describe_all",
+    "describe_commit",
     "source_hash",
 ]
 

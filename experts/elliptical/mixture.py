@@ -61,6 +61,24 @@ class EllipticalMixture(Expert):
         scaled_means = inverse @ components.means[..., None]
         self._shift = -scaled_means.reshape(members, -1, 1)
 
+    @classmethod
+    def single(
+        cls, config: ExpertConfig, mean: Tensor, factor: Tensor, freedom: float = math.inf
+    ) -> EllipticalMixture:
+        """One component with a given mean (d,) and lower triangular factor (d, d).
+
+        Args:
+            freedom: degrees of freedom of a Student-t; infinite for a Gaussian.
+        """
+        d = len(mean)
+        components = Components(
+            log_weights=torch.zeros(1, 1, dtype=torch.float64),
+            means=torch.zeros(1, 1, d, dtype=torch.float64),
+            factors=torch.eye(d, dtype=torch.float64)[None, None],
+            freedom=torch.tensor([freedom], dtype=torch.float64),
+        )
+        return cls(config, Whitening.from_factor(mean[None], factor[None]), components)
+
     def _log_prob(self, x: Tensor) -> Tensor:
         numbers = CPU_CHUNK_NUMBERS if x.device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
         return map_chunked(self._density, x, max(1, numbers // (self._count * self.dim)))

@@ -1,0 +1,102 @@
+"""Run directories read back: what is missing, older or wrong in them is one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from amfvi.errors import InputError
+from amfvi.runs import saved as saved_module
+from amfvi.runs.run import run
+from amfvi.runs.saved import SavedRun
+from amfvi.runs.settings import InputSettings, RunSettings
+from amfvi.two_stage.options import FitOptions
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    options = FitOptions(experts="gmm", folds=2, n_draws=300, max_refinements=0)
+    source = InputSettings(target="bimodal", by_density=True)
+    run(RunSettings(input=source, options=options, out=str(path), figures=False))
+    return path
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+    shutil.copytree(written, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def change(file, edit):
+    record = json.loads(file.read_text())
+    edit(record)
+    file.write_text(json.dumps(record))
+
+
+def test_a_run_reads_back(written):
+    saved = SavedRun.open(written)
+    assert saved.config["target"] == "bimodal"
+    scores = saved.metrics["mixture"]
+    assert saved.evaluate().to_json()["mixture"] == scores
+    assert saved.draws()[0].shape == (10_000, 2)
+
+
+@pytest.mark.parametrize("name", ["config", "metrics"])
+@pytest.mark.parametrize("schema", [1, "2", None])
+def test_another_schema_is_named(copy, name, schema):
+    change(copy / f"{name}.json", lambda record: record.update(schema=schema))
+    with pytest.raises(InputError, match=rf"{name}.json: .*\(schema {schema!r}\); fit again"):
+        getattr(SavedRun.open(copy), name)
+
+
+@pytest.mark.parametrize("key", saved_module.CONFIG_TYPES)
+def test_a_key_that_config_lacks_is_named(copy, key):
+    change(copy / "config.json", lambda record: record.pop(key))
+    with pytest.raises(InputError, match=f"config.json: .*no {key!r}"):
+        SavedRun.open(copy).evaluate()
+
+
+@pytest.mark.parametrize("key", saved_module.METRICS_TYPES)
+def test_a_key_that_metrics_lack_is_named(copy, key):
+    change(copy / "metrics.json", lambda record: record.pop(key))
+    with pytest.raises(InputError, match=f"metrics.json: .*no {key!r}"):
+        _ = SavedRun.open(copy).metrics
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [(part, key) for part, keys in saved_module.PARTS.items() for key in keys]
+)
+def test_a_key_that_a_part_of_metrics_lacks_is_named(copy, part, key):
+    change(copy / "metrics.json", lambda record: record[part].pop(key))
+    with pytest.raises(InputError, match=f"no {key!r} in {part!r}"):
+        _ = SavedRun.open(copy).metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config", "seed", "seven"), ("config", "seed", True), ("config", "folds", None),
+        ("config", "target", 3), ("config", "chains", "yes"), ("metrics", "experts", []),
+        ("metrics", "warnings", None), ("metrics", "n_test", "many"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_named(copy, name, key, value):
+    change(copy / f"{name}.json", lambda record: record.update({key: value}))
+    with pytest.raises(InputError, match=rf"not a file of this version .* as '{key}'\)"):
+        getattr(SavedRun.open(copy), name)
+
+
+def test_an_expert_without_its_weight_is_named(copy):
+    change(copy / "metrics.json", lambda record: record["experts"]["gmm"].pop("weight"))
+    with pytest.raises(InputError, match="no 'weight' in 'expert gmm'"):
+        _ = SavedRun.open(copy).metrics
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"nonsense"])
+def test_damaged_draws_are_named(copy, damage):
+    (copy / "draws.npz").write_bytes(damage)
+    with pytest.raises(InputError, match=r"draws\.npz: "):
+        SavedRun.open(copy).draws()
