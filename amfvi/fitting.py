@@ -94,8 +94,12 @@ def fit(
         >>> posterior.log_prob(draws[:3]).shape
         torch.Size([3])
     """
-    of_draws: dict[str, Any] = {key: value for key, value in settings.items() if key in DRAWS_SETTINGS}
-    of_fit: dict[str, Any] = {key: value for key, value in settings.items() if key not in DRAWS_SETTINGS}
+    of_draws: dict[str, Any] = {
+        key: value for key, value in settings.items() if key in DRAWS_SETTINGS
+    }
+    of_fit: dict[str, Any] = {
+        key: value for key, value in settings.items() if key not in DRAWS_SETTINGS
+    }
     for name in of_fit:
         if name not in FIT_SETTINGS:
             raise unknown_name("option of fit", name, [*FIT_SETTINGS, *DRAWS_SETTINGS])
@@ -109,8 +113,8 @@ def fit(
     resolve_device(options.device)  # an unknown device is an error before any draw is made
     for name in of_draws:
         if kind is not InputKind.DRAWS or isinstance(data, Draws):
-            found = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
-            raise UsageError(f"{name}= goes with an array or a file of draws, the input is {found}")
+            source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
+            raise UsageError(f"{name}= goes with an array or a file of draws, the input is {source}")
     return fit_source(_to_source(data, of_draws), options, reporter=reporter)
 
 
@@ -238,9 +242,9 @@ def _signature() -> inspect.Signature:
         inspect.Parameter(name, keyword, default=None, annotation=annotation)
         for name, annotation in DrawsSettings.__annotations__.items()
     ]
-    given = inspect.signature(fit)
-    own = [p for p in given.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    return given.replace(parameters=[*own, *named])
+    signature = inspect.signature(fit)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    return signature.replace(parameters=[*own, *named])
 
 
 fit.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -254,19 +254,13 @@ class Mixture(Distribution):
         described = ", ".join(f"{name}: {weight:.3f}" for name, weight in parts)
         return f"{type(self).__name__}(d = {self.dim}, {described})"
 
-    def _chunk_size(self) -> int:
-        size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
-        return max(1, size * WIDE // max(self.dim, WIDE))
-
     def _map_chunks(self, function: Any, x: Tensor) -> Tensor:
         """``function`` of points (n, d) over all of x (..., d), on our device and back."""
+        size = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
+        chunks = x.reshape(-1, self.dim).split(max(1, size * WIDE // max(self.dim, WIDE)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-            results = [function(chunk).to(x.device) for chunk in self._chunks(x)]
+            results = [function(chunk.to(self.device)).to(x.device) for chunk in chunks]
         return results[0] if len(results) == 1 else torch.cat(results)
-
-    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
-        for chunk in x.reshape(-1, self.dim).split(self._chunk_size()):
-            yield chunk.to(self.device)
 
     def _sample_expert(self, expert: Expert, n: int, generator: torch.Generator) -> Tensor:
         if n == 0:

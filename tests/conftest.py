@@ -54,7 +54,9 @@ def in_folds(draws: Tensor, members: int) -> Folds:
 @cache
 def _fitted(kind: str, dim: int, seed: int, members: int) -> tuple[Expert, FitReport]:
     generator = torch.Generator().manual_seed(seed)
-    return SMALL[kind].fit_folds(in_folds(curved_draws(dim, 1500, seed), members), generator=generator)
+    return SMALL[kind].fit_folds(
+        in_folds(curved_draws(dim, 1500, seed), members), generator=generator
+    )
 
 
 def density_of_target(name: str) -> LogDensity:

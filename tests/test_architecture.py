@@ -131,6 +131,7 @@ def public(module):
             yield name, thing
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of ArviZ, once a day
 @pytest.mark.parametrize("name", [m for m in MODULES if not m.endswith("__main__")])
 def test_docstrings_run(name):
     module = importlib.import_module(name)

@@ -72,6 +72,12 @@ def replace(path, text):
         (temporary / "marker").write_text(text)
 
 
+def write_half(new, error):
+    with new as temporary:
+        (temporary / "marker" if temporary.is_dir() else temporary).write_text("half")
+        raise error
+
+
 def test_what_a_killed_process_leaves_is_removed_by_the_next(tmp_path):
     left = killed(KILLED_WHILE_WRITING, tmp_path).split()
     assert names(tmp_path) == sorted([*left, "run"])
@@ -120,12 +126,8 @@ def test_nothing_but_what_amfvi_abandoned_is_removed(tmp_path):
 def test_an_exception_leaves_things_as_they_were(tmp_path, error):
     replace(tmp_path / "run", "old")
     for path in (tmp_path / "run", tmp_path / "missing" / "folder" / "run"):
-        with (
-            pytest.raises(InputError if error is OSError else error),
-            new_directory(path, overwrite=True, marker="marker") as temporary,
-        ):
-            (temporary / "marker").write_text("half")
-            raise error
+        with pytest.raises(InputError if error is OSError else error):
+            write_half(new_directory(path, overwrite=True, marker="marker"), error)
     assert names(tmp_path) == ["run"]
     assert (tmp_path / "run" / "marker").read_text() == "old"
 
@@ -149,9 +151,8 @@ def test_a_rename_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
 def test_a_file_is_whole_or_as_before(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    with pytest.raises(RuntimeError), new_file(path, overwrite=True) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(new_file(path, overwrite=True), RuntimeError)
     assert (names(tmp_path), path.read_text()) == (["a.csv"], "old")
     with pytest.raises(InputError, match=re.escape("replace it with overwrite=True")):
         new_file(path, overwrite=False).__enter__()

@@ -18,7 +18,7 @@ def block(language):
 
 
 @pytest.mark.parametrize(
-    ("number", "printed"), [(0, "Mixture(d = 2, maf:"), (1, "trust: ")], ids=["draws", "density"]
+    ("number", "printed"), [(0, "Posterior(d = 2, maf:"), (1, "trust: ")], ids=["draws", "density"]
 )
 def test_the_python_examples_run_as_they_stand(tmp_path, number, printed):
     examples = block("python")

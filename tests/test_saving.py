@@ -83,7 +83,7 @@ def test_two_loads_do_not_repeat_each_others_draws_unless_seeded(saved):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_flipped_bit_of_the_numbers_is_noticed(saved, seed):
-    """Every byte of the tensors is behind the checksum, wherever the damage is."""
+    """Every byte of the tensors is behind the checksum."""
     path = saved / "tensors.safetensors"
     damaged = bytearray(path.read_bytes())
     place = int(torch.randint(len(damaged), (1,), generator=torch.Generator().manual_seed(seed)))

@@ -68,7 +68,7 @@ def fit(
     from amfvi.runs.run import run
 
     with console.prints_on_stderr(), console.reporting(quiet) as reporter:
-        metrics = run(settings, reporter=reporter)
+        metrics = run(settings, reporter=reporter, floor_cache=console.floor_cache())
     if as_json:
         console.print_json(metrics)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,17 @@ N_SAVED_DRAWS = 10_000
 """Draws of the mixture that are saved."""
 
 
-def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def run(
+    settings: RunSettings, *, reporter: Reporter | None = None, floor_cache: Path | None = None
+) -> dict[str, Any]:
     """Fit, score, draw and write the run directory, whole or not at all.
 
     When a run by log density is interrupted, the state of its sampler stays beside the run
     directory, and the same settings resume it; the exception has a note that says so.
+
+    Args:
+        reporter: receives log lines and progress.
+        floor_cache: file that keeps floors of targets between runs.
 
     Returns:
         What ``metrics.json`` holds.
@@ -64,22 +71,25 @@ def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str,
         >>> metrics["n_test"]
         20000
     """
-    started = time.monotonic()
-    log = RunLog(reporter or Reporter())
-    device = resolve_device(settings.options.device)
+    task = _Task(
+        settings=settings,
+        log=RunLog(reporter or Reporter()),
+        floor_cache=floor_cache,
+        directory=settings.directory.absolute(),
+        device=resolve_device(settings.options.device),
+    )
     check_directory(settings.directory, overwrite=settings.force, marker=CONFIG)
-    # A user's module may change the working directory.
-    directory, checkpoint_path = settings.directory.absolute(), settings.checkpoint.absolute()
+    checkpoint_path = settings.checkpoint.absolute()
     checkpoint = None
     try:
-        run_input = load_input(settings.input, log)
-        with log.catching_warnings():
+        run_input = load_input(settings.input, task.log)
+        with task.log.catching_warnings():
             if isinstance(run_input.source, LogDensity):
                 checkpoint = SamplerCheckpoint(checkpoint_path, _fingerprint(settings, run_input))
             posterior = fit_source(
-                run_input.source, settings.options, reporter=log, checkpoint=checkpoint
+                run_input.source, settings.options, reporter=task.log, checkpoint=checkpoint
             )
-        record = _write(settings, directory, run_input, posterior, log, device, started)
+        record = _write(task, run_input, posterior)
     except BaseException as error:
         if not isinstance(error, Exception):  # an interrupt
             error.add_note("no run was written")
@@ -93,26 +103,37 @@ def run(settings: RunSettings, *, reporter: Reporter | None = None) -> dict[str,
     return record
 
 
-def _write(
-    settings: RunSettings,
-    path: Path,
-    run_input: RunInput,
-    posterior: Posterior,
-    log: RunLog,
-    device: torch.device,
-    started: float,
-) -> dict[str, Any]:
-    """Score the posterior and write everything to ``path``; the record of ``metrics.json``."""
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A run in progress.
+
+    Attributes:
+        directory: the run directory, absolute since a user's module may change the working
+            directory.
+        started: by the monotonic clock, seconds.
+    """
+
+    settings: RunSettings
+    log: RunLog
+    floor_cache: Path | None
+    directory: Path
+    device: torch.device
+    started: float = field(default_factory=time.monotonic)
+
+
+def _write(task: _Task, run_input: RunInput, posterior: Posterior) -> dict[str, Any]:
+    """Score the posterior and write everything; the record of ``metrics.json``."""
+    settings, log = task.settings, task.log
     summary = _require_summary(posterior)
     _log_fit(log, posterior, summary)
     scoring = time.monotonic()
     with log.catching_warnings():
-        evaluation = _evaluate(posterior, run_input, settings.options.seed)
+        evaluation = _evaluate(task, run_input, posterior)
     seconds = {**summary.seconds, "evaluate": time.monotonic() - scoring}
     generator = generator_for(settings.options.seed, "saved draws")
     saved = posterior.sample((N_SAVED_DRAWS,), generator)
     names = np.array(posterior.names)
-    with new_directory(path, overwrite=settings.force, marker=CONFIG) as directory:
+    with new_directory(task.directory, overwrite=settings.force, marker=CONFIG) as directory:
         (directory / "model").mkdir()
         write_model(posterior, directory / "model", metadata=posterior.metadata())
         np.savez_compressed(directory / "draws.npz", draws=saved.numpy(), names=names)
@@ -126,13 +147,13 @@ def _write(
                 posterior, summary, saved, run_input.exact, directory / "figures",
                 seed=settings.options.seed,
             )  # fmt: skip
-        seconds["total"] = time.monotonic() - started
+        seconds["total"] = time.monotonic() - task.started
         record = describe_metrics(
             settings, posterior, evaluation, seconds, log.warned, run_input.n_dropped
         )
         write_json(directory / METRICS, record)
         write_json(directory / CONFIG, describe_config(settings, summary, run_input.file))
-        write_json(directory / "environment.json", describe_environment(device))
+        write_json(directory / "environment.json", describe_environment(task.device))
         if posterior.diagnostics is not None:
             log.log(f"verdict: {posterior.diagnostics}")
         log.log(f"written to {settings.directory} after {seconds['total']:.1f} s")
@@ -165,13 +186,15 @@ def _fingerprint(settings: RunSettings, run_input: RunInput) -> str:
     return repr((described, source, values))
 
 
-def _evaluate(posterior: Posterior, run_input: RunInput, seed: int) -> Evaluation | None:
-    summary = _require_summary(posterior)
+def _evaluate(task: _Task, run_input: RunInput, posterior: Posterior) -> Evaluation | None:
+    summary, seed = _require_summary(posterior), task.settings.options.seed
     test = summary.split.test
     if run_input.exact is not None:
         # The test draws of a sampler are not exact; fresh ones are.
         exact_test = None if posterior.diagnostics is not None else test
-        return evaluate_on_target(posterior, run_input.exact, seed=seed, test=exact_test)
+        return evaluate_on_target(
+            posterior, run_input.exact, seed=seed, test=exact_test, floor_cache=task.floor_cache
+        )
     return None if test is None else evaluate_on_split(posterior, summary.split, seed=seed)
 
 

@@ -32,7 +32,7 @@ def write_index(results: Path) -> None:
     """Write ``index.md``: one line per study that has an answer in the folder."""
     lines = [
         "# What is true of mixtures of flows", "",
-        "Each page is made by one command, which it names, from cells that anyone can run "
+        "Each page is made by one command, which it names, from cells that can be run "
         "again; `python -m experiments` runs all of them.", "",
         "| question | answer |", "|---|---|",
     ]  # fmt: skip

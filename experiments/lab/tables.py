@@ -27,24 +27,44 @@ Row = dict[str, Any]
 
 
 def values(rows: Iterable[Row], key: str, **where: Any) -> np.ndarray:
-    """Select ``row[key]`` of the rows that have all the values of ``where``, as floats."""
+    """Select ``row[key]`` of the rows that have all the values of ``where``, as floats.
+
+    Examples:
+        >>> values([{"seed": 0, "kl": 0.5}, {"seed": 1, "kl": 0.25}], "kl", seed=1)
+        array([0.25])
+    """
     chosen = [row[key] for row in rows if all(row[k] == v for k, v in where.items())]
     return np.array(chosen, dtype=np.float64)
 
 
 def distinct(rows: Iterable[Row], key: str) -> list[Any]:
-    """List the different values of ``row[key]``, in the order of their first rows."""
+    """List the different values of ``row[key]``, in the order of their first rows.
+
+    Examples:
+        >>> distinct([{"n": 200}, {"n": 100}, {"n": 200}], "n")
+        [200, 100]
+    """
     return list(dict.fromkeys(row[key] for row in rows))
 
 
 def mean_se(x: np.ndarray) -> tuple[float, float]:
-    """Compute a mean and its standard error; NaN for the error of a single value."""
+    """Compute a mean and its standard error; NaN for the error of a single value.
+
+    Examples:
+        >>> mean_se(np.array([1.0, 3.0]))
+        (2.0, 1.0)
+    """
     se = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan
     return float(x.mean()), se
 
 
 def significant(gains: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
-    """Name the mean gains above, and below, zero by more than two standard errors."""
+    """Name the mean gains above, and below, zero by more than two standard errors.
+
+    Examples:
+        >>> significant({"banana": np.array([1.0, 1.1]), "rings": np.array([1.0, -1.0])})
+        (['banana'], [])
+    """
     statistics = {name: mean_se(gain) for name, gain in gains.items()}
     won = [name for name, (mean, se) in statistics.items() if mean > 2 * se]
     lost = [name for name, (mean, se) in statistics.items() if mean < -2 * se]
@@ -52,7 +72,12 @@ def significant(gains: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
 
 
 def format_mean(x: np.ndarray, number_format: str = ".4f") -> str:
-    """Format values over seeds as their mean ± its standard error."""
+    """Format values over seeds as their mean ± its standard error.
+
+    Examples:
+        >>> format_mean(np.array([1.0, 3.0]), ".1f")
+        '2.0 ± 1.0'
+    """
     if not len(x):
         return ""
     if not np.isfinite(x).all():
@@ -64,7 +89,12 @@ def format_mean(x: np.ndarray, number_format: str = ".4f") -> str:
 
 
 def markdown_table(header: Sequence[object], lines: Iterable[Sequence[object]]) -> list[str]:
-    """Format lines of entries as a table in Markdown."""
+    """Format lines of entries as a table in Markdown.
+
+    Examples:
+        >>> markdown_table(["target", "kl"], [["banana", 0.1]])
+        ['| target | kl |', '|---|---|', '| banana | 0.1 |']
+    """
     return [
         _markdown_line(header),
         "|---" * len(header) + "|",
@@ -79,7 +109,13 @@ def _markdown_line(entries: Sequence[object]) -> str:
 def pivot(
     rows: list[Row], down: str | tuple[str, ...], across: str, key: str, number_format: str = ".4f"
 ) -> list[str]:
-    """Tabulate ``key`` over seeds: a line for each ``down``, a column for each ``across``."""
+    """Tabulate ``key`` over seeds: a line for each ``down``, a column for each ``across``.
+
+    Examples:
+        >>> rows = [{"target": "banana", "n": n, "kl": 1 / n} for n in (100, 200)]
+        >>> pivot(rows, "target", "n", "kl")
+        ['| target | 100 | 200 |', '|---|---|---|', '| banana | 0.0100 | 0.0050 |']
+    """
     down = (down,) if isinstance(down, str) else down
     columns = distinct(rows, across)
     lines = []

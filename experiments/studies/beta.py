@@ -17,8 +17,10 @@ from experiments.lab.study import Report, Size, Study
 from experiments.lab.tables import Row, mean_se, pivot, values
 
 BETAS = (0.0, 0.5, 0.9, 0.99, 0.999)
+"""Momenta."""
 
-BATCHES = ("full", 1_000, 100)
+BATCHES: tuple[str | int, ...] = ("full", 1_000, 100)
+"""Draws per step; "full" is the same draws in every step, as many as were fitted to."""
 
 RULES = {"responsibilities": "em", "batch-mean": "batch-mean"}
 """Updates, each with the weight rule that finds its fixed point."""

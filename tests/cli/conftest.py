@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
 
 MODEL = """
 import math
+import pathlib
 import time
 import torch
 import amfvi
@@ -22,7 +25,12 @@ def heavy(x):
     return -0.75 * torch.log1p(x[:, 0] ** 2)
 
 def raises(x):
-    raise RuntimeError("the solver\\nfailed with beta=0.5")
+    raise RuntimeError("the solver\\nfailed")
+
+def raises_later(x):
+    if len(x) > 3:
+        raise RuntimeError("wrong with beta=0.5")
+    return log_prob(x)
 
 def nan(x):
     return x.sum(dim=1) * float("nan")
@@ -38,16 +46,39 @@ def slow(x):
     return -x.square().sum(dim=1)
 
 def rather_slow(x):
-    time.sleep(3e-4 * len(x))
-    return log_prob(x)
-
-def chatty(x):
-    print("evaluating", len(x))
+    if pathlib.Path("slow").exists():
+        time.sleep(3e-4 * len(x))
     return log_prob(x)
 
 density = amfvi.LogDensity(log_prob, 2, names=["a", "b"])
 number = 3
 """
+
+
+N_W2 = 300
+"""Draws in a W2 distance, fewer than by default: tests of the command line need no accuracy."""
+
+
+@pytest.fixture(autouse=True)
+def _few_draws_for_w2(monkeypatch):
+    monkeypatch.setattr("amfvi.metrics.evaluation.N_W2", N_W2)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of three experts with figures, and the process that made it."""
+    folder = tmp_path_factory.mktemp("finished")
+    program = (
+        f"import amfvi.metrics.evaluation as evaluation\nevaluation.N_W2 = {N_W2}\n"
+        "from amfvi.__main__ import main\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "fit", "--target", "banana", "--n-draws", "600",
+         "--seed", "4"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder)},
+    )  # fmt: skip
+    return folder / "runs" / "banana-4", done
 
 
 @pytest.fixture

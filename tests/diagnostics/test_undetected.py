@@ -77,7 +77,9 @@ def test_a_known_mode_is_probed_again_without_a_point_near_it(gaussian, weighted
     assert again.mode == known.mode
     assert again.share == pytest.approx(0.25, abs=0.05)
     moved = gaussian((30.0, 30.0), 0.1)
-    report = search(moved, wide_and_narrow, weighted(moved, wide_and_narrow), ELSEWHERE, [known.mode])
+    report = search(
+        moved, wide_and_narrow, weighted(moved, wide_and_narrow), ELSEWHERE, [known.mode]
+    )
     assert all(float(undetected.x[0]) < 1 for undetected in report.modes)
 
 

@@ -97,9 +97,7 @@ def test_weights_too_few_for_a_tail_are_not_reliable(good, positive):
     """k̂ is then NaN, which no comparison with a threshold may let pass."""
     terms = torch.full((5000,), -math.inf, dtype=torch.float64)
     terms[:positive] = math.log(5000 / positive)
-    few = replace(
-        good, log_weights=terms, importance=ImportanceEstimate.from_log_weights(terms)
-    )
+    few = replace(good, log_weights=terms, importance=ImportanceEstimate.from_log_weights(terms))
     assert math.isnan(few.importance.khat)
     assert not few.reliable
     diagnostics = diagnose(evidence_of(few, log_z=few.importance.log_z))

@@ -1,4 +1,4 @@
-"""Weighted draws from file to scores: importance weights in, honest scores out."""
+"""Weighted draws from file to scores: importance weights in, weighted scores out."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import doctest
 
 import numpy as np
 import pytest
 
+from experiments.lab import tables
 from experiments.lab.tables import (
     distinct,
     format_mean,
@@ -63,6 +65,12 @@ def test_a_pivot_has_a_line_and_a_column_per_value():
     two = pivot(ROWS, ("target", "seed"), "method", "kl", ".0f")
     assert two[2] == "| b | 0 | 1 | 2 |"
     assert markdown_table(["x"], [[1]]) == ["| x |", "|---|", "| 1 |"]
+
+
+def test_examples_are_true():
+    outcome = doctest.testmod(tables)
+    assert outcome.failed == 0
+    assert outcome.attempted >= 8
 
 
 def test_csv_has_the_columns_of_all_rows(tmp_path):

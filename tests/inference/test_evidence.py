@@ -153,7 +153,7 @@ def test_tails_that_the_mixture_lacks_are_named(cauchy):
 
 
 def test_tail_mass_once_found_is_not_replaced_by_one_that_was_not_measured(cauchy, monkeypatch):
-    """"Could not look" was written as a share of zero over the share found before."""
+    """A share that could not be measured was written as zero over the one found before."""
     attempts = []
 
     def out_of_budget(*_):

@@ -16,12 +16,14 @@ from amfvi.runs.settings import InputSettings, RunSettings
 from amfvi.two_stage.options import FitOptions
 
 MODEL = """
+import pathlib
 import numpy
-center = float(open("data.txt").read())
-count = open("count.txt", "a", buffering=1)
+here = pathlib.Path.cwd()
+center = float((here / "data.txt").read_text())
 
 def log_prob(x):
-    count.write("." * len(x))
+    with (here / "count.txt").open("a") as count:
+        count.write("." * len(x))
     return -0.5 * (x - center).square().sum(dim=1)
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -17,10 +18,14 @@ from amfvi.two_stage.options import FitOptions
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "run"
+    folder = tmp_path_factory.mktemp("runs")
+    path, model = folder / "run", folder / "normal.py"
+    model.write_text("def log_prob(x):\n    return -0.5 * x.square().sum(dim=1)\n")
     options = FitOptions(experts="gmm", folds=2, n_draws=300, max_refinements=0)
-    source = InputSettings(target="bimodal", by_density=True)
-    run(RunSettings(input=source, options=options, out=str(path), figures=False))
+    source = InputSettings(log_density=f"{model}:log_prob", dim=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        run(RunSettings(input=source, options=options, out=str(path), figures=False))
     return path
 
 
@@ -38,10 +43,10 @@ def change(file, edit):
 
 def test_a_run_reads_back(written):
     saved = SavedRun.open(written)
-    assert saved.config["target"] == "bimodal"
+    assert saved.config["dim"] == saved.metrics["dim"] == 1
     scores = saved.metrics["mixture"]
     assert saved.evaluate().to_json()["mixture"] == scores
-    assert saved.draws()[0].shape == (10_000, 2)
+    assert saved.draws()[0].shape == (10_000, 1)
 
 
 @pytest.mark.parametrize("name", ["config", "metrics"])

@@ -103,7 +103,9 @@ def test_what_a_module_changes_holds_for_it_alone(folder, change, when):
         pytest.skip("a function that changes these changes its own results")
     at_import, in_call = (text, "pass") if when == "import" else ("", text)
     indented = in_call.replace("\n", "\n    ")
-    (folder / "model.py").write_text(f"{at_import}\ndef log_prob(x):\n    {indented}\n    return 0\n")
+    (folder / "model.py").write_text(
+        f"{at_import}\ndef log_prob(x):\n    {indented}\n    return 0\n"
+    )
     before, filters = ProcessState.capture(), list(warnings.filters)
     settings = InputSettings(log_density="model.py:log_prob", dim=2)
     density = load_input(settings, RunLog(None)).source
@@ -119,11 +121,11 @@ def test_a_module_finds_its_own_settings_again(folder):
     (folder / "data").mkdir()
     (folder / "data" / "n.txt").write_text("7")
     (folder / "model.py").write_text(
-        "import os, numpy\nos.chdir('data')\nnumpy.seterr(over='raise')\n"
-        "def log_prob(x):\n    return float(open('n.txt').read()), numpy.geterr()['over']\n"
+        "import os, pathlib, numpy\nos.chdir('data')\nnumpy.seterr(over='raise')\n"
+        "def log_prob(x):\n    return pathlib.Path('n.txt').read_text(), numpy.geterr()['over']\n"
     )
     density = load_input(InputSettings(log_density="model:log_prob", dim=1), RunLog(None)).source
-    assert density.function(None) == (7.0, "raise")
+    assert density.function(None) == ("7", "raise")
     assert (os.getcwd(), np.geterr()["over"]) == (str(folder), "warn")
 
 

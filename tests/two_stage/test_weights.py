@@ -62,7 +62,9 @@ def test_a_constant_per_row_changes_nothing(weight_rule):
     log_q = random_matrix(2)
     shift = np.random.default_rng(0).normal(scale=3000, size=(len(log_q), 1))
     assert np.allclose(
-        fit_weights(log_q, weight_rule).weights, fit_weights(log_q + shift, weight_rule).weights, atol=1e-9
+        fit_weights(log_q, weight_rule).weights,
+        fit_weights(log_q + shift, weight_rule).weights,
+        atol=1e-9,
     )
 
 

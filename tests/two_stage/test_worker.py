@@ -76,10 +76,10 @@ def test_a_worker_that_was_prestarted_is_acquired_once(small, folds, monkeypatch
     with acquire() as first, acquire() as second:
         assert first is early
         assert first is not second
-        for worker_process in (first, second):
-            worker_process.fit(
-                small["gmm"], folds, generator=seeded(0), progress=ignore, timeout=None
-            )
+        expert, _ = first.fit(
+            small["gmm"], folds, generator=seeded(0), progress=ignore, timeout=None
+        )
+    assert expert.dim == 2
 
 
 def test_a_fit_without_use_for_a_prestarted_worker_ends_it(small, folds, monkeypatch):
@@ -112,14 +112,14 @@ def test_a_worker_that_is_killed_in_a_fit_is_noticed(folds):
 def test_progress_may_end_a_fit_in_a_worker(folds):
     """So that the failure of one expert ends the others, wherever they are fitted."""
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop(fraction, nll):
-        raise Enough
+        raise EnoughError
 
     with Worker() as busy:
-        with pytest.raises(Enough):
+        with pytest.raises(EnoughError):
             busy.fit(ENDLESS, folds, generator=seeded(0), progress=stop, timeout=60)
         assert busy._process.poll() is None
     assert busy._process.poll() is not None
