@@ -114,7 +114,9 @@ def fit(
     for name in of_draws:
         if kind is not InputKind.DRAWS or isinstance(data, Draws):
             source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
-            raise UsageError(f"{name}= goes with an array or a file of draws, the input is {source}")
+            raise UsageError(
+                f"{name}= goes with an array or a file of draws, the input is {source}"
+            )
     return fit_source(_to_source(data, of_draws), options, reporter=reporter)
 
 

@@ -35,7 +35,7 @@ class ProcessState:
     """
 
     directory: str | None
-    numpy_errors: Mapping[str, str]
+    numpy_errors: Mapping[str, Any]
     dtype: torch.dtype
     device: torch.device
 
@@ -48,7 +48,7 @@ class ProcessState:
             directory = None
         return cls(
             directory=directory,
-            numpy_errors=np.geterr(),
+            numpy_errors=dict(np.geterr()),
             dtype=torch.get_default_dtype(),
             device=torch.get_default_device(),
         )

@@ -75,14 +75,6 @@ def describe_metrics(
     split = summary.split
     scores = evaluation.to_json() if evaluation is not None else None
     unscored = dict.fromkeys(SCORES)
-    experts = {
-        name: {
-            **(scores["experts"][name] if scores else unscored),
-            "weight": weight,
-            **_describe_training(summary.reports.get(name)),
-        }
-        for name, weight in zip(posterior.experts, posterior.weights.tolist(), strict=True)
-    }
     diagnostics = posterior.diagnostics
     return {
         "schema": SCHEMA,
@@ -98,13 +90,27 @@ def describe_metrics(
         "n_dropped": n_dropped,
         "entropy": evaluation.entropy if evaluation else None,
         "mixture": scores["mixture"] if scores else unscored,
-        "experts": experts,
+        "experts": _describe_experts(posterior, summary, scores["experts"] if scores else {}),
         "weights": _describe_weights(summary.weights, posterior.n_eff),
         "advantage": scores["advantage"] if scores else None,
         "floor": scores["floor"] if scores else None,
         "density": diagnostics.to_json() if diagnostics is not None else None,
         "seconds": dict(seconds),
         "warnings": list(warned),
+    }
+
+
+def _describe_experts(
+    posterior: Posterior, summary: FitSummary, scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    unscored = dict.fromkeys(SCORES)
+    return {
+        name: {
+            **scores.get(name, unscored),
+            "weight": weight,
+            **_describe_training(summary.reports.get(name)),
+        }
+        for name, weight in zip(posterior.experts, posterior.weights.tolist(), strict=True)
     }
 
 

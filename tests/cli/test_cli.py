@@ -397,7 +397,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, sent, code):
     # Logged when stage one begins.
     assert "2 parameters, 20000 draws in 5 folds" in running.stderr.readline()
     running.send_signal(sent)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=300)
     assert running.returncode == code
     assert err.splitlines()[-1] == "amfvi: error: interrupted; no run was written"
     assert list(tmp_path.iterdir()) == []
