@@ -62,7 +62,7 @@ def fit(
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
 ) -> Posterior:
-    """Fit a mixture of normalizing flows to a posterior.
+    """Fit a mixture of normalizing flows to a posterior (AMF-VI, arXiv:2510.02056).
 
     Args:
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
@@ -83,9 +83,6 @@ def fit(
         UsageError: an unknown name or an option that does not apply to ``data``.
         InputError: draws or a density that nothing can be fitted to.
         FitError: an expert or the weights could not be fitted.
-
-    References:
-        AMF-VI: arXiv:2510.02056.
 
     Examples:
         >>> import numpy as np

@@ -83,6 +83,7 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
     function = _without_exit(function)
     n, d = points.shape
     failures: list[str] = []
+    first_error: Exception | None = None
     for many, numpy in ((True, False), (False, False), (True, True), (False, True)):
         argument = points.clone() if many else points[0].clone()
         shape = tuple(argument.shape)
@@ -94,10 +95,14 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
             returned = values.astype(np.float64).shape
         except Exception as error:
             failures.append(f"{type(error).__name__}: {error}")
+            first_error = first_error or error
             continue
         if returned != ((n,) if many else ()):
             failures.append(f"for points of shape {shape} it returned shape {returned}")
             continue
+        if not isinstance(out, Tensor):  # numpy functions accept tensors, but are slow on them
+            again = points.clone() if many else points[0].clone()
+            numpy = numpy or _accepts_numpy(function, again, values)
         adapt = _adapt_batches if many else _adapt_single_points
         resolution = float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
         return adapt(function, points, out, numpy=numpy, resolution=max(resolution, DOUBLE))
@@ -105,7 +110,16 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
     raise InputError(
         f"the log density cannot be called: {' '.join(failures[0].split())} "
         f"(expected shape ({n},) for points of shape ({n}, {d}), or one number for ({d},))"
-    )
+    ) from first_error
+
+
+def _accepts_numpy(function: Function, argument: Tensor, values: Any) -> bool:
+    """Whether a function gives the same values when it is handed numpy arrays."""
+    try:
+        out = np.asarray(function(argument.numpy()), dtype=np.float64)
+    except Exception:  # then it is handed tensors, as in the call that worked
+        return False
+    return out.shape == values.shape and bool(np.allclose(out, values, equal_nan=True))
 
 
 def _without_exit(function: Function) -> Function:
@@ -149,16 +163,10 @@ def _adapt_batches(
     function: Function, points: Tensor, out: Any, *, numpy: bool, resolution: float
 ) -> VectorizedDensity:
     """A function of a batch, which returned ``out`` at ``points``, as one of tensors."""
-    if isinstance(out, Tensor):
-        convention = "torch, in batches"
+    convention = "numpy, in batches" if numpy else "torch, in batches"
 
-        def call(x: Tensor) -> Tensor:
-            return function(x).double()
-    else:
-        convention = "numpy, in batches"
-
-        def call(x: Tensor) -> Tensor:
-            return _to_tensor(function(_to_numpy(x)), x)
+    def call(x: Tensor) -> Tensor:
+        return _to_tensor(function(_to_numpy(x) if numpy else x), x)
 
     alone = call(points[1:3].clone()).detach().cpu()
     together = torch.as_tensor(out).detach().cpu().double()
@@ -200,10 +208,12 @@ def _adapt_single_points(
         def call(x: Tensor) -> Tensor:
             return torch.stack([function(point).double() for point in x])
     else:
-        reason, convention = "it returns numpy numbers", "numpy, point by point"
+        reason = "it returns numpy numbers"
+        convention = "numpy, point by point" if numpy else "torch, point by point"
 
         def call(x: Tensor) -> Tensor:
-            return _to_tensor([float(function(point)) for point in _to_numpy(x)], x)
+            points = _to_numpy(x) if numpy else x.detach()
+            return _to_tensor([float(function(point)) for point in points], x)
 
     warnings.warn(
         f"the log density takes one point at a time and cannot be vectorized ({reason}); "
@@ -251,4 +261,6 @@ def _to_numpy(x: Tensor) -> Any:
 
 
 def _to_tensor(out: Any, like: Tensor) -> Tensor:
+    if isinstance(out, Tensor):
+        return out.double()
     return torch.as_tensor(np.array(out, dtype=np.float64), device=like.device)

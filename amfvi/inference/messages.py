@@ -47,12 +47,13 @@ def describe_sample(verb: str, sample: PosteriorSample, n_evaluations: int, seco
         >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
         >>> sample = sample_posterior(UnconstrainedDensity(normal), 200, seed=0)
         >>> describe_sample("sampled", sample, 5000, 0.5)
-        'sampled ... draws from 1 mode of the density over ... log Z 0.9..., 0.5 s'
+        'sampled ... draws from 1 mode of the density in ... log Z 0.9..., 0.5 s'
     """
+    steps = f"{sample.n_temperatures} step{'s' * (sample.n_temperatures != 1)} of tempering"
     stopped = f", stopped by {sample.stopped_by}" if sample.stopped_by else ""
     return (
-        f"{verb} {len(sample.x)} draws from {sample.reference} over {sample.n_temperatures} "
-        f"temperatures: log Z {sample.log_z.mean:.4f} ± {sample.log_z.se:.4f}, {n_evaluations} "
+        f"{verb} {len(sample.x)} draws from {sample.reference} in {steps}: "
+        f"log Z {sample.log_z.mean:.4f} ± {sample.log_z.se:.4f}, {n_evaluations} "
         f"evaluations, {seconds:.1f} s{stopped}"
     )
 

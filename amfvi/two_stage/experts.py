@@ -76,19 +76,19 @@ def fit_experts(
     on_cpu = torch.device(device).type == "cpu"
     n_workers = min(len(configs), os.cpu_count() or 1) if on_cpu else 1
     own_processes = len(folds) * folds.n_members >= MIN_ROWS_FOR_A_PROCESS
+    workers: Queue[Worker | None] = Queue()
+    workers.put(None)  # this process
+    stage = _StageOne(folds, seed, device, reporter or Reporter(), workers)
     with ExitStack() as stack, ThreadPoolExecutor(n_workers) as pool:
-        workers: Queue[Worker | None] = Queue()
-        workers.put(None)  # this process
-        for _ in range(n_workers - 1):
-            workers.put(_start_worker(stack) if own_processes else None)
-        discard_prestarted()
-        stage = _StageOne(folds, seed, device, reporter or Reporter(), workers, n_workers)
-        deadlines = _Deadline(timeout, len(configs), n_workers)
-        jobs = {
-            name: pool.submit(stage.fit, name, config, deadlines, position)
-            for position, (name, config) in enumerate(configs.items())
-        }
         try:
+            for _ in range(n_workers - 1):
+                workers.put(_start_worker(stack) if own_processes else None)
+            discard_prestarted()
+            deadline = _Deadline(timeout, len(configs), n_workers)
+            jobs = {
+                name: pool.submit(stage.fit, name, config, deadline, position)
+                for position, (name, config) in enumerate(configs.items())
+            }
             wait(jobs.values(), return_when=FIRST_EXCEPTION)
             for job in jobs.values():
                 if job.done():
@@ -126,7 +126,6 @@ class _StageOne:
     device: torch.device | str
     reporter: Reporter
     workers: Queue[Worker | None]
-    n_workers: int
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def fit(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from amfvi.density.log_density import LogDensity
+from amfvi.density.vectorize import vectorize
 from amfvi.errors import InputError
 
 POINTS = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -89,3 +90,32 @@ def test_no_other_density_is_taken_for_random(name):
     values = LogDensity(REPRODUCIBLE_DENSITIES[name], 2).log_prob(POINTS)
     assert values.shape == (40,)
     assert values.dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:the log density takes one point at a time")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: float(-0.5 * x.square().sum()),  # torch in, a number out
+        lambda x: -0.5 * x.square().sum().item(),
+        lambda x: -0.5 * x.square().sum(dim=1).numpy(),  # torch in, numpy out
+        lambda x: -0.5 * torch.from_numpy(x).square().sum(dim=1),  # numpy in, torch out
+    ],
+    ids=["float", "item", "torch-to-numpy", "numpy-to-torch"],
+)
+def test_functions_that_mix_torch_and_numpy_are_called_as_they_were_probed(function):
+    """Once, what was returned decided what was handed in: a function of tensors got arrays."""
+    points = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+    found = vectorize(function, points)
+    more = torch.randn(5, 2, generator=torch.Generator().manual_seed(1)).double()
+    assert torch.allclose(found.call(more), -0.5 * more.square().sum(dim=1))
+    assert not found.differentiable
+
+
+def test_what_a_function_raised_is_the_cause_of_the_error():
+    def broken(x):
+        raise ValueError("beta=0.5 is not allowed")
+
+    with pytest.raises(InputError, match="cannot be called") as error:
+        vectorize(broken, torch.zeros(3, 2).double())
+    assert isinstance(error.value.__cause__, ValueError)
