@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.report import Diagnostics
 from amfvi.errors import InputError, UsageError
+from amfvi.experts import Expert
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.saving import read_model, save
@@ -121,6 +123,12 @@ class Posterior(Mixture):
         other = copy.copy(self)
         other._log_density = log_density
         other._weighted = None
+        return other
+
+    def _with(self, *, experts: Mapping[str, Expert], weights: Any = None) -> Self:
+        other = super()._with(experts=experts, weights=weights)
+        if weights is not None:  # importance weights of another mixture
+            other._weighted = None
         return other
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

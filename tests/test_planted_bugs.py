@@ -199,7 +199,7 @@ def run_pytest(bug, *selection):
     """Run tests in a forked process with a bug planted."""
     with tempfile.TemporaryDirectory() as folder:
         log, failed = Path(folder, "log.txt"), Path(folder, "failed.json")
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--basetemp", f"{folder}/tests"]
+        options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--basetemp", f"{folder}/tests"]
         script = Path(folder, "planted.py")
         script.write_text(
             SCRIPT.format(

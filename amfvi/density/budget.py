@@ -27,11 +27,16 @@ class OutOfBudgetError(Exception):
 
 
 class Budget:
-    """Count evaluations and watch the time.
+    """Count evaluations and watch the time, from the moment it is made.
+
+    Args:
+        max_evaluations: the most evaluations allowed; None for no limit.
+        timeout: seconds allowed; None for no limit.
+        reserved_evaluations: share of the evaluations that is kept back until
+            :meth:`release`.
+        reserved_time: share of the seconds that is kept back until then.
 
     Attributes:
-        max_evaluations: the most evaluations allowed; None for no limit.
-        timeout: seconds allowed from now on; None for no limit.
         spent: evaluations so far.
 
     Examples:
@@ -42,30 +47,41 @@ class Budget:
         amfvi.density.budget.OutOfBudgetError: max_evaluations=10
     """
 
-    def __init__(self, max_evaluations: int | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        max_evaluations: int | None = None,
+        timeout: float | None = None,
+        *,
+        reserved_evaluations: float = 0.0,
+        reserved_time: float = 0.0,
+    ) -> None:
         self.max_evaluations = max_evaluations
+        self.timeout = timeout
         self.spent = 0
         self._started = time.monotonic()
-        self._timeout = timeout
+        self._reserved = int(reserved_evaluations * (max_evaluations or 0))
+        self._seconds = None if timeout is None else (1 - reserved_time) * timeout
 
     @property
     def left(self) -> int | None:
-        """Evaluations left; None where there is no limit."""
-        return None if self.max_evaluations is None else self.max_evaluations - self.spent
+        """Evaluations left but for those kept back; None where there is no limit."""
+        if self.max_evaluations is None:
+            return None
+        return self.max_evaluations - self._reserved - self.spent
 
-    def limit(self, max_evaluations: int | None, timeout: float | None) -> None:
-        """Replace both limits; seconds count from now, evaluations from the start."""
-        self.max_evaluations = max_evaluations
-        self._started, self._timeout = time.monotonic(), timeout
+    def release(self, *, timed: bool = True) -> None:
+        """Allow all that was kept back; without ``timed``, whatever time it takes."""
+        self._reserved = 0
+        self._seconds = self.timeout if timed else None
 
     def spend(self, evaluations: int) -> None:
         """Take ``evaluations`` from what is left.
 
         Raises:
-            OutOfBudgetError: fewer are left, or the time is up.
+            OutOfBudgetError: fewer are left, or the time is up; it names the whole limit.
         """
-        if self.max_evaluations is not None and self.spent + evaluations > self.max_evaluations:
-            raise OutOfBudgetError("max_evaluations", self.max_evaluations)
-        if self._timeout is not None and time.monotonic() - self._started > self._timeout:
-            raise OutOfBudgetError("timeout", self._timeout)
+        if self.left is not None and evaluations > self.left:
+            raise OutOfBudgetError("max_evaluations", float(self.max_evaluations or 0))
+        if self._seconds is not None and time.monotonic() - self._started > self._seconds:
+            raise OutOfBudgetError("timeout", float(self.timeout or 0.0))
         self.spent += evaluations

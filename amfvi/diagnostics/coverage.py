@@ -22,7 +22,7 @@ class UndetectedMode:
     Attributes:
         mode: in unconstrained space.
         x: its location in the user's parameters, (d,).
-        share: of the whole mass, found around it.
+        share: mass found around it, relative to the mass that the mixture covers.
 
     Examples:
         >>> mode = Mode(point=torch.zeros(1), log_density=0.0, covariance=torch.eye(1))
@@ -41,7 +41,8 @@ class CoverageReport:
 
     Attributes:
         modes: modes that hold more than a reportable share of the mass.
-        tail_mass: share of the mass far from the mixture, 0 below the reportable share;
+        tail_mass: mass far from the mixture, relative to what it covers; 0 below the
+            reportable share;
             None if it was not measured.
         searched: whether modes were searched for.
 

@@ -211,7 +211,7 @@ def _tails(evidence: Evidence) -> str | None:
         return None
     return (
         "the mixture lacks tails or parts far out with about "
-        f"{evidence.coverage.tail_mass:.0%} of the mass"
+        f"{_of_whole(evidence.coverage.tail_mass):.0%} of the mass"
     )
 
 
@@ -230,9 +230,14 @@ CHECKS = (
 def _undetected_modes(evidence: Evidence) -> list[str]:
     return [
         f"the mixture lacks a mode at {evidence.describe(undetected.x)} with about "
-        f"{undetected.share:.0%} of the mass"
+        f"{_of_whole(undetected.share):.0%} of the mass"
         for undetected in evidence.coverage.modes
     ]
+
+
+def _of_whole(share: float) -> float:
+    """The share of the whole mass, from one relative to what the mixture covers."""
+    return share / (1 + share)
 
 
 def _scope(evidence: Evidence) -> str:

@@ -8,7 +8,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Seconds since the start, and what is left of a timeout.
+    """Seconds since the start, and the seconds left of a timeout.
 
     Args:
         timeout: seconds; None for no limit.
@@ -16,7 +16,7 @@ class Clock:
     Examples:
         >>> Clock(None).left() is None
         True
-        >>> 0 < Clock(100.0).left(share=0.5) <= 50.0
+        >>> 0 < Clock(100.0).left() <= 100.0
         True
     """
 
@@ -29,6 +29,6 @@ class Clock:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def left(self, share: float = 1.0) -> float | None:
-        """Seconds left of a share of the timeout, always positive; None without one."""
-        return None if self._timeout is None else max(share * self._timeout - self.elapsed, 1e-3)
+    def left(self) -> float | None:
+        """Seconds left of the timeout, always positive; None without one."""
+        return None if self._timeout is None else max(self._timeout - self.elapsed, 1e-3)

@@ -134,9 +134,9 @@ def _first_sample(session: Session) -> PosteriorSample:
 def _first_attempt(session: Session, samples: _Samples) -> Attempt:
     """Fit to the first sample and search for what the fit lacks."""
     # The comparison may use all evaluations left, and is made even when time is up.
-    session.budget.limit(session.options.max_evaluations, None)
+    session.budget.release(timed=False)
     attempt = session.fit(samples.first, 0)
-    session.budget.limit(session.options.max_evaluations, session.clock.left())
+    session.budget.release()
     report = session.search(attempt, samples.broad)
     return attempt if report is None else replace(attempt, coverage=report)
 

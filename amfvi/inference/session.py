@@ -42,10 +42,10 @@ MAX_WEIGHTED_DRAWS = 5_000
 MIN_WEIGHTED_DRAWS = 200
 """The same, however little time is left."""
 
-SAMPLING_SHARE = 0.6
-"""Share of a timeout that the first sampling may take."""
+RESERVED_TIME = 0.4
+"""Share of a timeout that is kept back from the first sampling."""
 
-RESERVED_SHARE = 0.2
+RESERVED_EVALUATIONS = 0.2
 """Share of the evaluations that is kept for the comparison of mixture and density."""
 
 
@@ -113,10 +113,11 @@ class Session:
         self.checkpoint = checkpoint
         self.clock = Clock(options.timeout)
         self.seconds: dict[str, float] = {}
-        reserved = int(RESERVED_SHARE * (options.max_evaluations or 0))
         self.budget = Budget(
-            None if options.max_evaluations is None else options.max_evaluations - reserved,
-            self.clock.left(SAMPLING_SHARE),
+            options.max_evaluations,
+            options.timeout,
+            reserved_evaluations=RESERVED_EVALUATIONS,
+            reserved_time=RESERVED_TIME,
         )
         self.density = UnconstrainedDensity(
             log_density, budget=self.budget, device=resolve_device(options.device)

@@ -63,13 +63,15 @@ def run(
         >>> import tempfile
         >>> from amfvi.runs.settings import InputSettings
         >>> from amfvi.two_stage.options import FitOptions
-        >>> options = FitOptions(experts="gmm", n_draws=200)
+        >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).numpy()
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     settings = RunSettings(input=InputSettings(target="bimodal"), options=options,
+        ...     np.save(f"{folder}/draws.npy", draws)
+        ...     settings = RunSettings(input=InputSettings(draws=f"{folder}/draws.npy"),
+        ...                            options=FitOptions(experts="gmm"),
         ...                            out=f"{folder}/run", figures=False)
         ...     metrics = run(settings)
-        >>> metrics["n_test"]
-        20000
+        >>> metrics["name"], metrics["n_test"]
+        ('draws', 30)
     """
     task = _Task(
         settings=settings,

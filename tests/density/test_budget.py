@@ -19,8 +19,11 @@ def test_a_budget_of_evaluations():
     assert error.value.limit == "max_evaluations"
     limited.spend(4)
     assert (limited.spent, limited.left) == (10, 0)
-    limited.limit(20, None)
-    assert limited.left == 10
+    kept_back = Budget(max_evaluations=10, reserved_evaluations=0.2)
+    with pytest.raises(OutOfBudgetError, match="max_evaluations=10"):  # as the user gave it
+        kept_back.spend(9)
+    kept_back.release()
+    kept_back.spend(9)
     assert Budget().left is None
 
 
@@ -35,9 +38,12 @@ def test_a_budget_of_time(monkeypatch):
         limited.spend(1)
     assert error.value.limit == "timeout"
     assert limited.spent == 1_000_000
-    limited.limit(None, 5)  # counts from now on
-    now[0] = 110.0
-    limited.spend(1)
-    limited.limit(None, None)
+    limited.release(timed=False)
     now[0] = 1e9
     limited.spend(1)
+    kept_back = Budget(timeout=10, reserved_time=0.4)
+    now[0] += 7
+    with pytest.raises(OutOfBudgetError, match="timeout=10"):
+        kept_back.spend(1)
+    kept_back.release()
+    kept_back.spend(1)

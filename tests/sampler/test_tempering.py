@@ -79,14 +79,14 @@ def test_a_step_of_beta_that_is_interrupted_changes_nothing(unconstrained, seede
     state = SamplerState.at_reference(path.evaluate(reference.sample(1000, seeded(1))))
     tempering._advance(path, state, 1000, 1000, seeded(2))
     before = arrays_from_state(state, Budget(), seeded(0))
-    density.budget.limit(density.budget.spent + 500, None)  # two of four moves of 200 chains
+    density.budget.max_evaluations = density.budget.spent + 500  # two of four moves of 200
     with pytest.raises(OutOfBudgetError):
         tempering._advance(path, state, 1000, 1000, seeded(3))
     after = arrays_from_state(state, Budget(), seeded(0))
     assert before.keys() == after.keys()
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])
-    density.budget.limit(None, None)
+    density.budget.max_evaluations = None
     tempering._advance(path, state, 1000, 1000, seeded(3))
     assert state.steps != dict(zip(before["steps.names"], before["steps.values"], strict=True))
 
