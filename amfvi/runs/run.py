@@ -61,15 +61,13 @@ def run(
 
     Examples:
         >>> import tempfile
-        >>> from amfvi.runs.settings import InputSettings
-        >>> from amfvi.two_stage.options import FitOptions
+        >>> from amfvi.runs.settings import FitOptions, InputSettings
         >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).numpy()
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/draws.npy", draws)
-        ...     settings = RunSettings(input=InputSettings(draws=f"{folder}/draws.npy"),
-        ...                            options=FitOptions(experts="gmm"),
-        ...                            out=f"{folder}/run", figures=False)
-        ...     metrics = run(settings)
+        ...     metrics = run(RunSettings(
+        ...         input=InputSettings(draws=f"{folder}/draws.npy"), out=f"{folder}/run",
+        ...         options=FitOptions(experts="gmm"), figures=False))
         >>> metrics["name"], metrics["n_test"]
         ('draws', 30)
     """
