@@ -12,7 +12,7 @@ from amfvi import targets
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
-from amfvi.draws.draws import Draws
+from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError, unknown_name
 from amfvi.inference.infer import infer
@@ -29,8 +29,8 @@ __all__ = ["DrawsSettings", "Source", "fit", "fit_source", "kind_of", "split_sou
 Source = ExactTarget | Draws | LogDensity
 """What can be fitted: exact draws of a target, given draws, or a log density."""
 
-DRAWS_FILES = (".csv", ".npy", ".npz")
-"""Endings by which a string is taken for the path of a file of draws."""
+InputLike = str | Path | Target | LogDensity | DrawsLike
+"""What :func:`fit` takes as data."""
 
 
 class DrawsSettings(TypedDict, total=False):
@@ -42,7 +42,7 @@ class DrawsSettings(TypedDict, total=False):
 
     names: Sequence[str] | None
     constraints: ConstraintsLike
-    sample_weight: Any
+    sample_weight: WeightsLike | None
     chains: bool
     nan_policy: str
 
@@ -56,7 +56,7 @@ class Settings(FitSettings, DrawsSettings, total=False):
 
 
 def fit(
-    data: Any,
+    data: InputLike,
     *,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
@@ -187,10 +187,10 @@ def kind_of(data: Any) -> InputKind:
 
 
 def _recognize(data: Any) -> Any:
-    """A target for its name and a path for that of a file; other data as they are."""
+    """A target for its name, a path for anything like one; other data as they are."""
     if not isinstance(data, str):
         return data
-    if data not in targets.TARGETS and Path(data).suffix.lower() in DRAWS_FILES:
+    if data not in targets.TARGETS and (Path(data).suffix or Path(data).is_file()):
         return Path(data)
     return targets.get(data)
 
