@@ -31,6 +31,10 @@ WIDE = 32
 """Number of parameters above which chunks shrink in proportion."""
 
 
+ROUNDING = 1e-15
+"""Distance from one of a sum of weights that rounding explains."""
+
+
 class Mixture(Distribution):
     """The density q(x) = Σₖ wₖ qₖ(x) with frozen experts qₖ and global weights w.
 
@@ -190,10 +194,7 @@ class Mixture(Distribution):
 
     @torch.no_grad()
     def responsibilities(self, value: Any) -> Tensor:
-        """Posterior probability of each expert at each point, (..., K).
-
-        NaN outside the constraints, where no expert has any density.
-        """
+        """Posterior probability of each expert at each point, (..., K); NaN outside."""
         joint = self.expert_log_probs(value) + self._weights.log().to(as_points(value, self.dim))
         return torch.softmax(joint, dim=-1)
 
@@ -203,10 +204,7 @@ class Mixture(Distribution):
         sample_shape: Any = torch.Size(),  # noqa: B008
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw independently: float64, shape sample_shape + (d,), on the CPU.
-
-        How many draws each expert makes is itself random, only those are made, and
-        they are in random order.
+        """Draw independently, in random order: float64, sample_shape + (d,), on the CPU.
 
         Args:
             generator: a CPU generator. If not given, draws follow torch's global random
@@ -290,7 +288,8 @@ def _check_weights(weights: Any, n_experts: int) -> Tensor:
         raise InputError(
             f"weights must be {n_experts} non-negative numbers that sum to 1, found {w.tolist()}"
         )
-    return w / w.sum()
+    # Weights that sum to one but for rounding stay as they are, so that a copy is equal.
+    return w if abs(float(w.sum()) - 1) < ROUNDING else w / w.sum()
 
 
 def _check_scale(scale: Any, dim: int) -> Tensor:

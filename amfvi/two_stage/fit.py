@@ -13,6 +13,7 @@ from amfvi.experts import FitReport
 from amfvi.experts.matrix import log_densities, optimism_corrected_log_densities
 from amfvi.mixture import Mixture
 from amfvi.reporting import Reporter
+from amfvi.statistics import normalize_to_sum
 from amfvi.two_stage.experts import FittedExpert, fit_experts
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split
@@ -91,7 +92,7 @@ def fit_split(
     )
     mixture = Mixture(
         {name: expert.expert for name, expert in fitted.items()},
-        weights.weights,
+        normalize_to_sum(torch.from_numpy(weights.weights)),
         transform=split.transform,
         names=split.names,
         scale=split.scale,
