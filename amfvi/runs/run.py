@@ -29,6 +29,7 @@ from amfvi.runs.record import (
 )
 from amfvi.runs.settings import RunSettings
 from amfvi.sampler.checkpoint import SamplerCheckpoint
+from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.saving import write_model
 from amfvi.two_stage.fit import FitSummary
 
@@ -91,16 +92,27 @@ def run(
             )
         record = _write(task, run_input, posterior)
     except BaseException as error:
-        if not isinstance(error, Exception):  # an interrupt
-            error.add_note("no run was written")
-        if checkpoint is not None and checkpoint.path.exists():
-            error.add_note(
-                f"the sampler's state is kept in {settings.checkpoint}; the same command resumes it"
-            )
+        _note_what_is_kept(error, checkpoint, settings)
         raise
     if checkpoint is not None:
         checkpoint.clear()
     return record
+
+
+def _note_what_is_kept(
+    error: BaseException, checkpoint: SamplerCheckpoint | None, settings: RunSettings
+) -> None:
+    """Add to an error what a run that it ended leaves behind."""
+    if not isinstance(error, Exception):  # an interrupt
+        error.add_note("no run was written")
+    if checkpoint is None:
+        return
+    if isinstance(error, NotIntegrableError):
+        checkpoint.clear()  # the same command would only fail again
+    elif checkpoint.path.exists():
+        error.add_note(
+            f"the sampler's state is kept in {settings.checkpoint}; the same command resumes it"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

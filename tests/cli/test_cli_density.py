@@ -175,6 +175,16 @@ def test_what_goes_wrong_is_one_line_and_writes_nothing(cli, model, arguments, c
     assert not (model / "runs").exists()
 
 
+def test_a_forgotten_minus_is_an_error_and_leaves_no_state_to_resume(cli, model):
+    """It ran without an end, and a resumed sampler would only fail again."""
+    code, out, err = cli("fit", "--log-density", "mymodel:forgotten_minus", "--dim", 2, "--quiet",
+                         *QUICK)  # fmt: skip
+    assert (code, out) == (3, "")
+    assert "cannot be integrated; is the sign right" in err
+    assert "resumes" not in err
+    assert not list(model.glob("runs/*")) + list(model.glob("runs/.*"))
+
+
 def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "amfvi", *arguments], cwd=folder, env={**os.environ},
