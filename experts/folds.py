@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from amfvi.errors import FitError, InputError, UsageError
+from amfvi.statistics import normalize_to_mean, normalize_to_sum
 
 __all__ = ["TRAIN", "Folds", "select_member"]
 
@@ -125,15 +126,14 @@ class Folds:
         """Weight of each row, (n,), float64, 1 on average."""
         if self.sample_weight is None:
             return torch.ones(len(self), dtype=torch.float64)
-        return self.sample_weight.double() / self.sample_weight.double().mean()
+        return normalize_to_mean(self.sample_weight.double())
 
     @cached_property
     def heldout_sample_weight(self) -> Tensor | None:
         """Weights of ``draws[is_heldout]``, summing to one; None where all are equal."""
         if self.sample_weight is None:
             return None
-        weights = self.normalized_weights[self.is_heldout]
-        return weights / weights.sum()
+        return normalize_to_sum(self.normalized_weights[self.is_heldout])
 
     @cached_property
     def is_heldout(self) -> Tensor:

@@ -44,7 +44,6 @@ class VectorizedDensity:
         call: from float64 points (n, d) to a float64 tensor (n,).
         calling_convention: how the user's function is called, in words.
         differentiable: whether autograd passes through ``call``.
-        is_vectorized: whether many points take little longer than one.
         resolution: relative rounding error of the user's values.
 
     Examples:
@@ -55,7 +54,6 @@ class VectorizedDensity:
     call: Callable[[Tensor], Tensor]
     calling_convention: str
     differentiable: bool = False
-    is_vectorized: bool = True
     resolution: float = DOUBLE
 
 
@@ -225,7 +223,6 @@ def _adapt_single_points(
         call=call,
         calling_convention=convention,
         differentiable=isinstance(out, Tensor) and not numpy and _has_gradient(call, points),
-        is_vectorized=False,
         resolution=resolution,
     )
 

@@ -165,7 +165,8 @@ def _objective(density: UnconstrainedDensity) -> Objective:
         steps = DIFFERENCE * np.maximum(1.0, np.abs(y))
         points = torch.from_numpy(np.vstack([y, y + np.diag(steps)]))
         values = evaluate_where_possible(density, points, gradient=False)[0].numpy()
-        return _negate(float(values[0]), (values[1:] - values[0]) / steps)
+        with np.errstate(invalid="ignore"):  # −∞ − −∞, where the density is zero
+            return _negate(float(values[0]), (values[1:] - values[0]) / steps)
 
     return by_autograd if density.differentiable else by_differences
 
