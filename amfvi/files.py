@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: no such file.
-        InputError: not a JSON object.
+        InputError: not a JSON object, or one with a key twice.
 
     Examples:
         >>> import tempfile
@@ -241,11 +241,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_pairs_hook=_object_of_different_keys)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _object_of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice in one object")
     return value
 
 

@@ -1,4 +1,8 @@
-"""Saved models: a JSON manifest and a safetensors file. Nothing is unpickled."""
+"""Saved models: a JSON manifest and a safetensors file. Nothing is unpickled.
+
+The manifest holds a hash of the tensors and one of itself, so that a model that is not
+what was saved is an error.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,13 @@ from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import config_from_json
-from amfvi.files import file_hash, new_directory, read_json, write_json
+from amfvi.files import file_hash, new_directory, read_json
 from amfvi.mixture import Mixture
+from amfvi.sealed_json import describe_damage, write_sealed_json
 
 __all__ = ["SavedModel", "read_model", "save", "write_model"]
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the format; raised whenever an older file could no longer be read."""
 
 MANIFEST = "manifest.json"
@@ -111,7 +116,7 @@ def write_model(
         ],
         "metadata": dict(metadata or {}),
     }
-    write_json(directory / MANIFEST, manifest)
+    write_sealed_json(directory / MANIFEST, manifest)
 
 
 def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedModel:
@@ -138,14 +143,7 @@ def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedMod
             f"of amfvi reads ({SCHEMA}); read it with the version that wrote it, or fit again"
         )
     tensors = _read_tensors(directory / TENSORS, manifest.get("tensors_sha256"))
-    try:
-        model = _assemble(manifest, tensors)
-    except AmfviError as error:
-        raise InputError(f"{directory}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"{directory / MANIFEST}: not a valid manifest ({type(error).__name__}: {error})"
-        ) from None
+    model = _assemble_checked(manifest, tensors, directory)
     if str(device) == "cpu":
         return model
     return SavedModel(model.mixture.to(device), model.metadata)
@@ -163,6 +161,34 @@ def _read_tensors(path: Path, sha256: object) -> dict[str, torch.Tensor]:
             f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}; copy the model again"
         )
     return tensors
+
+
+def _assemble_checked(
+    manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], directory: Path
+) -> SavedModel:
+    """The model of a manifest, if that is the one that was saved.
+
+    What is wrong in a manifest is named where it can be; then its hash is compared.
+
+    Raises:
+        InputError: it is not the manifest that was saved, or makes no model.
+    """
+    path = directory / MANIFEST
+    damage = describe_damage(manifest, path)
+    try:
+        model = _assemble(manifest, tensors)
+    except AmfviError as error:
+        raise InputError(f"{directory}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: not a valid manifest ({type(error).__name__}: {error})"
+        ) from None
+    except Exception:
+        if damage is None:
+            raise
+    if damage is not None:
+        raise InputError(damage)
+    return model
 
 
 def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedModel:

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.lab.index import STUDIES
+from experiments.lab.index import STUDIES, UNPUBLISHED
 from experiments.lab.pages import RESULTS
 from experiments.lab.study import Size, Study, run_study
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m experiments", description="Run studies and write their pages."
     )
     parser.add_argument("studies", nargs="*", metavar="STUDY",
-                        help=f"of {', '.join(STUDIES)}; by default all")  # fmt: skip
+                        help=f"of {', '.join(STUDIES)} (by default all of these), "
+                             f"{', '.join(UNPUBLISHED)}")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, help="per cell; 2 at most if quick")
     parser.add_argument("--quick", action="store_true", help="about a minute; not for the page")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
@@ -42,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="also take cells finished by other versions of the code, as the "
                              "page then says")  # fmt: skip
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.studies if name not in STUDIES]:
-        parser.error(f"no study {', '.join(unknown)} (studies: {', '.join(STUDIES)})")
+    known = (*STUDIES, *UNPUBLISHED)
+    if unknown := [name for name in options.studies if name not in known]:
+        parser.error(f"no study {', '.join(unknown)} (studies: {', '.join(known)})")
     kind = "tiny" if options.tiny else "quick" if options.quick else "full"
     size = Size(name=kind, seeds=min(options.seeds, 2) if options.quick else options.seeds)
     folder = options.folder or Path("runs") / ("studies" if kind == "full" else f"studies-{kind}")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("amfvi.errors", "amfvi.randomness", "amfvi.reporting", "amfvi.statistics"),
     ("amfvi.constraints", "amfvi.device", "amfvi.files"),
-    ("amfvi.density", "amfvi.draws", "amfvi.experts", "amfvi.targets"),
+    ("amfvi.density", "amfvi.draws", "amfvi.experts", "amfvi.sealed_json", "amfvi.targets"),
     ("amfvi.mixture", "amfvi.sampler"),
     ("amfvi.two_stage",),
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving"),

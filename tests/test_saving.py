@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,7 @@ from amfvi.errors import InputError
 from amfvi.files import file_hash
 from amfvi.mixture import Mixture
 from amfvi.posterior import Posterior
+from amfvi.saving import read_model, save
 
 SCRIPT = """
 import sys, numpy as np, torch, amfvi
@@ -44,8 +46,6 @@ def saved(mixture, tmp_path):
 
 
 def test_a_fresh_process_gets_the_same_numbers(mixture, saved, tmp_path):
-    import numpy as np
-
     points = mixture.sample((200,), torch.Generator().manual_seed(1)).numpy()
     np.save(tmp_path / "points.npy", points)
     subprocess.run(
@@ -81,16 +81,59 @@ def test_two_loads_do_not_repeat_each_others_draws_unless_seeded(saved):
     assert torch.equal(draws, second.sample((5,)))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_flipped_bit_of_the_numbers_is_noticed(saved, seed):
-    """Every byte of the tensors is behind the checksum."""
-    path = saved / "tensors.safetensors"
-    damaged = bytearray(path.read_bytes())
-    place = int(torch.randint(len(damaged), (1,), generator=torch.Generator().manual_seed(seed)))
-    damaged[place] ^= 1 << seed
-    path.write_bytes(bytes(damaged))
-    with pytest.raises(InputError, match="damaged"):
+def flipped(content, random, bits=1):
+    """The bytes with this many of their bits flipped at random."""
+    damaged = bytearray(content)
+    for place in random.choice(8 * len(content), size=bits, replace=False):
+        damaged[place // 8] ^= 1 << place % 8
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+@pytest.mark.parametrize("name", ["manifest.json", "tensors.safetensors"])
+def test_a_flipped_bit_is_an_error_or_changes_nothing(mixture, saved, name, bits):
+    """Wherever the bit lies: in a number, a name, a bound, a setting, a key or a hash."""
+    points = mixture.sample((20,), torch.Generator().manual_seed(1))
+    expected = mixture.log_prob(points)
+    path, random = saved / name, np.random.default_rng(bits)
+    content, messages = path.read_bytes(), []
+    for _ in range(200):
+        path.write_bytes(flipped(content, random, bits))
+        try:
+            loaded = amfvi.load(saved)
+        except InputError as error:
+            messages.append(str(error))
+        else:
+            assert torch.equal(loaded.log_prob(points), expected)
+            assert (loaded.names, loaded.constraints) == (mixture.names, mixture.constraints)
+            assert torch.equal(loaded.scale, mixture.scale)
+    assert len(messages) >= 190  # all but those between two numbers
+    assert all(str(saved) in message and "\n" not in message for message in messages)
+
+
+def test_a_manifest_of_another_layout_is_the_same(mixture, saved):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps(dict(reversed(manifest.items()))))
+    points = mixture.sample((20,), torch.Generator().manual_seed(1))
+    assert torch.equal(amfvi.load(saved).log_prob(points), mixture.log_prob(points))
+
+
+def test_the_tensors_of_another_model_and_zeros_are_refused(mixture, saved, tmp_path):
+    other = mixture.__class__.from_mixture(Mixture({"gmm": mixture.experts["maf"]}, [1.0]))
+    other.save(tmp_path / "other")
+    mine, theirs = saved / "tensors.safetensors", tmp_path / "other" / "tensors.safetensors"
+    content = mine.read_bytes()
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(InputError, match="its SHA-256 is not the one"):
         amfvi.load(saved)
+    mine.write_bytes(content)
+    for name in load_file(mine):
+        tensors = load_file(mine)
+        tensors[name].zero_()
+        save_file(tensors, mine)
+        with pytest.raises(InputError, match="its SHA-256 is not the one"):
+            amfvi.load(saved)
+        mine.write_bytes(content)
 
 
 def test_saving_never_overwrites_unasked_nor_what_is_not_a_model(mixture, saved, tmp_path):
@@ -163,12 +206,46 @@ def first_expert(**changes):
     return edit
 
 
+def replace_text(old, new):
+    def edit(path):
+        text = (path / "manifest.json").read_text()
+        assert text.count(old) >= 1
+        (path / "manifest.json").write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_text("tau", "rho"),
+        edit_manifest(weights=[0.5, 0.2, 0.3]),
+        edit_manifest(scale=[1.5, 2.5]),
+        edit_manifest(softplus_scales=[3.0, None]),
+        edit_manifest(metadata={"diagnostics": {}}),
+        edit_manifest(unknown=1),
+        edit_manifest(content_sha256="0" * 64),
+        first_expert(patience=3),
+    ],
+)
+def test_an_edited_manifest_is_refused(saved, change):
+    change(saved)
+    with pytest.raises(InputError, match=r"manifest\.json: damaged or edited: its content"):
+        amfvi.load(saved)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (cut("tensors.safetensors", 5000), "damaged or cut short"),
         (cut("tensors.safetensors", 0), "damaged or cut short"),
         (cut("manifest.json", 60), "not readable as JSON"),
+        (replace_text("{", '{"weights": [1.0, 0.0, 0.0],'), "a key stands twice"),
+        (replace_text("mu", "m\\ud800"), "damaged or edited"),
+        (replace_text('"content_sha256"', '"content_sha257"'), "damaged or edited"),
+        (lambda p: (p / "manifest.json").write_bytes(b'{"schema": 5, "a": "\xff"}'), "as JSON"),
+        (replace_text("{", '{"a": ' + "[" * 900 + "]" * 900 + ","), "damaged or edited"),
+        (replace_text("{", '{"a": ' + "[" * 10**5 + "]" * 10**5 + ","), "as JSON"),
         (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
         (lambda p: (p / "manifest.json").unlink(), "manifest.json: no such file"),
         (lambda p: (p / "tensors.safetensors").unlink(), "tensors.safetensors: no such file"),
@@ -189,7 +266,7 @@ def first_expert(**changes):
         (edit_manifest(scale=[1.0]), "scale must be 2 finite positive numbers"),
         (edit_manifest(tensors_sha256="0" * 64), "damaged: its SHA-256"),
         (edit_manifest(constraints="two"), "not a valid manifest"),
-        (edit_manifest(schema=3), "schema 3 is not one this version"),
+        (edit_manifest(schema=4), "schema 4 is not one this version"),
         (edit_manifest(names=["tau"]), "1 names"),
         (edit_manifest(experts=[{"name": "a"}]), "unexpected tensor|not a valid manifest"),
         (first_expert(kind="mafia"), "unknown expert 'mafia'; did you mean maf"),
@@ -235,3 +312,12 @@ def test_a_fit_to_gaussian_draws_is_read_back(dim, seed, tmp_path):
     generators = (torch.Generator().manual_seed(1) for _ in range(2))
     same = [q.sample((20,), g) for q, g in zip((posterior, restored), generators, strict=True)]
     assert torch.equal(*same)
+
+
+def test_metadata_of_every_kind_is_read_back(mixture, tmp_path):
+    """Keys that are numbers, and what JSON has no word for, are sealed as they will be read."""
+    metadata = {2: "two", 10: (1.5, math.nan), "a": {"10": -0.0, "9": 1e-300}}
+    path = save(mixture, tmp_path / "model", metadata=metadata)
+    assert read_model(path).metadata == {
+        "2": "two", "10": [1.5, None], "a": {"10": -0.0, "9": 1e-300},
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.budget import Budget
 from amfvi.density.log_density import LogDensity
 
@@ -61,6 +63,12 @@ class UnconstrainedDensity:
     def constraints(self) -> Constraints:
         """The user's constraints."""
         return self.log_density.constraints
+
+    def with_transform(self, transform: UnconstrainingTransform) -> UnconstrainedDensity:
+        """The same density over another unconstrained space, within the same budget."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def describe(self, point: Tensor) -> str:
         """Write out a point (d,) of the user's parameters, with names."""

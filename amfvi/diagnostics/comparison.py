@@ -13,7 +13,10 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.importance import ImportanceEstimate, khat_threshold, psis
 from amfvi.mixture import Mixture
 
-__all__ = ["WeightedDraws", "importance_sample"]
+__all__ = ["MIN_LOG_Q", "WeightedDraws", "importance_sample"]
+
+MIN_LOG_Q = -1e5
+"""Log density of a mixture at its own draw below which that is rounding error, nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,11 @@ class WeightedDraws:
     def reliable(self) -> bool:
         """Whether the tail of the weights is light enough for them to be used."""
         return self.importance.khat < khat_threshold(self.importance.n_draws)
+
+    @property
+    def weights(self) -> Tensor:
+        """Pareto-smoothed importance weights, (n,), summing to one."""
+        return self.smoothed_log_weights.exp() / len(self.x)
 
     @cached_property
     def smoothed_log_weights(self) -> Tensor:
@@ -77,6 +85,9 @@ def importance_sample(
         (True, 0.9)
     """
     x = mixture.sample((n_draws,), generator)
-    log_weights = density.log_prob_constrained(x) - mixture.log_prob(x)
+    log_q = mixture.log_prob(x)
+    log_weights = density.log_prob_constrained(x) - log_q
+    # So far out that a flow's map cannot be undone in floating-point numbers.
+    log_weights = torch.where(log_q > MIN_LOG_Q, log_weights, -math.inf)
     importance = ImportanceEstimate.from_log_weights(log_weights, khat_bound=khat_bound)
     return WeightedDraws(x=x, log_weights=log_weights, importance=importance)

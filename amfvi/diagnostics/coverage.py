@@ -45,6 +45,8 @@ class CoverageReport:
             reportable share;
             None if it was not measured.
         searched: whether modes were searched for.
+        unmentioned_mass: mass of all modes and tails that are too small to be reported,
+            which the error of log Z allows for.
 
     Examples:
         >>> CoverageReport(tail_mass=0.1).merge(CoverageReport(searched=True)).tail_mass
@@ -54,6 +56,7 @@ class CoverageReport:
     modes: tuple[UndetectedMode, ...] = ()
     tail_mass: float | None = None
     searched: bool = False
+    unmentioned_mass: float = 0.0
 
     def merge(self, other: CoverageReport) -> CoverageReport:
         """Combine two reports on one mixture; nothing that either found is forgotten."""
@@ -64,6 +67,7 @@ class CoverageReport:
             modes=(*self.modes, *new),
             tail_mass=max(masses, default=None),
             searched=self.searched or other.searched,
+            unmentioned_mass=max(self.unmentioned_mass, other.unmentioned_mass),
         )
 
     def carry_to(
@@ -79,7 +83,11 @@ class CoverageReport:
             for undetected in self.modes
             if lacks_mode(mixture, density, undetected.mode, log_z)
         ]
-        return CoverageReport(modes=tuple(lacking), tail_mass=self.tail_mass)
+        return CoverageReport(
+            modes=tuple(lacking),
+            tail_mass=self.tail_mass,
+            unmentioned_mass=self.unmentioned_mass,
+        )
 
 
 def lacks_mode(mixture: Mixture, density: UnconstrainedDensity, mode: Mode, log_z: float) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
-from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
+from amfvi.diagnostics.comparison import MIN_LOG_Q, WeightedDraws, importance_sample
 from amfvi.diagnostics.thresholds import (
     DEFENSIVE_WEIGHT,
     MAX_DEFENSIVE_FREEDOM,
@@ -19,6 +19,8 @@ from amfvi.experts import TMM, Expert, Folds
 from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
+from amfvi.two_stage.split import Split
+from amfvi.two_stage.weights import fit_weights
 
 __all__ = [
     "DEFENSIVE",
@@ -33,14 +35,27 @@ M = TypeVar("M", bound=Mixture)
 DEFENSIVE = "defensive"
 """Name of the defensive component among the experts of a mixture."""
 
+FREEDOMS = (MAX_DEFENSIVE_FREEDOM, 3.0, 1.0)
+"""Most degrees of freedom of the component, until its own weights are reliable."""
+
+MAX_DEFENSIVE_WEIGHT = 0.95
+"""Largest weight of the component."""
+
 MORE_DRAWS = 4
 """How many times as many draws are made where weights are nearly equal and k̂ is high."""
 
 
 def fit_defensive_component(
-    folds: Folds, *, seed: int, device: torch.device | str = "cpu"
+    folds: Folds,
+    *,
+    seed: int,
+    max_freedom: float = MAX_DEFENSIVE_FREEDOM,
+    device: torch.device | str = "cpu",
 ) -> Expert:
     """Fit Student-t components to the draws, with tails that are heavy in any case.
+
+    Args:
+        max_freedom: most degrees of freedom.
 
     Raises:
         FitError: they cannot be fitted.
@@ -52,7 +67,7 @@ def fit_defensive_component(
         True
     """
     fitted, _ = TMM().fit_folds(folds, generator=generator_for(seed, "guard"), device=device)
-    freedom = fitted.components.freedom.clamp(max=MAX_DEFENSIVE_FREEDOM)
+    freedom = fitted.components.freedom.clamp(max=max_freedom)
     components = replace(fitted.components, freedom=freedom)
     return EllipticalMixture(TMM(), fitted.whitening, components)
 
@@ -92,7 +107,7 @@ def ensure_reliable_weights(
     mixture: Mixture,
     weighted: WeightedDraws,
     density: UnconstrainedDensity,
-    folds: Folds,
+    split: Split,
     *,
     seed: int,
 ) -> tuple[Mixture, WeightedDraws]:
@@ -101,18 +116,21 @@ def ensure_reliable_weights(
     Where nearly all weights are equal, k̂ is drawn upwards by the few that are not, until
     there are enough of them. The weights of a mixture with a defensive component are at
     most those of that component alone over its share, so their tail is no heavier than
-    its. What cannot be mended, or not with the evaluations that are left, is returned as
+    its. The share is what the test draws of the split give it, if that is more than the
+    least. What cannot be mended, or not with the evaluations that are left, is returned as
     it is.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.draws.draws import Draws
         >>> from amfvi.experts import GMM
+        >>> from amfvi.two_stage.split import split_draws
         >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1))
         >>> draws = torch.randn(300, 1, generator=torch.Generator().manual_seed(0)).double()
         >>> good = Mixture({"gmm": GMM().fit(draws)}, [1.0])
         >>> weighted = importance_sample(good, normal, 500, torch.Generator().manual_seed(0))
-        >>> folds = Folds(draws, torch.arange(300) % 2)
-        >>> mixture, weighted = ensure_reliable_weights(good, weighted, normal, folds, seed=0)
+        >>> split = split_draws(Draws.from_array(draws), 0.15, seed=0, folds=2)
+        >>> mixture, weighted = ensure_reliable_weights(good, weighted, normal, split, seed=0)
         >>> mixture is good, weighted.importance.n_draws
         (True, 2000)
     """
@@ -124,16 +142,11 @@ def ensure_reliable_weights(
             weighted = importance_sample(mixture, density, n_draws, generator)
         if weighted.reliable:
             return mixture, weighted
-        component = fit_defensive_component(folds, seed=seed, device=mixture.device)
-        alone = importance_sample(
-            defensive_only(mixture, component),
-            density,
-            n_before,
-            generator_for(seed, "guard alone"),
-        )
+        component, alone = _find_component(mixture, density, split, n_before, seed)
         if not alone.reliable:
             return mixture, weighted
-        defended = with_defensive_component(mixture, component, DEFENSIVE_WEIGHT)
+        share = _choose_share(mixture, component, split)
+        defended = with_defensive_component(mixture, component, share)
         return defended, importance_sample(
             defended,
             density,
@@ -143,3 +156,32 @@ def ensure_reliable_weights(
         )
     except OutOfBudgetError:
         return mixture, weighted
+
+
+def _find_component(
+    mixture: Mixture, density: UnconstrainedDensity, split: Split, n_draws: int, seed: int
+) -> tuple[Expert, WeightedDraws]:
+    """The component of the lightest tails whose own weights are reliable, and its draws.
+
+    The one of the heaviest tails if there is none.
+    """
+    for max_freedom in FREEDOMS:
+        component = fit_defensive_component(
+            split.folds, seed=seed, max_freedom=max_freedom, device=mixture.device
+        )
+        generator = generator_for(seed, "guard alone")
+        alone = importance_sample(defensive_only(mixture, component), density, n_draws, generator)
+        if alone.reliable:
+            break
+    return component, alone
+
+
+def _choose_share(mixture: Mixture, component: Expert, split: Split) -> float:
+    """The weight that the test draws give the component beside the mixture."""
+    if split.test is None:
+        return DEFENSIVE_WEIGHT
+    alone = defensive_only(mixture, component)
+    columns = [mixture.log_prob(split.test), alone.log_prob(split.test)]
+    log_densities = torch.stack(columns, dim=1).clamp(min=MIN_LOG_Q)
+    fit = fit_weights(log_densities, sample_weight=split.test_sample_weight)
+    return min(max(DEFENSIVE_WEIGHT, float(fit.weights[1])), MAX_DEFENSIVE_WEIGHT)

@@ -114,7 +114,8 @@ class ImportanceEstimate:
         khat: Pareto shape of the weights' tail, or of that of a bound; NaN if unknown.
         ess: effective sample size of the (smoothed) weights, from 1 to S.
         elbo: E_q[log p̃ − log q] in nats; −∞ if p̃ is zero at a draw.
-        log_z: logarithm of the mean (smoothed) weight, nats, with its standard error.
+        log_z: logarithm of the mean (smoothed) weight, nats, with its standard error, which
+            for k̂ above ½ falls as S^(k̂ − 1) (Vehtari et al. 2024, section 3.2).
 
     Examples:
         >>> round(ImportanceEstimate.from_log_weights(torch.zeros(100)).ess)
@@ -146,7 +147,9 @@ class ImportanceEstimate:
             smoothed, khat = terms.numpy(), min(khat, khat_bound)
         log_z = float(np.logaddexp.reduce(smoothed)) - math.log(n)
         weights = torch.from_numpy(np.exp(smoothed - log_z))  # 1 on average
-        se = float(weights.std()) / math.sqrt(n)
+        # A tail with k̂ above ½ has no variance; its error shrinks more slowly than 1/√S.
+        rate = 0.5 if not khat > 0.5 else max(1 - khat, 0.0)
+        se = float(weights.std()) / n**rate
         return cls(
             n_draws=n,
             khat=khat,

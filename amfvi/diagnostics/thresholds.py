@@ -11,6 +11,13 @@ __all__ = [
     "LOG_UNDETECTED_RATIO",
     "LOG_Z_TOLERANCE",
     "MAX_DEFENSIVE_FREEDOM",
+    "MAX_DEPARTURE",
+    "MAX_PLAIN_BOUND",
+    "MAX_PLAIN_SHIFT",
+    "MAX_SAMPLER_ERROR",
+    "MAX_SHIFT",
+    "MAX_UNRESOLVED_SHARE",
+    "MIN_EFFICIENCY",
     "MIN_GAIN",
     "MIN_LAPLACE_LOG_SHARE",
     "MIN_PROBE_ESS",
@@ -18,6 +25,8 @@ __all__ = [
     "NEARLY_EQUAL_WEIGHTS",
     "RUN_LOG_Z_TOLERANCE",
     "RUN_MEAN_TOLERANCE",
+    "SIGNIFICANT",
+    "WELL_SEARCHED_DIM",
 ]
 
 GOOD_EFFICIENCY = 0.5
@@ -58,3 +67,30 @@ MAX_DEFENSIVE_FREEDOM = 10.0
 
 DEFENSIVE_WEIGHT = 0.05
 """Weight of a defensive component."""
+
+SIGNIFICANT = 3.0
+"""Standard errors from which a difference counts as one."""
+
+MAX_PLAIN_SHIFT = 0.05
+"""Change of a mean (in sd) or log sd by weighting up to which plain draws are right."""
+
+MAX_PLAIN_BOUND = 0.07
+"""The same with two standard errors, up to which plain draws are known to be right."""
+
+MAX_SHIFT = 0.15
+"""The same, above which the weights have too much to mend to be relied on."""
+
+MAX_DEPARTURE = 0.05
+"""Nats by which chains may find the density above what a mixture says."""
+
+MIN_EFFICIENCY = 0.1
+"""Effective sample size per draw below which not even weighted draws are reliable."""
+
+MAX_SAMPLER_ERROR = 0.25
+"""Nats up to which noise of the sampler's log Z may explain a difference."""
+
+MAX_UNRESOLVED_SHARE = 0.005
+"""Share of the draws that may be nearer to a bound than numbers resolve."""
+
+WELL_SEARCHED_DIM = 2
+"""Dimension up to which random points come near every mode that has a share of the mass."""

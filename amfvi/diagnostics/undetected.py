@@ -25,6 +25,7 @@ from amfvi.diagnostics.thresholds import (
 from amfvi.experts import GMM, TMM
 from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.mixture import Mixture
+from amfvi.sampler.factors import robust_shape
 from amfvi.sampler.gaussians import gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import candidate_points
@@ -49,9 +50,6 @@ PROBE_FACTOR = 10
 
 N_SHAPE_DRAWS = 2000
 """Draws of the mixture that locate its tails."""
-
-MAX_STANDARDIZED = 5.0
-"""Median absolute deviations at which draws are clipped when a shape is estimated."""
 
 
 def search_undetected_modes(
@@ -95,23 +93,22 @@ def search_undetected_modes(
     """
     search = _Search(mixture, density, weighted.importance.log_z.mean, generator)
     tails = search.probe_tails()
-    log_p, log_q, y = search.points_seen(weighted, history, tails)
-    start = candidate_points(density, generator, N_CANDIDATES)[0][:N_STARTS]
-    modes = find_modes(density, start, known)
-    for _ in range(MAX_ROUNDS - 1):
-        n_known = len(modes)
-        modes = find_modes(density, y[search.unexplained(log_p, log_q, y, modes)][:N_STARTS], modes)
-        if len(modes) == n_known:
-            break
+    modes = search.find_modes(search.points_seen(weighted, history, tails), known)
     shares = [(mode, search.probe_mode(mode)) for mode in modes]
     undetected = tuple(
         UndetectedMode(
             mode=mode, x=density.transform.from_unconstrained(mode.point[None])[0], share=share
         )
         for mode, share in shares
-        if share > MIN_SHARE
+        if share >= MIN_SHARE
     )
-    return CoverageReport(modes=undetected, tail_mass=tails.share, searched=True)
+    small = [share for share in (tails.share, *(share for _, share in shares)) if share < MIN_SHARE]
+    return CoverageReport(
+        modes=undetected,
+        tail_mass=_reportable(tails.share),
+        searched=True,
+        unmentioned_mass=sum(small),
+    )
 
 
 def measure_tail_mass(
@@ -131,7 +128,12 @@ def measure_tail_mass(
         >>> measure_tail_mass(mixture, normal, 0.92, torch.Generator().manual_seed(0))
         0.0
     """
-    return _Search(mixture, density, log_z, generator).probe_tails().share
+    return _reportable(_Search(mixture, density, log_z, generator).probe_tails().share)
+
+
+def _reportable(share: float) -> float:
+    """A share of the mass, 0 below what is reported."""
+    return share if share >= MIN_SHARE else 0.0
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,22 @@ class _Search:
         draws = self.mixture.sample((N_SHAPE_DRAWS,), self.generator)
         y = self.density.transform.to_unconstrained(draws)[0]
         y = y[y.isfinite().all(dim=1)]
-        center = y.median(dim=0).values
-        spread = (y - center).abs().median(dim=0).values.clamp(min=1e-300)
-        # Clipped, so that one extreme draw does not determine the shape.
-        standard = ((y - center) / spread).clamp(-MAX_STANDARDIZED, MAX_STANDARDIZED)
-        shape = standard.T @ standard / len(standard)
-        jitter = 1e-9 * torch.eye(len(center), dtype=torch.float64)
-        factor = spread[:, None] * torch.linalg.cholesky(shape + jitter)
+        center, factor = robust_shape(y)
         largest = FAR_RADIUS**2 * float(draws.abs().quantile(0.99))
         return self._probe(EllipticalMixture.single(TMM(), center, factor, freedom=1.0), largest)
+
+    def find_modes(self, seen: tuple[Tensor, Tensor, Tensor], known: Sequence[Mode]) -> list[Mode]:
+        """Optimize from random points, then from the densest that no mode explains."""
+        log_p, log_q, y = seen
+        start = candidate_points(self.density, self.generator, N_CANDIDATES)[0][:N_STARTS]
+        modes = find_modes(self.density, start, known)
+        for _ in range(MAX_ROUNDS - 1):
+            n_known = len(modes)
+            unexplained = self.unexplained(log_p, log_q, y, modes)
+            modes = find_modes(self.density, y[unexplained][:N_STARTS], modes)
+            if len(modes) == n_known:
+                break
+        return modes
 
     def probe_mode(self, mode: Mode) -> float:
         """The share of the mass around a mode; 0 if the mixture covers it."""
@@ -212,7 +221,7 @@ class _Search:
             y, log_p, mass = (torch.cat(pair) for pair in zip((y, log_p, mass), more, strict=True))
             n += PROBE_FACTOR * n
         share = float(mass.sum()) / n
-        return _Probe(y, log_p, share if share > MIN_SHARE else 0.0)
+        return _Probe(y, log_p, share)
 
     def _draw(
         self, proposal: EllipticalMixture, largest: float, n: int

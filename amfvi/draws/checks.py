@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.draws.dependence import describe_collinear_pairs, describe_relations
+from amfvi.draws.mixing import describe_mixing
 from amfvi.errors import InputError
 from amfvi.randomness import generator_for
 from amfvi.statistics import effective_sample_size, weighted_subset
@@ -19,14 +22,17 @@ __all__ = ["find_suspicious_features", "require_enough", "require_inside", "requ
 MIN_DRAWS = 20
 """Fewest draws, and least effective sample size, that can be split into folds at all."""
 
+MIN_DRAWS_PER_PARAMETER = 3
+"""Fewest draws per parameter: two folds less the test draws leave more than one."""
+
 DRAWS_PER_PARAMETER = 50
 """Draws per parameter below which a warning is given."""
 
 REPEATED_SHARE = 0.05
 """Share of repeated rows above which a warning is given."""
 
-COLLINEAR = 0.9999
-"""Absolute correlation of two columns above which a warning is given."""
+LARGE = 2.0**52
+"""Size from which every floating-point number is an integer."""
 
 TAIL_DRAWS = 500
 """Fewest draws from which tails and outliers are judged."""
@@ -47,16 +53,23 @@ NAMES_SHOWN = 5
 Array = NDArray[np.float64]
 
 
-def require_enough(n: int, sample_weight: Tensor | None) -> None:
+def require_enough(n: int, d: int, n_coordinates: int, sample_weight: Tensor | None) -> None:
     """Reject too few draws, or draws of too small an effective sample size.
 
+    Args:
+        n, d: number of draws and of parameters.
+        n_coordinates: number of unconstrained coordinates, which may be fewer than d.
+
     Raises:
-        InputError: there are too few.
+        InputError: there are too few, as such or for so many parameters.
 
     Examples:
-        >>> require_enough(3, None)
+        >>> require_enough(3, 1, 1, None)
         Traceback (most recent call last):
         amfvi.errors.InputError: found 3 rows of draws, need at least 20
+        >>> require_enough(30, 40, 40, None)
+        Traceback (most recent call last):
+        amfvi.errors.InputError: found 30 draws of 40 parameters, need at least 120; ...
     """
     if n < MIN_DRAWS:
         raise InputError(f"found {n} row{'s' * (n != 1)} of draws, need at least {MIN_DRAWS}")
@@ -66,25 +79,44 @@ def require_enough(n: int, sample_weight: Tensor | None) -> None:
             f"{n} weighted draws have an effective sample size of {ess:.1f}, need at least "
             f"{MIN_DRAWS}"
         )
+    needed = MIN_DRAWS_PER_PARAMETER * n_coordinates
+    if n < needed:
+        raise InputError(
+            f"found {n} draws of {d} parameters, need at least {needed}; with so few, some "
+            "direction has no spread at all: give more draws or fewer parameters"
+        )
 
 
-def require_varying(values: Array, names: Sequence[str]) -> None:
-    """Reject draws (n, d) with a constant column.
+def require_varying(values: Array, names: Sequence[str], constraints: Constraints) -> None:
+    """Reject draws (n, d) with a constant column, unless its constraint makes it one.
 
     Raises:
         InputError: a column is constant.
 
     Examples:
-        >>> require_varying(np.array([[1.0, 7.5], [2.0, 7.5]]), ["mu", "tau"])
+        >>> x = np.array([[1.0, 7.5], [2.0, 7.5]])
+        >>> require_varying(x, ["mu", "tau"], Constraints.unbounded(2))
         Traceback (most recent call last):
         amfvi.errors.InputError: column 'tau' is constant (7.5); ... leave it out
     """
-    for name, column in zip(names, values.T, strict=True):
-        if column.min() == column.max():
+    fixed = _fixed_columns(constraints)
+    for number, (name, column) in enumerate(zip(names, values.T, strict=True)):
+        if column.min() == column.max() and number not in fixed:
             raise InputError(
                 f"column {name!r} is constant ({column[0]:g}); a density cannot be fitted "
                 "to it, leave it out"
             )
+
+
+def _fixed_columns(constraints: Constraints) -> set[int]:
+    """Entries of Cholesky factors of correlations that are 0 or 1 in every one of them."""
+    fixed = set()
+    for vector in constraints.vectors:
+        if vector.kind == "corr_cholesky":
+            k = math.isqrt(vector.size)
+            above = {vector.start + k * i + j for i in range(k) for j in range(i + 1, k)}
+            fixed |= {vector.start, *above}
+    return fixed
 
 
 def require_inside(
@@ -127,16 +159,23 @@ def require_inside(
 
 
 def find_suspicious_features(
-    values: Tensor, names: Sequence[str], constraints: Constraints, sample_weight: Tensor | None
+    values: Tensor,
+    names: Sequence[str],
+    constraints: Constraints,
+    sample_weight: Tensor | None,
+    chain: Tensor | None = None,
 ) -> list[str]:
     """Describe what is suspicious, though not wrong, about draws (n, d).
 
     Tails and correlations are judged in unconstrained coordinates.
 
+    Args:
+        chain: the chain of each row, (n,), in the order in which it made them.
+
     Examples:
         >>> import torch
         >>> noise = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
-        >>> x = torch.cat([noise, torch.arange(100.0)[:, None].double()], dim=1)
+        >>> x = torch.cat([noise, (100 * noise).round().flip(0)], dim=1)
         >>> find_suspicious_features(x, ["mu", "k"], Constraints.unbounded(2), None)
         ["column 'k' holds integers only; a density describes continuous parameters"]
     """
@@ -144,16 +183,18 @@ def find_suspicious_features(
     x = values.numpy()
     messages = [
         _describe_repeated_rows(x) if sample_weight is None else None,
-        _describe_integer_columns(x, names),
+        _describe_integer_columns(x, names, constraints),
         _describe_few_draws(n, d, sample_weight),
+        describe_mixing(x, names, None if chain is None else chain.numpy(), sample_weight),
     ]
+    relations, dependent = describe_relations(values, names, constraints)
     if sample_weight is not None:
         n = int(effective_sample_size(sample_weight))
         values = weighted_subset(values, sample_weight, n, generator_for(0, "doubts"))
     transform = UnconstrainingTransform.fit(constraints, values)
     y = transform.to_unconstrained(values)[0].numpy()
     coordinates = constraints.unconstrained_names(names)
-    messages.append(_describe_collinear_columns(y, coordinates))
+    messages += [*relations, describe_collinear_pairs(y, coordinates, dependent)]
     if n >= TAIL_DRAWS:
         heavy = _find_heavy_tails(y)
         messages.append(_describe_heavy_tails(coordinates, heavy))
@@ -171,8 +212,11 @@ def _describe_repeated_rows(x: Array) -> str | None:
     )
 
 
-def _describe_integer_columns(x: Array, names: Sequence[str]) -> str | None:
-    integer = (x % 1 == 0).all(axis=0)
+def _describe_integer_columns(
+    x: Array, names: Sequence[str], constraints: Constraints
+) -> str | None:
+    integer = np.asarray((x % 1 == 0).all(axis=0) & (np.abs(x).max(axis=0) < LARGE))
+    integer[list(_fixed_columns(constraints))] = False
     if not integer.any():
         return None
     return (
@@ -187,21 +231,6 @@ def _describe_few_draws(n: int, d: int, sample_weight: Tensor | None) -> str | N
         return None
     effective = "" if sample_weight is None else f" (effective sample size {ess:.0f})"
     return f"{n} draws{effective} of {d} parameters are few; {DRAWS_PER_PARAMETER * d} would do"
-
-
-def _describe_collinear_columns(y: Array, names: Sequence[str]) -> str | None:
-    if y.shape[1] < 2:
-        return None
-    correlation = np.corrcoef((y - y.mean(axis=0)) / y.std(axis=0), rowvar=False)
-    pairs = np.argwhere(np.triu(np.abs(correlation) > COLLINEAR, k=1))
-    if not len(pairs):
-        return None
-    i, j = pairs[0]
-    others = f" (and {len(pairs) - 1} more pairs)" if len(pairs) > 1 else ""
-    return (
-        f"columns {names[i]!r} and {names[j]!r} are correlated at "
-        f"{correlation[i, j]:.6f}{others}; is one a function of the other?"
-    )
 
 
 def _describe_heavy_tails(names: Sequence[str], heavy: NDArray[np.bool_]) -> str | None:

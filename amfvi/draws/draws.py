@@ -108,8 +108,8 @@ class Draws:
             UsageError: an argument that does not go with the data.
 
         Warns:
-            AmfviWarning: repeated rows, integer columns, near-collinear columns,
-                heavy tails, outliers, few draws.
+            AmfviWarning: repeated rows, integer columns, columns that others determine,
+                heavy tails, outliers, few draws, chains that are worth few draws or disagree.
         """
         if isinstance(data, Draws):
             return data
@@ -121,8 +121,8 @@ class Draws:
         finite = _find_finite_rows(values, present, nan_policy)
         rows = np.flatnonzero(present & finite)
         normalized = _normalize(None if weights is None else weights[rows])
-        require_enough(len(rows), normalized)
-        require_varying(values[rows], names)
+        require_enough(len(rows), len(names), constraints.unconstrained_dim, normalized)
+        require_varying(values[rows], names, constraints)
         draws = cls(
             values=torch.from_numpy(values[rows]),
             names=names,
@@ -133,7 +133,8 @@ class Draws:
             n_omitted=int((present & ~finite).sum()),
         )
         require_inside(draws.values, names, constraints, rows.tolist())
-        for message in find_suspicious_features(draws.values, names, constraints, normalized):
+        found = find_suspicious_features(draws.values, names, constraints, normalized, draws.chain)
+        for message in found:
             warnings.warn(message, AmfviWarning, stacklevel=2)
         return draws
 

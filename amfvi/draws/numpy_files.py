@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from pathlib import Path
 from tokenize import TokenError
@@ -14,13 +15,25 @@ from numpy.typing import NDArray
 from amfvi.draws.table import SPECIAL_COLUMNS, Table, role_of, weights_from_columns
 from amfvi.errors import InputError
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["load_arrays", "read_npy", "read_npz"]
 
 MAX_UNPACKED = 4 * 2**30
 """Largest size in bytes of an unpacked array; a compressed file may claim any size."""
 
 DAMAGED_HEADER = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 """What numpy raises while it parses the header of an array, which is a Python literal."""
+
+MAGIC_PREFIX: bytes = np.lib.format.MAGIC_PREFIX
+"""The first bytes of an NPY file."""
+
+END_RECORD = b"PK\x05\x06"
+"""The first bytes of the last part of a zip archive."""
+
+END_RECORD_BYTES = 22
+"""Size of the last part of a zip archive without a comment."""
+
+MANY_MEMBERS = 0xFFFF
+"""Stands for the number of members where there are too many for its two bytes."""
 
 ENCRYPTED = 0x1
 """The flag of an encrypted member of a zip archive."""
@@ -66,15 +79,7 @@ def read_npz(path: Path) -> Table:
         ...     read_npz(Path(folder, "draws.npz")).names
         ('mu', 'tau')
     """
-    try:
-        _require_readable_members(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except ValueError as error:
-        raise _explain(error) from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"{name!r} is not an array; keep arrays alone in the archive")
+    arrays = load_arrays(path)
     named = arrays.pop("names", None)
     names = None if named is None else tuple(str(name) for name in np.atleast_1d(named))
     special = {name: arrays.pop(name) for name in list(arrays) if name.lower() in SPECIAL_COLUMNS}
@@ -96,6 +101,38 @@ def read_npz(path: Path) -> Table:
     )
 
 
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Load every array of an archive, by its name.
+
+    Raises:
+        InputError: something else is in it, or would unpack to too many bytes.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: the file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder, "draws.npz"), mu=np.zeros(2))
+        ...     load_arrays(Path(folder, "draws.npz"))
+        {'mu': array([0., 0.])}
+    """
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        _require_all_members(path, archive)
+        for member in archive.infolist():
+            _require_readable(archive, member)
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                try:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                except ValueError as error:
+                    raise _explain(error) from None
+                # The checksum is compared at the end of the member, which must be reached.
+                if file.read(1):
+                    raise InputError(f"{member.filename} goes on behind its array; damaged")
+            arrays[member.filename.removesuffix(".npy")] = array
+    return arrays
+
+
 def _parameters(
     arrays: dict[str, NDArray[Any]], names: tuple[str, ...] | None
 ) -> tuple[NDArray[Any], tuple[str, ...] | None]:
@@ -113,21 +150,38 @@ def _parameters(
     )
 
 
-def _require_readable_members(path: Path) -> None:
-    """Reject an archive that is encrypted or would unpack to more than memory can take."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.flag_bits & ENCRYPTED:
-                raise InputError(f"{member.filename} is encrypted; save it without a password")
-            size = member.file_size
-            if member.filename.endswith(".npy"):
-                with archive.open(member) as file:
-                    size = max(size, _claimed_bytes(file))
-            if size > MAX_UNPACKED:
-                raise InputError(
-                    f"{member.filename} unpacks to {size / 2**30:.1f} GiB, the limit "
-                    f"is {MAX_UNPACKED / 2**30:.0f}; save it as .npy"
-                )
+def _require_all_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Reject an archive with fewer members than it announces, which zipfile does not notice."""
+    with path.open("rb") as file:
+        file.seek(-END_RECORD_BYTES, os.SEEK_END)
+        end = file.read()
+    announced = int.from_bytes(end[10:12], "little")
+    if (
+        end.startswith(END_RECORD)
+        and announced < MANY_MEMBERS
+        and announced != len(archive.infolist())
+    ):
+        raise InputError(
+            f"cannot be read (holds {len(archive.infolist())} arrays, announces {announced})"
+        )
+
+
+def _require_readable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Reject what is encrypted, no array, or would unpack to more than memory can take."""
+    if member.flag_bits & ENCRYPTED:
+        raise InputError(f"{member.filename} is encrypted; save it without a password")
+    with archive.open(member) as file:
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+            raise InputError(
+                f"{member.filename!r} is not an array; keep arrays alone in the archive"
+            )
+        file.seek(0)
+        size = max(member.file_size, _claimed_bytes(file))
+    if size > MAX_UNPACKED:
+        raise InputError(
+            f"{member.filename} unpacks to {size / 2**30:.1f} GiB, the limit "
+            f"is {MAX_UNPACKED / 2**30:.0f}; save it as .npy"
+        )
 
 
 def _claimed_bytes(file: IO[bytes]) -> int:

@@ -6,9 +6,9 @@ import csv
 import lzma
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.draws.csv_files import read_csv
 from amfvi.draws.draws import Draws, WeightsLike
-from amfvi.draws.numpy_files import read_npy, read_npz
+from amfvi.draws.numpy_files import load_arrays, read_npy, read_npz
 from amfvi.draws.table import Table
 from amfvi.errors import InputError, MissingFileError, UsageError
 
-__all__ = ["columns_for", "read_draws", "read_points", "read_table"]
+__all__ = ["columns_for", "read_arrays", "read_draws", "read_points", "read_table"]
+
+Content = TypeVar("Content")
 
 READERS = {".csv": read_csv, ".npy": read_npy, ".npz": read_npz}
 """The reader of each kind of file, by its ending in lower case."""
@@ -112,13 +114,42 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory, expected a CSV, NPY or NPZ file")
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
+    _require_file(path)
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise InputError(
             f"{path}: unknown kind of file {path.suffix!r}, expected .csv, .npy or .npz"
         )
+    return _read(path, read)
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Read every array of an NPZ file, by its name; damage is an error.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds other things than arrays.
+
+    Examples:
+        >>> read_arrays("nothing.npz")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: nothing.npz: no such file
+    """
+    path = Path(path)
+    _require_file(path)
+    return _read(path, load_arrays)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+
+
+def _read(path: Path, read: Callable[[Path], Content]) -> Content:
+    """What ``read`` makes of a file.
+
+    Raises:
+        InputError: the file is empty or unreadable; the message starts with its path.
+    """
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:

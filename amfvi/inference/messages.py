@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from amfvi.density.log_density import LogDensity
 from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.departure import Departure
 from amfvi.reporting import Reporter
 from amfvi.sampler.runs import PosteriorSample
 
-__all__ = ["TYPICAL_EVALUATIONS", "announce", "describe_sample", "describe_weights"]
+__all__ = [
+    "TYPICAL_EVALUATIONS",
+    "announce",
+    "describe_departure",
+    "describe_sample",
+    "describe_weights",
+]
 
 TYPICAL_EVALUATIONS = 20_000
 """Evaluations that a posterior of a few parameters takes."""
@@ -75,3 +82,17 @@ def describe_weights(weighted: WeightedDraws) -> str:
         f"of {importance.n_draws} draws of the mixture {importance.efficiency:.1%} are effective, "
         f"k̂ {importance.khat:.2f}, log Z {importance.log_z.mean:.4f} ± {importance.log_z.se:.4f}"
     )
+
+
+def describe_departure(departure: Departure) -> str:
+    """Summarize what chains from a mixture's draws found, in one line of a log.
+
+    Examples:
+        >>> describe_departure(Departure(excess=0.012, excess_se=0.02, lacking=0.0))
+        'chains from its draws find log p - log q 0.012 ± 0.020 above expectation'
+    """
+    line = (
+        f"chains from its draws find log p - log q {departure.excess:.3f} ± "
+        f"{departure.excess_se:.3f} above expectation"
+    )
+    return line + (f", {departure.lacking:.1%} beyond the mixture" if departure.lacking else "")

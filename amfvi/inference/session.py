@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,24 +18,28 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.device import resolve_device
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.coverage import CoverageReport
+from amfvi.diagnostics.departure import measure_departure, resample
+from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY
 from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
 from amfvi.draws.draws import Draws
 from amfvi.errors import AmfviWarning
+from amfvi.inference.attempt import Attempt
 from amfvi.inference.clock import Clock
-from amfvi.inference.messages import describe_sample, describe_weights
+from amfvi.inference.messages import describe_departure, describe_sample, describe_weights
+from amfvi.inference.reweighting import sample_from_weights
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
+from amfvi.sampler.arrival import arrive
 from amfvi.sampler.checkpoint import SamplerCheckpoint
-from amfvi.sampler.modes import Mode
 from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
 from amfvi.sampler.runs import PosteriorSample, sample_posterior
 from amfvi.statistics import Estimate
-from amfvi.two_stage.fit import FitSummary, fit_split
+from amfvi.two_stage.fit import fit_split
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split, split_draws
 
-__all__ = ["Attempt", "Session"]
+__all__ = ["Session"]
 
 MAX_WEIGHTED_DRAWS = 5_000
 """Draws of the mixture at which it is compared with the density."""
@@ -45,41 +50,14 @@ MIN_WEIGHTED_DRAWS = 200
 RESERVED_TIME = 0.4
 """Share of a timeout that is kept back from the first sampling."""
 
+EVALUATIONS = (150_000, 20_000)
+"""Limit of the evaluations if none is given: a constant, and per parameter."""
+
+ARRIVAL_RESERVE = 45_000
+"""Evaluations that must be left for another round of moving on and a fit after it."""
+
 RESERVED_EVALUATIONS = 0.2
 """Share of the evaluations that is kept for the comparison of mixture and density."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One fit to draws of the sampler, and what is known of it.
-
-    Attributes:
-        mixture: the fit.
-        summary: how it was fitted.
-        weighted: draws of the mixture with their importance weights.
-        coverage: what the mixture is known to lack.
-
-    Examples:
-        See :class:`Session`, whose ``fit`` makes attempts:
-
-        >>> sorted(Attempt.__dataclass_fields__)
-        ['coverage', 'mixture', 'summary', 'weighted']
-    """
-
-    mixture: Mixture
-    summary: FitSummary
-    weighted: WeightedDraws
-    coverage: CoverageReport = field(default_factory=CoverageReport)
-
-    @property
-    def efficiency(self) -> float:
-        """Effective sample size per draw, from 0 to 1."""
-        return self.weighted.importance.efficiency
-
-    @property
-    def undetected(self) -> list[Mode]:
-        """The modes known to be lacking."""
-        return [undetected.mode for undetected in self.coverage.modes]
 
 
 class Session:
@@ -113,8 +91,9 @@ class Session:
         self.checkpoint = checkpoint
         self.clock = Clock(options.timeout)
         self.seconds: dict[str, float] = {}
+        constant, per_parameter = EVALUATIONS
         self.budget = Budget(
-            options.max_evaluations,
+            options.max_evaluations or constant + per_parameter * log_density.dim,
             options.timeout,
             reserved_evaluations=RESERVED_EVALUATIONS,
             reserved_time=RESERVED_TIME,
@@ -143,7 +122,7 @@ class Session:
         with self.timed("sampling"):
             sample = sample_posterior(
                 self.density,
-                round(self.options.draws_wanted / (1 - self.options.test_share)),
+                self._n_draws,
                 seed=self.options.seed,
                 reference=reference,
                 particle_multiplier=particle_multiplier,
@@ -153,6 +132,63 @@ class Session:
             )
         self.reporter.log(describe_sample(verb, sample, self.budget.spent, self.clock.elapsed))
         return sample
+
+    def move_on(
+        self, sample: PosteriorSample, attempt: Attempt, stream_name: str
+    ) -> PosteriorSample | None:
+        """Move draws on until they no longer change, then sample from where they are.
+
+        From the weighted draws of a mixture where these are many, else from those of the
+        sampler. None if too few evaluations are left for a single round.
+        """
+        x = sample.x
+        if attempt.weighted.reliable and attempt.efficiency >= GOOD_EFFICIENCY:
+            generator = generator_for(self.options.seed, stream_name, "resample")
+            x = attempt.weighted.x[resample(attempt.weighted, len(attempt.weighted.x), generator)]
+        y = self.density.transform.to_unconstrained(x)[0]
+        with self.timed("sampling"):
+            arrival = arrive(
+                self.density,
+                y[y.isfinite().all(dim=1)],
+                seed=self.options.seed,
+                stream_name=stream_name,
+                reserve=ARRIVAL_RESERVE,
+                reporter=self.reporter,
+            )
+        if arrival.reference is None:
+            return None
+        return self.sample(stream_name, "moved on:", reference=arrival.reference)
+
+    def sample_by_weights(self, attempt: Attempt, name: str) -> PosteriorSample:
+        """New draws of a mixture with their importance weights, as a sample of the posterior.
+
+        Raises:
+            OutOfBudgetError: too few evaluations are left.
+        """
+        n = math.ceil(self._n_draws / attempt.efficiency)
+        generator = generator_for(self.options.seed, name, "weighted")
+        with self.timed("sampling"):
+            weighted = importance_sample(attempt.mixture, self.density, n, generator)
+        self.reporter.log(describe_weights(weighted))
+        return sample_from_weights(weighted, self.density.dim)
+
+    @property
+    def _n_draws(self) -> int:
+        """Draws of the posterior for one fit, those for testing included."""
+        return round(self.options.draws_wanted / (1 - self.options.test_share))
+
+    def challenge(self, attempt: Attempt) -> Attempt:
+        """Start chains from the draws of a mixture, to see whether they leave it."""
+        generator = generator_for(self.options.seed, "departure")
+        with self.timed("diagnostics"):
+            try:
+                departure = measure_departure(
+                    attempt.mixture, self.density, attempt.weighted, generator
+                )
+            except OutOfBudgetError:
+                return attempt
+        self.reporter.log(describe_departure(departure))
+        return replace(attempt, departure=departure)
 
     def reference_from(self, attempt: Attempt) -> ReferenceDistribution:
         """The mixture, and what it lacks, as where the sampler starts."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import InputError
+from amfvi.metrics.distances import power_of_two, squared_distances
 
 __all__ = ["bandwidths", "mmd2", "mmd_test"]
 
@@ -30,7 +31,9 @@ def bandwidths(reference: Tensor) -> Tensor:
         >>> bandwidths(torch.tensor([[0.0], [4.0]]))
         tensor([2., 4., 8.], dtype=torch.float64)
     """
-    distances = torch.pdist(reference[:BANDWIDTH_DRAWS].double())
+    chosen = reference[:BANDWIDTH_DRAWS].double()
+    unit = power_of_two(float((chosen - chosen[:1]).abs().max()))
+    distances = unit * torch.pdist(chosen / unit)
     positive = distances[distances > 0]
     if not len(positive):
         raise InputError("the reference draws are all equal; no bandwidth can be chosen")
@@ -106,12 +109,13 @@ def _statistics(x: Tensor, y: Tensor, widths: Tensor, labels: Tensor) -> Tensor:
             f"MMD needs at least two draws per sample, of one dimension, "
             f"found {(*x.shape,)} and {(*y.shape,)}"
         )
-    pooled = torch.cat([x.double(), y.double()])
+    unit = power_of_two(float(widths.max()))
+    pooled, widths = torch.cat([x.double(), y.double()]) / unit, widths / unit
     within_x = pooled.new_zeros(labels.shape[1])
     between, within_y = within_x.clone(), within_x.clone()
     for start in range(0, n + m, CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        squared = torch.cdist(pooled[rows], pooled).square()
+        squared = torch.from_numpy(squared_distances(pooled[rows], pooled))
         kernel = _mean_kernel(squared, widths)
         kernel.diagonal(offset=start).zero_()
         towards_x = kernel @ labels

@@ -28,7 +28,7 @@ __all__ = [
     "describe_metrics",
 ]
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of ``config.json`` and ``metrics.json``."""
 
 CONFIG = "config.json"

@@ -31,6 +31,7 @@ from amfvi.runs.settings import RunSettings
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.saving import write_model
+from amfvi.sealed_json import write_sealed_json
 from amfvi.two_stage.fit import FitSummary
 
 __all__ = ["SAMPLE", "run"]
@@ -164,7 +165,9 @@ def _write(task: _Task, run_input: RunInput, posterior: Posterior) -> dict[str, 
             settings, posterior, evaluation, seconds, log.warned, run_input.n_dropped
         )
         write_json(directory / METRICS, record)
-        write_json(directory / CONFIG, describe_config(settings, summary, run_input.file))
+        config = describe_config(settings, summary, run_input.file)
+        config["metrics_sha256"] = file_hash(directory / METRICS)
+        write_sealed_json(directory / CONFIG, config)
         write_json(directory / "environment.json", describe_environment(task.device))
         if posterior.diagnostics is not None:
             log.log(f"verdict: {posterior.diagnostics}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from amfvi import targets
 from amfvi.draws.draws import Draws
-from amfvi.draws.readers import columns_for, read_draws, read_table
+from amfvi.draws.readers import columns_for, read_arrays, read_draws, read_table
 from amfvi.errors import InputError, MissingFileError, UsageError
 from amfvi.files import file_hash, read_json
 from amfvi.metrics.evaluation import (
@@ -26,6 +26,7 @@ from amfvi.metrics.evaluation import (
 from amfvi.posterior import Posterior, load
 from amfvi.runs.record import CONFIG, METRICS, SCHEMA, SCORES
 from amfvi.runs.run import SAMPLE
+from amfvi.sealed_json import describe_damage
 from amfvi.targets import ExactTarget
 from amfvi.two_stage.split import split_draws
 
@@ -42,6 +43,7 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "nan_policy": (str, NoneType),
     "chains": (bool,),
     "test_fraction": (float, int, NoneType),
+    "metrics_sha256": (str,),
 }
 """Keys of ``config.json`` that a saved run is read by, and the types of their values."""
 
@@ -101,7 +103,12 @@ class SavedRun:
     @property
     def config(self) -> dict[str, Any]:
         """What ``config.json`` holds."""
-        return _read_record(self.path / CONFIG, CONFIG_TYPES)
+        file = self.path / CONFIG
+        config = _read_record(file, CONFIG_TYPES)
+        damage = describe_damage(config, file)
+        if damage is not None:
+            raise InputError(damage)
+        return config
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -112,6 +119,11 @@ class SavedRun:
             _require_keys(file, part, metrics[part], keys)
         for name, expert in metrics["experts"].items():
             _require_keys(file, f"expert {name}", expert, (*SCORES, "weight"))
+        if file_hash(file) != self.config["metrics_sha256"]:
+            raise InputError(
+                f"{file}: damaged or edited: its SHA-256 is not the one in {CONFIG}; copy the "
+                "run again, or fit again"
+            )
         return metrics
 
     def posterior(self, device: str = "cpu") -> Posterior:
@@ -164,15 +176,13 @@ class SavedRun:
     def _evaluate_on_sample(self, posterior: Posterior, seed: int) -> Evaluation:
         """Score on the test draws that the sampler of a log density made."""
         path = self.path / SAMPLE
-        if not path.is_file():
-            raise MissingFileError(f"{path}: no such file")
-        try:
-            with np.load(path, allow_pickle=False) as saved:
-                draws, weight, is_test = (
-                    torch.from_numpy(saved[key]) for key in ("draws", "weight", "test")
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
+        arrays = read_arrays(path)
+        missing = [key for key in ("draws", "weight", "test") if key not in arrays]
+        if missing:
+            raise InputError(f"{path}: holds no array {missing[0]!r}")
+        draws, weight, is_test = (
+            torch.from_numpy(arrays[key]) for key in ("draws", "weight", "test")
+        )
         if not bool(is_test.any()):
             raise UsageError(f"{self.path}: no test draws were set aside; give target= or draws=")
         weighted = bool((weight != weight[0]).any())
@@ -245,6 +255,8 @@ def _read_record(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str,
 
 def _require_keys(path: Path, part: str, value: Any, keys: tuple[str, ...]) -> None:
     """Check an object inside a record; None has no keys."""
+    if value is not None and not isinstance(value, dict):
+        raise _foreign(path, f"{value!r:.40} as {part!r}")
     missing = [key for key in keys if value is not None and key not in value]
     if missing:
         raise _foreign(path, f"no {missing[0]!r} in {part!r}")

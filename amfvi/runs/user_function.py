@@ -53,15 +53,19 @@ def load_object(spec: str) -> tuple[Any, Path | None]:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    path = path.resolve()
+    is_package = path.name == "__init__.py"
     # A name of its own, so that a file called random.py is not the standard library's.
-    name = f"amfvi_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    name = f"amfvi_user_{path.parent.name if is_package else path.stem}"
+    spec = importlib.util.spec_from_file_location(
+        name, path, submodule_search_locations=[str(path.parent)] if is_package else None
+    )
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _importable(path.resolve().parent):
+        with _importable(path.parent.parent if is_package else path.parent):
             spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
@@ -73,20 +77,35 @@ def _load_file(path: Path) -> ModuleType:
 
 def _load_module(name: str) -> ModuleType:
     folder = Path.cwd()
-    file = folder / f"{name}.py"
-    if file.is_file() and _is_taken(name, file):
-        return _load_file(file)
+    top, _, inner = name.partition(".")
+    found = name
+    file = next((f for f in _files_of(folder, top) if f.is_file()), None)
+    if file is not None and _is_taken(top, file):
+        package = _load_file(file)
+        if not inner:
+            return package
+        found = f"{package.__name__}.{inner}"
+    elif file is None and inner and top in sys.stdlib_module_names:
+        for inner_file in _files_of(folder, name):  # in a folder without __init__.py
+            if inner_file.is_file():
+                return _load_file(inner_file)
     try:
         with _importable(folder):
-            return importlib.import_module(name)
+            return importlib.import_module(found)
     except ModuleNotFoundError as error:
-        if error.name == name:
+        if error.name == found:
             raise InputError(
                 f"no module {name!r} here ({folder}) or among the installed ones"
             ) from None
         raise _import_error(name, error) from error
     except Exception as error:
         raise _import_error(name, error) from error
+
+
+def _files_of(folder: Path, name: str) -> tuple[Path, Path]:
+    """The files that a module of this name may be in, in the order in which Python looks."""
+    path = folder.joinpath(*name.split("."))
+    return path / "__init__.py", path.with_name(f"{path.name}.py")
 
 
 def _is_taken(name: str, file: Path) -> bool:

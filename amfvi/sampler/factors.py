@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["factorize", "factorize_covariance"]
+__all__ = ["factorize", "factorize_covariance", "robust_shape"]
 
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 """Relative increases of the diagonal that are tried, one after the other."""
+
+MAX_STANDARDIZED = 5.0
+"""Median absolute deviations at which points are clipped when a shape is estimated."""
 
 
 def factorize(matrix: Tensor) -> Tensor:
@@ -50,3 +53,23 @@ def factorize_covariance(covariances: Tensor) -> Tensor:
     correlations = covariances / (scale[:, :, None] * scale[:, None, :])
     jitter = 1e-12 * torch.eye(scale.shape[1], dtype=torch.float64)
     return scale[:, :, None] * factorize(correlations + jitter)
+
+
+def robust_shape(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Location (d,) and lower triangular factor (d, d) of points (n, d), robust to tails.
+
+    Points are standardized by median and median absolute deviation and clipped at
+    ``MAX_STANDARDIZED``, so that one extreme point does not determine the shape.
+
+    Examples:
+        >>> y = torch.tensor([[-1.0], [0.0], [1.0], [1e9], [-1.0]]).double()
+        >>> center, factor = robust_shape(y)
+        >>> float(center), float(factor) < 5
+        (0.0, True)
+    """
+    center = y.median(dim=0).values
+    spread = (y - center).abs().median(dim=0).values.clamp(min=1e-300)
+    standard = ((y - center) / spread).clamp(-MAX_STANDARDIZED, MAX_STANDARDIZED)
+    shape = standard.T @ standard / len(standard)
+    jitter = 1e-9 * torch.eye(len(center), dtype=torch.float64)
+    return center, spread[:, None] * factorize(shape + jitter)

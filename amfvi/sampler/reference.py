@@ -29,7 +29,7 @@ __all__ = [
 START_SCALES = (0.3, 1.0, 3.0, 10.0)
 """Standard deviations around the origin of the points from which optimization starts."""
 
-N_CANDIDATES = 2048
+N_CANDIDATES = 1024
 """Points at which the density is evaluated to choose where optimization starts."""
 
 STARTS_PER_ROUND = 8

@@ -11,7 +11,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
 
-__all__ = ["evaluate_where_possible", "is_resolved"]
+__all__ = ["MAX_MAGNITUDE", "evaluate_where_possible", "is_resolved"]
 
 TOLERANCE = 1e-6
 """Relative error of a coordinate after a round trip from which it is not resolved."""

@@ -18,7 +18,7 @@ from amfvi.reporting import Reporter
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.integrability import NotIntegrableError, require_decay
 from amfvi.sampler.reference import ReferenceDistribution, find_reference
-from amfvi.sampler.resolution import is_resolved
+from amfvi.sampler.resolution import MAX_MAGNITUDE, is_resolved
 from amfvi.sampler.schedule import HIGH_DIM
 from amfvi.sampler.tempering import TemperedSample, temper
 from amfvi.statistics import Estimate
@@ -27,6 +27,9 @@ __all__ = ["PosteriorSample", "sample_posterior"]
 
 N_RUNS = 2
 """Independent runs of the sampler."""
+
+MAX_LOST_SHARE = 0.5
+"""Share of the draws that may be beyond the floating-point numbers before that is an error."""
 
 PARTICLES = 2_000
 """Particles of a run up to ``HIGH_DIM`` dimensions."""
@@ -177,6 +180,7 @@ def _combine(
     reasons = [run.stopped_by for run in runs if run.stopped_by is not None]
     reasons += [] if stopped_by is None else [stopped_by]
     y = torch.cat([run.y for run in used])
+    _require_within_numbers(density, y)
     return PosteriorSample(
         x=density.transform.from_unconstrained(y),
         sample_weight=None if complete else torch.cat([_weights(run) for run in used]),
@@ -191,6 +195,23 @@ def _combine(
         history_log_p=torch.cat([run.history_log_p for run in runs]),
         stopped_by=reasons[0] if reasons else None,
     )
+
+
+def _require_within_numbers(density: UnconstrainedDensity, y: Tensor) -> None:
+    """Require that most draws (n, m) are where floating-point numbers can tell them apart.
+
+    Raises:
+        NotIntegrableError: they are at a bound or at the end of the numbers.
+    """
+    x = density.transform.from_unconstrained(y)
+    lost = ~is_resolved(density.transform, y) | (x.abs() > MAX_MAGNITUDE).any(dim=1)
+    lost |= ~x.isfinite().all(dim=1)
+    if float(lost.double().mean()) > MAX_LOST_SHARE:
+        raise NotIntegrableError(
+            f"most draws run to a bound or to the end of the floating-point numbers "
+            f"({density.describe(x[lost.nonzero()[0, 0]])}), so the density cannot be integrated "
+            "there; is every prior proper, and is the sign right?"
+        )
 
 
 def _weights(run: TemperedSample) -> Tensor:

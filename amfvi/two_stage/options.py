@@ -89,8 +89,9 @@ class FitOptions:
             member and a single held-out part.
         test_fraction: share of given draws set aside for scores, in [0, 0.5]; 0.15 if not
             given.
-        max_evaluations: most evaluations of a log density.
-        max_refinements: most refinements of a fit to a log density; 2 if not given.
+        max_evaluations: most evaluations of a log density; 150,000 and 20,000 per parameter
+            if not given.
+        max_refinements: most refinements of a fit to a log density; 8 if not given.
         timeout: seconds for the whole fit; each part stops in time with what there is.
         seed: seed of everything random. Same seed, same machine, same numbers.
         device: "auto", "cpu", "cuda", …

@@ -15,6 +15,9 @@ STUDIES = (
 )  # fmt: skip
 """Names of the studies, in the order of the index."""
 
+UNPUBLISHED = ("verdicts",)
+"""Names of studies that have no page yet; they run only when named."""
+
 ANSWERS = "index.json"
 """The file with question and brief answer of every study by name, from which the index is made."""
 
@@ -22,7 +25,7 @@ ANSWERS = "index.json"
 def record_answer(results: Path, name: str, question: str, brief: str) -> None:
     """Keep a study's question and brief answer for the index."""
     answers = _read_answers(results) | {name: {"question": question, "brief": brief}}
-    ordered = {study: answers[study] for study in STUDIES if study in answers}
+    ordered = {s: answers[s] for s in (*STUDIES, *UNPUBLISHED) if s in answers}
     with new_file(results / ANSWERS, overwrite=True) as temporary:
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")

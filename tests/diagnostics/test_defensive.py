@@ -106,9 +106,8 @@ def test_unreliable_weights_are_made_reliable(light_tails, weighted):
     density, mixture = light_tails
     before = weighted(mixture, density, 5000)
     assert not before.reliable
-    folds = mixture.summary.split.folds
     defended, after = ensure_reliable_weights(
-        mixture, before, UnconstrainedDensity(density), folds, seed=0
+        mixture, before, UnconstrainedDensity(density), mixture.summary.split, seed=0
     )
     assert DEFENSIVE in defended.experts
     assert after.reliable
@@ -120,7 +119,8 @@ def test_without_evaluations_weights_stay_as_they_are(light_tails, weighted):
     density, mixture = light_tails
     before = weighted(mixture, density, 5000)
     limited = UnconstrainedDensity(density, budget=Budget(max_evaluations=10))
-    folds = mixture.summary.split.folds
-    same, unchanged = ensure_reliable_weights(mixture, before, limited, folds, seed=0)
+    same, unchanged = ensure_reliable_weights(
+        mixture, before, limited, mixture.summary.split, seed=0
+    )
     assert same is mixture
     assert unchanged is before

@@ -13,10 +13,14 @@ import torch
 
 import amfvi
 from amfvi.density.log_density import LogDensity
+from amfvi.diagnostics.agreement import runs_disagree
+from amfvi.diagnostics.departure import Departure
+from amfvi.diagnostics.evidence import Evidence
 from amfvi.diagnostics.importance import ImportanceEstimate
 from amfvi.diagnostics.report import Diagnostics, Verdict
+from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.undetected import CoverageReport
-from amfvi.diagnostics.verdict import Evidence, diagnose, runs_disagree
+from amfvi.diagnostics.verdict import diagnose
 from amfvi.sampler.runs import PosteriorSample
 from amfvi.statistics import Estimate
 from amfvi.targets import get
@@ -36,10 +40,17 @@ def sample_with(**changes):
     return PosteriorSample(**{"log_z_of_runs": (fields["log_z"],) * 2, **fields})
 
 
-def evidence_of(weighted, *, refinement=None, coverage=SEARCHED, eubo=None, **changes):
+STAYED = Departure(excess=0.01, excess_se=0.01, lacking=0.0)
+
+
+def evidence_of(
+    weighted, *, refinement=None, coverage=SEARCHED, eubo=None, departure=STAYED, shift=None,
+    **changes,
+):  # fmt: skip
     return Evidence(
         weighted=weighted, sample=sample_with(**changes), refinement=refinement,
-        coverage=coverage, eubo=eubo, n_evaluations=20_000, describe=str,
+        shift=shift or measure_shift(weighted), departure=departure, coverage=coverage, eubo=eubo,
+        n_evaluations=20_000, describe=str,
     )  # fmt: skip
 
 
@@ -83,6 +94,21 @@ RUNS_APART = (Estimate(0.6, 0.05), Estimate(-0.6, 0.05))
             {"coverage": CoverageReport(tail_mass=0.12, searched=True)},
             "the mixture lacks tails or parts far out with about 11% of the mass",
         ),
+        ({"eubo": Estimate(-0.2, 0.01)}, "draws of the sampler put log Z at -0.20 at most, 0.20 b"),
+        (
+            {"shift": WeightShift(mean=0.2, sd=0.05, bound=0.2)},
+            "importance weights move a mean by 0.20 standard deviations and widen a .* by 5%",
+        ),
+        (
+            {"departure": Departure(excess=0.3, excess_se=0.05, lacking=0.01)},
+            "chains that start from the mixture's draws leave it: .* 0.30 nats above what it says",
+        ),
+        (
+            {"departure": Departure(excess=0.0, excess_se=0.05, lacking=0.03)},
+            "3.0% of their states are where it has next to none",
+        ),
+        ({"departure": None}, "too few evaluations were left to start chains"),
+        ({"unresolved_share": 0.01}, "1.0% of the draws are nearer to a bound"),
     ],
 )
 def test_planted_faults_are_not_trusted(good, changes, reason):
@@ -100,7 +126,9 @@ def test_weights_too_few_for_a_tail_are_not_reliable(good, positive):
     few = replace(good, log_weights=terms, importance=ImportanceEstimate.from_log_weights(terms))
     assert math.isnan(few.importance.khat)
     assert not few.reliable
-    diagnostics = diagnose(evidence_of(few, log_z=few.importance.log_z))
+    diagnostics = diagnose(
+        evidence_of(few, log_z=few.importance.log_z, shift=WeightShift(mean=0.0, sd=0.0, bound=0.0))
+    )
     assert diagnostics.verdict is Verdict.DO_NOT_TRUST
     assert "k̂ is nan" in diagnostics.reasons[0]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,15 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.inference import session
+from amfvi.sampler.arrival import Arrival
+from amfvi.sampler.reference import ReferenceDistribution
 from amfvi.sampler.runs import PosteriorSample
 from amfvi.statistics import Estimate
+
+CHECKOUT = Path(__file__).parents[2]
+
+if str(CHECKOUT) not in sys.path:
+    sys.path.append(str(CHECKOUT))  # experiments are not installed; an installed amfvi comes first
 
 
 def sample_of(
@@ -36,6 +45,8 @@ def sample_of(
 class ScriptedSampler:
     """Stands in for ``sample_posterior``: returns samples in turn, the last ever after.
 
+    Draws that are moved on before it is called are where they should be.
+
     Attributes:
         samples: what it returns.
         calls: the stream names it was called with.
@@ -53,6 +64,17 @@ class ScriptedSampler:
         self.calls.append(stream_name)
         return replace(self.samples[min(len(self.calls), len(self.samples)) - 1])
 
+    def arrive(self, density: UnconstrainedDensity, y: Tensor, **_: Any) -> Arrival:
+        """Stands in for ``arrive``: draws that are where they should be, at no evaluation."""
+        reference = ReferenceDistribution(
+            log_prob=lambda y: y.new_zeros(len(y)),
+            sample=lambda n, generator: y[:n],
+            differentiable=False,
+            description="a widened fit to earlier draws",
+            near_posterior=True,
+        )
+        return Arrival(y=y, reference=reference, change=0.0, rounds=3)
+
 
 @pytest.fixture(name="sample_of")
 def sample_of_fixture() -> Callable[..., PosteriorSample]:
@@ -67,6 +89,7 @@ def scripted_sampler(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedS
     def script(*samples: PosteriorSample) -> ScriptedSampler:
         sampler = ScriptedSampler(list(samples))
         monkeypatch.setattr(session, "sample_posterior", sampler)
+        monkeypatch.setattr(session, "arrive", sampler.arrive)
         return sampler
 
     return script

@@ -13,9 +13,12 @@ from torch.distributions import MultivariateNormal
 import amfvi
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.log_density import LogDensity
+from amfvi.diagnostics.defensive import DEFENSIVE
+from amfvi.diagnostics.departure import Departure
 from amfvi.diagnostics.report import Verdict
 from amfvi.experts import GMM
-from amfvi.inference import session
+from amfvi.inference import refinement, session
+from amfvi.sampler.arrival import Arrival
 from amfvi.statistics import Estimate
 from amfvi.targets import get
 
@@ -145,11 +148,29 @@ def cauchy(scripted_sampler, sample_of):
 HAS_TAILS = "tails or parts far out"
 
 
-def test_tails_that_the_mixture_lacks_are_named(cauchy):
+def test_tails_that_the_mixture_lacks_are_named(cauchy, monkeypatch):
+    """Where no defensive component has reliable weights."""
+
+    def no_defense(mixture, weighted, *_, **__):
+        return mixture, weighted
+
+    monkeypatch.setattr(refinement, "ensure_reliable_weights", no_defense)
     diagnostics = amfvi.fit(cauchy, max_refinements=0, **GAUSSIAN).diagnostics
     assert diagnostics.verdict is Verdict.DO_NOT_TRUST
     assert HAS_TAILS in str(diagnostics)
     assert "not measured" not in str(diagnostics)
+
+
+def test_tails_that_a_defensive_component_covers_are_not_named(cauchy):
+    """The draws that end at six remain a reason against the fit."""
+    posterior = amfvi.fit(cauchy, max_refinements=0, **GAUSSIAN)
+    assert DEFENSIVE in posterior.experts
+    diagnostics = posterior.diagnostics
+    assert diagnostics.log_z == pytest.approx(math.log(2 * math.pi), abs=0.05)
+    assert HAS_TAILS not in str(diagnostics)
+    assert "not measured" not in str(diagnostics)
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+    assert "widen a standard deviation by" in diagnostics.reasons[0]
 
 
 def test_tail_mass_once_found_is_not_replaced_by_one_that_was_not_measured(cauchy, monkeypatch):
@@ -244,3 +265,99 @@ def test_seconds_are_summed_over_every_sampling_and_every_fit(two_samplings, mon
     assert summary.seconds == {
         "sampling": 30.0, "stage_one": 10.0, "stage_two": 2.0, "diagnostics": 0.0,
     }  # fmt: skip
+
+
+@pytest.fixture
+def normal(scripted_sampler, sample_of):
+    """normal(*means): the standard normal, and samplers whose draws have these means."""
+
+    def script(*means):
+        density = LogDensity(WIDE.log_prob, 2)
+        samples = [
+            sample_of(draws_of_the_wide_mode() + mean, density, log_z=Estimate(0.0, 0.01))
+            for mean in means
+        ]
+        return density, scripted_sampler(*samples)
+
+    return script
+
+
+def test_draws_that_weights_would_move_far_are_moved_on(normal):
+    """By .5 sd: the sampler goes on, and no start is given a second look for it."""
+    density, sampler = normal(0.5, 0.0)
+    diagnostics = amfvi.fit(density, **GAUSSIAN).diagnostics
+    assert sampler.calls == ["sampler", "refinement 1"]
+    assert diagnostics.verdict is Verdict.TRUST, diagnostics.reasons
+
+
+def test_draws_that_weights_would_move_a_little_are_weighted_and_fitted_again(normal):
+    """By .06 sd, at no sampling; plain draws are then nearer to the truth."""
+    density, sampler = normal(0.06)
+    before = amfvi.fit(density, max_refinements=0, **GAUSSIAN)
+    after = amfvi.fit(density, **GAUSSIAN)
+    assert sampler.calls == ["sampler", "sampler"]
+    assert after.diagnostics.verdict is Verdict.TRUST, after.diagnostics.reasons
+    off = [
+        float(fit.sample((20_000,), seeded(0)).mean(dim=0).abs().max()) for fit in (before, after)
+    ]
+    assert off[0] > 0.04
+    assert off[1] < off[0]
+
+
+def test_draws_that_never_come_right_are_not_trusted(normal):
+    """And what does not help is not tried for ever."""
+    density, sampler = normal(0.5)
+    diagnostics = amfvi.fit(density, **GAUSSIAN).diagnostics
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+    assert any("importance weights move a mean by 0.5" in reason for reason in diagnostics.reasons)
+    assert sampler.calls[:2] == ["sampler", "refinement 1"]
+    assert len(sampler.calls) <= 1 + refinement.MAX_REFINEMENTS
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_no_more_refinements_than_asked_for(wanted, normal):
+    density, sampler = normal(0.5, 0.4, 0.3, 0.0)
+    diagnostics = amfvi.fit(density, max_refinements=wanted, **GAUSSIAN).diagnostics
+    assert len(sampler.calls) == 1 + wanted
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+
+
+def test_without_evaluations_for_another_round_the_fit_stays_as_it_is(normal, monkeypatch):
+    density, sampler = normal(0.5, 0.0)
+
+    def too_few(density, y, **_):
+        return Arrival(y=y, reference=None, change=math.inf, rounds=0)
+
+    monkeypatch.setattr(session, "arrive", too_few)
+    diagnostics = amfvi.fit(density, **GAUSSIAN).diagnostics
+    assert sampler.calls == ["sampler"]
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+
+
+def test_chains_that_leave_the_mixture_count_against_it(normal, monkeypatch):
+    """However good its own draws look; the sampler goes on as often as that helps."""
+    density, sampler = normal(0.0)
+    starts = []
+
+    def leave(*_):
+        starts.append(1)
+        return Departure(excess=0.4, excess_se=0.05, lacking=0.1)
+
+    monkeypatch.setattr(session, "measure_departure", leave)
+    diagnostics = amfvi.fit(density, max_refinements=3, **GAUSSIAN).diagnostics
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+    assert "chains that start from the mixture's draws leave it" in diagnostics.reasons[0]
+    assert sampler.calls == ["sampler", "refinement 1", "refinement 2", "refinement 3"]
+    assert len(starts) >= 3  # each of the mixtures is asked
+
+
+def test_chains_that_could_not_be_started_are_no_evidence_for_the_fit(normal, monkeypatch):
+    density, _ = normal(0.0)
+
+    def out_of_budget(*_):
+        raise OutOfBudgetError("max_evaluations", 1)
+
+    monkeypatch.setattr(session, "measure_departure", out_of_budget)
+    diagnostics = amfvi.fit(density, max_refinements=1, **GAUSSIAN).diagnostics
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+    assert "too few evaluations were left to start chains" in diagnostics.reasons[0]

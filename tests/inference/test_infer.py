@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from amfvi.diagnostics.defensive import DEFENSIVE
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import FitError
 from amfvi.experts import GMM
+from amfvi.inference import session as session_module
 from amfvi.inference.session import Session
 from amfvi.targets import get
 
@@ -31,7 +33,7 @@ def test_a_posterior_within_reach_is_trusted(name, seed, fitted_density):
     assert diagnostics.eubo >= diagnostics.log_z - 3 * bound_se
     assert diagnostics.khat < diagnostics.khat_threshold
     assert 0.5 < diagnostics.ess / diagnostics.n_draws <= 1
-    assert diagnostics.n_evaluations < 60_000
+    assert diagnostics.n_evaluations < 100_000
     assert "no start reached" in diagnostics.reasons[-1]
 
 
@@ -136,14 +138,26 @@ def test_heavy_tails_are_fitted_by_the_expert_for_them():
 
 
 def test_a_fit_is_defended_where_it_needs_to_be():
-    """A Gaussian tail where a gamma's is: weights of three decades in a few draws."""
+    """A Gaussian in place of a Student-t: weights of many decades in a few draws."""
+    density = LogDensity(lambda x: -3.5 * torch.log1p(x.square().sum(dim=1) / 5), 2)
+    posterior = amfvi.fit(
+        density, experts=[GMM(max_components=1)], folds=2, n_draws=2000, max_refinements=0, seed=0
+    )
+    assert DEFENSIVE in posterior.experts
+    diagnostics = posterior.diagnostics
+    assert diagnostics.verdict is Verdict.TRUST, diagnostics
+    assert diagnostics.ess / diagnostics.n_draws > 0.95
+    error = diagnostics.log_z - math.log(2 * math.pi)
+    assert abs(error) < max(0.01, 4 * diagnostics.log_z_se)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_tails_of_a_gamma_need_no_component_of_their_own(seed):
     density = LogDensity(
         lambda x: -0.5 * x[:, 0] ** 2 + 2 * x[:, 1].log() - x[:, 1], 2,
         constraints=[None, constraints.positive],
     )  # fmt: skip
-    posterior = amfvi.fit(density, seed=0, **(QUICK | {"n_draws": 2000}))
-    assert DEFENSIVE in posterior.experts
-    diagnostics = posterior.diagnostics
+    diagnostics = amfvi.fit(density, seed=seed, **(QUICK | {"n_draws": 2000})).diagnostics
     assert diagnostics.verdict is Verdict.TRUST, diagnostics
     expected = 0.5 * math.log(2 * math.pi) + math.log(2)
     assert abs(diagnostics.log_z - expected) < max(0.01, 4 * diagnostics.log_z_se)
@@ -167,6 +181,8 @@ def test_refinement_improves_on_what_a_first_fit_lacks(target_density, monkeypat
         return attempts[-1]
 
     monkeypatch.setattr(Session, "fit", record)
+    # One round is as much as this test can wait for.
+    monkeypatch.setattr(session_module, "arrive", partial(session_module.arrive, max_rounds=1))
     lines = []
 
     class Recorder(amfvi.Reporter):
@@ -177,7 +193,7 @@ def test_refinement_improves_on_what_a_first_fit_lacks(target_density, monkeypat
         target_density("rings"), experts=[GMM(max_components=2)], n_draws=2000, folds=2,
         max_refinements=1, seed=0, reporter=Recorder(),
     )  # fmt: skip
-    assert [line.split()[0] for line in lines if "of tempering" in line] == ["sampled", "refined"]
+    assert [line.split()[0] for line in lines if "of tempering" in line] == ["sampled", "moved"]
     assert len(attempts) == 2
     diagnostics = posterior.diagnostics
     assert diagnostics.n_draws == 5000

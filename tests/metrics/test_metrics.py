@@ -43,6 +43,44 @@ def test_w2_in_one_dimension_is_the_distance_of_sorted_draws():
     assert wasserstein2(x, y) == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.parametrize("offset", [1.7e9, -1e8, 1e12])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_distances_do_not_depend_on_where_zero_is(offset, dim):
+    """Times in seconds since 1970 are 1e9 standard deviations from zero."""
+    x, y = normal(200, dim, 0), 1.5 * normal(150, dim, 1)
+    place = torch.tensor([offset, 0.0, -offset][:dim], dtype=torch.float64)
+    widths, moved_widths = bandwidths(x), bandwidths(x + place)
+    rounding = 10 * np.spacing(abs(offset))
+    assert wasserstein2(x + place, y + place) == pytest.approx(wasserstein2(x, y), abs=rounding)
+    assert torch.allclose(moved_widths, widths, rtol=0, atol=rounding)
+    assert mmd2(x + place, y + place, moved_widths) == pytest.approx(
+        mmd2(x, y, widths), abs=rounding
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-100, 1e-8, 1e8, 1e100, 1e300])
+def test_distances_scale_with_the_draws(scale):
+    """The solver of POT takes costs far below 1 for zero, and squares overflow."""
+    x, y = normal(200, 2, 0), 1.5 * normal(200, 2, 1)
+    widths = bandwidths(scale * x)
+    assert wasserstein2(scale * x, scale * y) == pytest.approx(scale * wasserstein2(x, y))
+    assert torch.allclose(widths / scale, bandwidths(x), rtol=1e-12)
+    assert mmd2(scale * x, scale * y, widths) == pytest.approx(mmd2(x, y, bandwidths(x)))
+
+
+def test_w2_far_below_the_largest_distance_is_exact():
+    """One far outlier does not hide what the other draws do."""
+    x, y = normal(200, 2, 0), 1.5 * normal(200, 2, 1)
+    x[0] = y[0] = 1e7
+    expected = wasserstein2(x[1:], y[1:]) * math.sqrt(199 / 200)
+    assert wasserstein2(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_w2_of_equal_draws_is_zero():
+    assert wasserstein2(torch.full((30, 2), 1.7e9), torch.full((20, 2), 1.7e9)) == 0
+    assert wasserstein2(torch.zeros(30, 2), torch.zeros(20, 2)) == 0
+
+
 def test_w2_is_symmetric_and_a_metric():
     x, y, z = (normal(200, 2, s) * (s + 1) for s in range(3))
     assert wasserstein2(x, y) == pytest.approx(wasserstein2(y, x))

@@ -6,8 +6,10 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
+from amfvi.draws.readers import read_arrays
 from amfvi.errors import InputError
 from amfvi.runs import saved as saved_module
 from amfvi.runs.run import run
@@ -50,7 +52,7 @@ def test_a_run_reads_back(written):
 
 
 @pytest.mark.parametrize("name", ["config", "metrics"])
-@pytest.mark.parametrize("schema", [1, "2", None])
+@pytest.mark.parametrize("schema", [2, "3", None])
 def test_another_schema_is_named(copy, name, schema):
     change(copy / f"{name}.json", lambda record: record.update(schema=schema))
     with pytest.raises(InputError, match=rf"{name}.json: .*\(schema {schema!r}\); fit again"):
@@ -105,3 +107,74 @@ def test_damaged_draws_are_named(copy, damage):
     (copy / "draws.npz").write_bytes(damage)
     with pytest.raises(InputError, match=r"draws\.npz: "):
         SavedRun.open(copy).draws()
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("metrics", lambda record: record["mixture"].update(nll=0.5)),
+        ("metrics", lambda record: record.update(warnings=[])),
+        ("metrics", lambda record: record["density"].update(verdict="trust", extra=1)),
+        ("config", lambda record: record.update(seed=7)),
+        ("config", lambda record: record.update(metrics_sha256="0")),
+    ],
+)
+def test_an_edited_record_is_refused(copy, name, edit):
+    change(copy / f"{name}.json", edit)
+    with pytest.raises(InputError, match=rf"{name}.json: damaged or edited"):
+        getattr(SavedRun.open(copy), name)
+
+
+def read_summary(saved):
+    return saved.draws()[0].tobytes(), saved.draws()[1], saved.metrics
+
+
+def read_sample(saved):
+    return {key: array.tobytes() for key, array in read_arrays(saved.path / "sample.npz").items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("metrics.json", read_summary), ("config.json", lambda saved: saved.config),
+        ("draws.npz", read_summary), ("sample.npz", read_sample),
+    ],
+)  # fmt: skip
+def test_a_flipped_bit_of_a_run_is_an_error_or_changes_nothing(copy, name, read):
+    saved, path, random = SavedRun.open(copy), copy / name, np.random.default_rng(0)
+    expected, content, messages = read(saved), path.read_bytes(), []
+    # The headers and the directory of an archive are small beside its arrays.
+    places = [*random.integers(8 * len(content), size=120), *random.integers(8 * 250, size=60)]
+    places += [8 * len(content) - 1 - place for place in random.integers(8 * 400, size=60)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(damaged))
+        try:
+            assert read(saved) == expected
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all(str(path) in message for message in messages)
+
+
+def without(path, key):
+    arrays = read_arrays(path)
+    np.savez(path, **{name: array for name, array in arrays.items() if name != key})
+
+
+@pytest.mark.parametrize("key", ["draws", "weight", "test"])
+def test_a_sample_that_lacks_an_array_is_named(copy, key):
+    without(copy / "sample.npz", key)
+    with pytest.raises(InputError, match=f"sample.npz: holds no array {key!r}"):
+        SavedRun.open(copy).evaluate()
+
+
+def test_a_damaged_sample_is_named(copy):
+    """It was a traceback of zipfile's own exception."""
+    path = copy / "sample.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"sample\.npz: cannot be read \(.*CRC"):
+        SavedRun.open(copy).evaluate()

@@ -1,0 +1,152 @@
+"""Chains that start from a mixture's draws, and whether they leave it.
+
+Chains that leave the posterior invariant stay where a right mixture is. Where they come to
+points that are denser than it says, it lacks what is there: the ends of a ridge, for
+instance, which no draw of the mixture shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.thresholds import (
+    LOG_UNDETECTED_RATIO,
+    MAX_DEPARTURE,
+    MIN_SHARE,
+    SIGNIFICANT,
+)
+from amfvi.experts import RBIG
+from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.flows.gaussianization import Gaussianization
+from amfvi.experts.whitening import Whitening
+from amfvi.mixture import Mixture
+from amfvi.sampler.latent_walk import walk_in_latent_space
+
+__all__ = ["Departure", "choose_flow", "measure_departure", "resample"]
+
+N_CHAINS = 128
+"""Chains that start from the mixture's draws."""
+
+N_EVALUATIONS = 3_000
+"""Evaluations of the density that the chains take, about."""
+
+LARGEST_LOG_RATIO = 20.0
+"""Nats at which one state's log ratio is cut on both sides, so that it does not decide alone."""
+
+MIN_WEIGHT = 0.05
+"""Weight of an expert from which its map is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """How far chains went from a mixture.
+
+    Attributes:
+        excess: mean of log p − log q at the chains' states, above what the weighted draws
+            of the mixture say, nats.
+        excess_se: its standard error.
+        lacking: share of the states where the mixture has next to no density.
+
+    Examples:
+        >>> Departure(excess=0.5, excess_se=0.05, lacking=0.02).leaves
+        True
+    """
+
+    excess: float
+    excess_se: float
+    lacking: float
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the chains left the mixture."""
+        significant = self.excess > SIGNIFICANT * self.excess_se
+        return (significant and self.excess > MAX_DEPARTURE) or self.lacking > 2 * MIN_SHARE
+
+
+def measure_departure(
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    weighted: WeightedDraws,
+    generator: torch.Generator,
+) -> Departure:
+    """Walk from weighted draws of the mixture and look where the chains come to.
+
+    Raises:
+        OutOfBudgetError: too few evaluations are left.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.diagnostics.comparison import importance_sample
+        >>> from amfvi.experts import GMM
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> density = UnconstrainedDensity(LogDensity(lambda x: -0.5 * x.square().sum(1), 1))
+        >>> draws = torch.randn(500, 1, generator=generator).double().clamp(-1.5, 1.5)
+        >>> narrow = Mixture({"gmm": GMM(max_components=1).fit(0.5 * draws)}, [1.0])
+        >>> weighted = importance_sample(narrow, density, 1000, generator)
+        >>> measure_departure(narrow, density, weighted, generator).leaves
+        True
+    """
+    log_weights = weighted.smoothed_log_weights
+    rows = resample(weighted, N_CHAINS, generator)
+    density = density.with_transform(mixture.transform)
+    y = density.transform.to_unconstrained(weighted.x)[0]
+    y = torch.where(y.isfinite(), y, y.nanmedian(dim=0).values)
+    flow = choose_flow(mixture, y)
+    walk = walk_in_latent_space(density, flow, y[rows], N_EVALUATIONS, generator)
+    log_q = mixture.log_prob_unconstrained(walk.y, mixture.transform)
+    log_ratio = walk.log_p - log_q - weighted.importance.log_z.mean
+    log_ratio = torch.nan_to_num(log_ratio, nan=0.0).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    of_chains = log_ratio.view(-1, N_CHAINS).mean(dim=0)
+    usable = log_weights > -math.inf
+    expected = (log_weights[usable].exp() * log_weights[usable]).sum() / len(log_weights)
+    return Departure(
+        excess=float(of_chains.mean() - expected),
+        excess_se=float(of_chains.std()) / math.sqrt(N_CHAINS),
+        lacking=float((log_ratio > LOG_UNDETECTED_RATIO).double().mean()),
+    )
+
+
+def resample(weighted: WeightedDraws, n: int, generator: torch.Generator) -> Tensor:
+    """Choose ``n`` rows in proportion to their weights, with as few repeats as there can be.
+
+    Systematic resampling, in random order: a row of weight w is chosen n·w times, rounded up
+    or down.
+
+    Examples:
+        >>> import amfvi
+        >>> normal = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> weighted = amfvi.fit(normal, experts="gmm", n_draws=500).weighted_draws()
+        >>> rows = resample(weighted, 100, torch.Generator().manual_seed(0))
+        >>> len(rows), len(set(rows.tolist()))
+        (100, 100)
+    """
+    cumulative = weighted.weights.cumsum(dim=0)
+    positions = (torch.arange(n) + torch.rand(1, generator=generator)).double() / n
+    rows = torch.searchsorted(cumulative, positions).clamp(max=len(cumulative) - 1)
+    return rows[torch.randperm(n, generator=generator)]
+
+
+def choose_flow(mixture: Mixture, y: Tensor) -> BijectiveExpert:
+    """The bijective expert of the largest weight, else a linear map of draws (n, m).
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> flow = choose_flow(Mixture({"gmm": GMM().fit(draws)}, [1.0]), draws)
+        >>> abs(float(flow.forward(draws[None])[0].std()) - 1) < 0.01
+        True
+    """
+    flows = [
+        (weight, expert)
+        for expert, weight in zip(mixture.experts.values(), mixture.weights.tolist(), strict=True)
+        if isinstance(expert, BijectiveExpert) and weight > MIN_WEIGHT
+    ]
+    if flows:
+        return max(flows, key=lambda pair: pair[0])[1]
+    return Gaussianization(RBIG(), Whitening.fit_pooled(y), [])

@@ -1,0 +1,100 @@
+"""How far importance weights move the moments that plain draws of a mixture give."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.thresholds import MAX_PLAIN_SHIFT, SIGNIFICANT
+
+__all__ = ["WeightShift", "measure_shift"]
+
+CLIPPED = 0.025
+"""Share of the mass in each tail that is clipped where tails are heavy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightShift:
+    """The largest change of a mean, and widening, by weights.
+
+    Attributes:
+        mean: of a mean, in standard deviations of the parameter; 0 where no change is
+            significant.
+        sd: the largest increase of the logarithm of a standard deviation; weights that narrow
+            a mixture that is too wide are no sign that it lacks anything.
+        bound: the largest of all changes, significant or not, and two standard errors.
+
+    Examples:
+        >>> WeightShift(mean=0.2, sd=0.0, bound=0.25).largest
+        0.2
+    """
+
+    mean: float
+    sd: float
+    bound: float
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two significant changes."""
+        return max(self.mean, self.sd)
+
+
+def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> WeightShift:
+    """Compare weighted with plain moments of the draws in the user's parameters.
+
+    A parameter whose weighted draws have tails too heavy for a standard deviation to be
+    estimated is clipped at its 2.5 and 97.5% quantiles.
+
+    Args:
+        plain: many more draws of the mixture (m, d), whose standard deviations count
+            towards the bound: a flow may have an outlier in ten thousand draws.
+
+    Examples:
+        >>> import amfvi
+        >>> normal = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> posterior = amfvi.fit(normal, experts="gmm", n_draws=500)
+        >>> measure_shift(posterior.weighted_draws()).largest < 0.1
+        True
+    """
+    weights = weighted.smoothed_log_weights.exp()[:, None]  # 1 on average
+    n = len(weights)
+    x = weighted.x
+    center = (weights * x).mean(dim=0)
+    squares = weights * (x - center).square()
+    relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
+    is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2)
+    x = torch.where(is_heavy, _clip(x, weights[:, 0]), x)
+    standard = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-300)
+    terms = (weights - 1) * standard
+    mean, mean_se = terms.mean(dim=0), terms.std(dim=0) / n**0.5
+    terms = weights * (standard - mean).square() - standard.square()
+    variance = (1 + terms.mean(dim=0)).clamp(min=1e-12)
+    log_sd, log_sd_se = 0.5 * variance.log(), 0.5 * terms.std(dim=0) / n**0.5 / variance
+    bounds = torch.cat([mean.abs() + 2 * mean_se, log_sd.abs() + 2 * log_sd_se])
+    if plain is not None:
+        weighted_sd = squares.mean(dim=0).sqrt().clamp(min=1e-300)
+        outliers = (plain.std(dim=0) / weighted_sd).log().abs()
+        bounds = torch.cat([bounds, torch.where(is_heavy, 0.0, outliers)])
+    return WeightShift(
+        mean=_largest_significant(mean.abs(), mean_se),
+        sd=_largest_significant(log_sd, log_sd_se),
+        bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
+    )
+
+
+def _clip(x: Tensor, weights: Tensor) -> Tensor:
+    """Columns of (n, d) clipped at quantiles under weights (n,)."""
+    ordered, order = x.sort(dim=0)
+    cumulative = weights[order].cumsum(dim=0) / weights.sum()
+    low = (cumulative < CLIPPED).sum(dim=0).clamp(max=len(x) - 1)
+    high = (cumulative < 1 - CLIPPED).sum(dim=0).clamp(max=len(x) - 1)
+    columns = torch.arange(x.shape[1])
+    return x.clamp(ordered[low, columns], ordered[high, columns])
+
+
+def _largest_significant(change: Tensor, se: Tensor) -> float:
+    return float(torch.where(change > SIGNIFICANT * se, change, 0.0).max())

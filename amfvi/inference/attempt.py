@@ -1,0 +1,73 @@
+"""One fit to draws of the sampler, and what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.coverage import CoverageReport
+from amfvi.diagnostics.departure import Departure
+from amfvi.diagnostics.shift import WeightShift, measure_shift
+from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY, MAX_PLAIN_BOUND, MAX_PLAIN_SHIFT
+from amfvi.mixture import Mixture
+from amfvi.sampler.modes import Mode
+from amfvi.two_stage.fit import FitSummary
+
+__all__ = ["Attempt"]
+
+N_PLAIN_DRAWS = 20_000
+"""Draws of the mixture whose standard deviations are compared, at no evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One fit to draws of the sampler, and what is known of it.
+
+    Attributes:
+        mixture: the fit.
+        summary: how it was fitted.
+        weighted: draws of the mixture with their importance weights.
+        coverage: what the mixture is known to lack.
+        departure: of chains that started from its draws; None if none did.
+
+    Examples:
+        See :class:`~amfvi.inference.session.Session`, whose ``fit`` makes attempts:
+
+        >>> sorted(Attempt.__dataclass_fields__)
+        ['coverage', 'departure', 'mixture', 'summary', 'weighted']
+    """
+
+    mixture: Mixture
+    summary: FitSummary
+    weighted: WeightedDraws
+    coverage: CoverageReport = field(default_factory=CoverageReport)
+    departure: Departure | None = None
+
+    @cached_property
+    def shift(self) -> WeightShift:
+        """How far the weights move means and standard deviations."""
+        plain = self.mixture.sample((N_PLAIN_DRAWS,), torch.Generator().manual_seed(0))
+        return measure_shift(self.weighted, plain)
+
+    @property
+    def efficiency(self) -> float:
+        """Effective sample size per draw, from 0 to 1."""
+        return self.weighted.importance.efficiency
+
+    @property
+    def undetected(self) -> list[Mode]:
+        """The modes known to be lacking."""
+        return [undetected.mode for undetected in self.coverage.modes]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a mixture's own draws show that weights can mend what it lacks."""
+        return self.efficiency >= GOOD_EFFICIENCY and self.weighted.reliable and not self.undetected
+
+    @property
+    def moves_moments(self) -> bool:
+        """Whether weights change what the plain draws of the mixture say."""
+        return self.shift.largest > MAX_PLAIN_SHIFT or self.shift.bound > MAX_PLAIN_BOUND

@@ -1,0 +1,184 @@
+"""Refine a fit to a log density while something is lacking and it helps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from amfvi.density.budget import OutOfBudgetError
+from amfvi.diagnostics.agreement import runs_disagree
+from amfvi.diagnostics.defensive import ensure_reliable_weights
+from amfvi.diagnostics.thresholds import (
+    MAX_PLAIN_BOUND,
+    MIN_GAIN,
+    SIGNIFICANT,
+)
+from amfvi.inference.attempt import Attempt
+from amfvi.inference.messages import describe_weights
+from amfvi.inference.session import Session
+from amfvi.sampler.runs import PosteriorSample
+
+__all__ = ["Samples", "refine"]
+
+MAX_REFINEMENTS = 8
+"""Most refinements, if no other number is asked for."""
+
+MAX_MODE_REFINEMENTS = 2
+"""Refinements after which a mode that is still lacking is no longer tried to be covered."""
+
+
+@dataclass
+class Samples:
+    """The samples drawn so far.
+
+    Attributes:
+        first: the first sampling from the broad start.
+        broad: every sampling from a broad start.
+        refinement: the last sampling that started from a mixture.
+
+    Examples:
+        See :func:`refine`, which adds to them:
+
+        >>> sorted(Samples.__dataclass_fields__)
+        ['broad', 'first', 'refinement']
+    """
+
+    first: PosteriorSample
+    broad: list[PosteriorSample] = field(default_factory=list)
+    refinement: PosteriorSample | None = None
+
+    def __post_init__(self) -> None:
+        self.broad.append(self.first)
+
+    @property
+    def last(self) -> PosteriorSample:
+        """The sample that a mixture is compared with."""
+        return self.refinement or self.first
+
+
+def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
+    """Sample and fit again while something is lacking, the limits allow and it helps.
+
+    What is done depends on what is lacking: modes are added to where the sampler starts;
+    a mixture whose weights are right but whose plain draws are not is fitted to its own
+    weighted draws; otherwise the sampler moves on from the mixture until it has arrived.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> from amfvi.reporting import Reporter
+        >>> from amfvi.two_stage.options import FitOptions
+        >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> session = Session(normal, FitOptions(experts="gmm", n_draws=500), Reporter(), None)
+        >>> samples = Samples(session.sample("sampler", "sampled"))
+        >>> attempt = refine(session, samples, session.fit(samples.first, 0))
+        >>> attempt.departure.leaves
+        False
+    """
+    wanted = session.options.max_refinements
+    attempt = _defend(session, attempt)
+    reweighting_failed = False
+    for number in range(1, (MAX_REFINEMENTS if wanted is None else wanted) + 1):
+        disagree = runs_disagree(samples.last, attempt.weighted)
+        if attempt.is_sound and attempt.departure is None:
+            attempt = session.challenge(attempt)
+        stays = attempt.departure is not None and not attempt.departure.leaves
+        if attempt.is_sound and stays and not disagree and not attempt.moves_moments:
+            break
+        if samples.first.stopped_by or (attempt.undetected and number > MAX_MODE_REFINEMENTS):
+            break
+        near = stays and not disagree and attempt.shift.largest <= MAX_PLAIN_BOUND
+        reweight = attempt.is_sound and near and not reweighting_failed
+        try:
+            if disagree and samples.refinement is None and not attempt.undetected:
+                attempt = _look_again(session, samples, attempt)
+            candidate = _fit_again(session, samples, attempt, number, reweight=reweight)
+        except OutOfBudgetError:
+            break
+        if candidate is not None and _is_better(candidate, attempt):
+            attempt = _succeed(session, samples, attempt, candidate)
+        elif reweight:
+            reweighting_failed = True
+        else:
+            break
+    return attempt if attempt.departure is not None else session.challenge(attempt)
+
+
+def _is_better(candidate: Attempt, attempt: Attempt) -> bool:
+    """Whether a new fit shows more of the mass, or the same more efficiently."""
+    new, old = candidate.weighted.importance.log_z, attempt.weighted.importance.log_z
+    finds_more = new.mean - old.mean > SIGNIFICANT * math.hypot(new.se, old.se)
+    finds_less = old.mean - new.mean > SIGNIFICANT * math.hypot(new.se, old.se)
+    sound = candidate.weighted.reliable or not attempt.weighted.reliable
+    gain = candidate.efficiency / max(attempt.efficiency, 1e-9)
+    closer = candidate.shift.largest < attempt.shift.largest
+    left = attempt.departure is not None and attempt.departure.leaves
+    # An efficient mixture may lack a mode, so efficiency alone does not decide.
+    return (
+        bool(attempt.undetected)
+        or finds_more
+        or (sound and not finds_less and (gain > MIN_GAIN or closer or left))
+    )
+
+
+def _fit_again(
+    session: Session, samples: Samples, attempt: Attempt, number: int, *, reweight: bool
+) -> Attempt | None:
+    """Fit to a new sample; None if there is none.
+
+    Args:
+        reweight: whether it is the mixture's own draws with their weights.
+    """
+    name = f"refinement {number}"
+    if reweight:
+        return _defend(session, session.fit(session.sample_by_weights(attempt, name), number))
+    if attempt.undetected:
+        again: PosteriorSample | None = session.sample(
+            name, "refined", reference=session.reference_from(attempt)
+        )
+    else:
+        again = session.move_on(samples.last, attempt, name)
+    if again is None or again.stopped_by:
+        return None
+    candidate = _defend(session, session.fit(again, number))
+    samples.refinement = again
+    return candidate
+
+
+def _look_again(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
+    """Sample from the broad start with twice the particles, and search what was seen."""
+    look = session.sample("second look", "looked again:", particle_multiplier=2)
+    samples.broad.append(look)
+    report = session.search(attempt, [look])
+    return attempt if report is None else replace(attempt, coverage=attempt.coverage.merge(report))
+
+
+def _succeed(session: Session, samples: Samples, before: Attempt, after: Attempt) -> Attempt:
+    """Replace an attempt by a later one, which inherits what is known to be lacking."""
+    log_z = after.weighted.importance.log_z.mean
+    inherited = before.coverage.carry_to(after.mixture, session.density, log_z)
+    after = replace(after, coverage=inherited)
+    # A search probes inherited modes again; without one they stand.
+    report = session.search(after, samples.broad)
+    return after if report is None else replace(after, coverage=report)
+
+
+def _defend(session: Session, attempt: Attempt) -> Attempt:
+    """Mend unreliable importance weights, by a defensive component if need be."""
+    if attempt.weighted.reliable:
+        return attempt
+    with session.timed("diagnostics"):
+        mixture, weighted = ensure_reliable_weights(
+            attempt.mixture,
+            attempt.weighted,
+            session.density,
+            attempt.summary.split,
+            seed=session.options.seed,
+        )
+        session.reporter.log(describe_weights(weighted))
+        tail_mass = session.tail_mass(mixture, weighted)
+    coverage = attempt.coverage
+    if mixture is attempt.mixture and coverage.tail_mass is not None:
+        tail_mass = max(coverage.tail_mass, tail_mass or 0.0)
+    if tail_mass is not None:  # else the mass measured before stands
+        coverage = replace(coverage, tail_mass=tail_mass)
+    return replace(attempt, mixture=mixture, weighted=weighted, coverage=coverage)
