@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -108,6 +109,8 @@ def reporting(quiet: bool) -> Iterator[ConsoleReporter]:
 def prints_on_stderr() -> Iterator[None]:
     """Send to stderr what a user's function prints, itself, from C or by a process it starts.
 
+    What it prints when Python ends goes there too.
+
     Examples:
         >>> with prints_on_stderr():
         ...     print("iteration 1")
@@ -127,6 +130,16 @@ def prints_on_stderr() -> Iterator[None]:
                 ctypes.CDLL(None).fflush(None)  # else C prints its buffer to stdout at the end
             os.dup2(stdout, 1)
             os.close(stdout)
+            # Handlers run in reverse order: those of the function's module run after this one.
+            atexit.register(_close_stdout)
+
+
+def _close_stdout() -> None:
+    """Send everything to stderr from now on."""
+    with suppress(OSError, ValueError):  # one of them is closed
+        sys.stdout.flush()
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
 
 
 def print_json(value: Any) -> None:

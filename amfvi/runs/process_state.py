@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ class ProcessState:
         numpy_errors: how numpy treats division by zero, overflow, underflow and NaN.
         dtype: torch's default for floating-point numbers.
         device: torch's default.
+        matmul_precision: of products of float32 matrices in torch.
+        recursion_limit: of Python.
 
     Examples:
         >>> before = ProcessState.capture()
@@ -38,6 +41,8 @@ class ProcessState:
     numpy_errors: Mapping[str, Any]
     dtype: torch.dtype
     device: torch.device
+    matmul_precision: str
+    recursion_limit: int
 
     @classmethod
     def capture(cls) -> ProcessState:
@@ -51,6 +56,8 @@ class ProcessState:
             numpy_errors=dict(np.geterr()),
             dtype=torch.get_default_dtype(),
             device=torch.get_default_device(),
+            matmul_precision=torch.get_float32_matmul_precision(),
+            recursion_limit=sys.getrecursionlimit(),
         )
 
     def restore(self) -> None:
@@ -60,6 +67,9 @@ class ProcessState:
                 os.chdir(self.directory)
         np.seterr(**self.numpy_errors)
         torch.set_default_dtype(self.dtype)
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        with suppress(RecursionError):  # a limit of the user's that is too low for this depth
+            sys.setrecursionlimit(self.recursion_limit)
         if torch.get_default_device() != self.device:
             # A default that is set slows down every call of torch, even if it is the CPU.
             torch.set_default_device(None if self.device.type == "cpu" else self.device)

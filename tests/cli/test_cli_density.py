@@ -236,12 +236,14 @@ def test_a_stopped_run_keeps_its_sampler_and_resumes_to_the_same_result(cli, mod
 
 
 CHATTY = """
-import ctypes, logging, os, subprocess, sys
+import atexit, ctypes, logging, os, subprocess, sys
 import amfvi
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 libc = ctypes.CDLL(None)
 print("printed at import")
+atexit.register(print, "printed at the end")
+atexit.register(os.write, 1, b"written at the end\\n")
 
 def log_prob(x):
     if len(x) > 3:
@@ -266,7 +268,8 @@ def test_what_a_log_density_prints_stays_off_stdout(command, tmp_path):
     assert done.stdout.startswith("{")
     assert json.loads(done.stdout)["name"] == "chatty"
     for line in ("printed at import", "printed in the function", "logged", "printed by C",
-                 "written to the file descriptor", "printed by another process"):  # fmt: skip
+                 "written to the file descriptor", "printed by another process",
+                 "printed at the end", "written at the end"):  # fmt: skip
         assert line in done.stderr
 
 

@@ -39,13 +39,16 @@ def generator_of(seed):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_gaussians_alone_are_given_the_tails_they_lack(name, seed):
     """Measured: quantile errors of .006 to .053, with 2,550 draws to fit."""
     require_right(fit(name, seed, **QUICK), name, seed, quantile_error=0.08)
 
 
+@pytest.mark.slow
 def test_the_usual_prior_of_a_scale_is_trusted_by_default():
     """Measured: .006 to .019."""
     name = "half-cauchy-d1"

@@ -56,6 +56,28 @@ def test_a_module_in_a_package(folder):
     assert InputSettings(log_density="package.mod:banana").name == "banana"
 
 
+@pytest.mark.parametrize("name", ["random", "json", "numpy"])
+def test_a_package_here_goes_before_a_module_of_its_name(folder, name):
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(FUNCTION)
+    (folder / name / "model.py").write_text("from .other import log_prob\n")
+    (folder / name / "other.py").write_text(FUNCTION)
+    before = sys.modules.get(name)
+    for module, file in ((name, "__init__"), (f"{name}.model", "model")):
+        loaded, found = load_object(f"{module}:log_prob")
+        assert found == folder / name / f"{file}.py"
+        assert float(loaded(torch.ones(1, 2))) == -2
+    with pytest.raises(InputError, match=f"no module '{name}.nothing' here"):
+        load_object(f"{name}.nothing:log_prob")
+    assert sys.modules.get(name) is before
+
+
+def test_a_folder_here_goes_before_the_standard_library(folder):
+    (folder / "typing").mkdir()
+    (folder / "typing" / "model.py").write_text(FUNCTION)
+    assert load_object("typing.model:log_prob")[1] == folder / "typing" / "model.py"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -90,6 +112,8 @@ CHANGES = {
     "numpy errors": "import numpy\nnumpy.seterr(all='raise')",
     "torch dtype": "import torch\ntorch.set_default_dtype(torch.float16)",
     "torch device": "import torch\ntorch.set_default_device('meta')",
+    "matmul": "import torch\ntorch.set_float32_matmul_precision('medium')",
+    "recursion": "import sys\nsys.setrecursionlimit(sys.getrecursionlimit() - 1)",
     "gradients": "import torch\ntorch.set_grad_enabled(False)",
     "warnings": "import warnings\nwarnings.simplefilter('error')",
 }
@@ -110,11 +134,13 @@ def test_what_a_module_changes_holds_for_it_alone(folder, change, when):
         f"{at_import}\ndef log_prob(x):\n    {indented}\n    return 0\n"
     )
     before, filters = ProcessState.capture(), list(warnings.filters)
+    limits = torch.get_float32_matmul_precision(), sys.getrecursionlimit()
     settings = InputSettings(log_density="model.py:log_prob", dim=2)
     density = load_input(settings, RunLog(None)).source
     for _ in range(2):
         density.function(torch.zeros(1, 2, device="cpu"))
         assert ProcessState.capture() == before
+        assert (torch.get_float32_matmul_precision(), sys.getrecursionlimit()) == limits
     assert torch.is_grad_enabled()
     assert warnings.filters == filters
 
