@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -20,6 +21,9 @@ from amfvi.cli.options import flags_for_arguments
 from amfvi.errors import AmfviError, AmfviWarning, ExitCode
 
 __all__ = ["main"]
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Of a disk that takes no more, where stdout goes to a file."""
 
 
 def main() -> None:
@@ -72,6 +76,9 @@ def _report(error: Exception) -> int:
         _fail(flags_for_arguments(_one_line(message), verbatim=verbatim))
     elif parser_message is not None:
         _fail(parser_message())
+    elif isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        _fail(f"cannot be written ({error}); free some space, or write elsewhere")
+        return int(ExitCode.INPUT)
     else:
         kind = type(error).__name__
         _fail(f"unexpected {kind}: {error} (a bug in amfvi? --debug shows the trace)")

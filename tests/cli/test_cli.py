@@ -426,6 +426,18 @@ def test_a_disk_that_is_full_is_an_error_of_its_own(cli, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("command", [["sample", "-n", "10"], ["summary", "--json"]])
+def test_a_full_disk_behind_stdout_is_an_error_of_its_own(finished, command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "amfvi", command[0], finished[0], *command[1:]],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert re.fullmatch("amfvi: error: cannot be written .*No space left.*\n", done.stderr)
+
+
 def test_a_closed_pipe_is_no_error(finished):
     done = subprocess.run(
         f"{sys.executable} -m amfvi sample {finished[0]} -n 100000 | head -n 1",
