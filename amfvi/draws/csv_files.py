@@ -80,7 +80,7 @@ def _find_header(lines: Iterable[str]) -> tuple[int, str]:
 
 def _find_delimiter(header: str) -> str:
     """The delimiter between names, which may hold commas in quotes or brackets."""
-    bare = re.sub(r'"[^"]*"|\[[^\]]*\]', "", header)
+    bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}', "", header)
     return next((d for d in DELIMITERS if d in bare), ",")
 
 
@@ -94,8 +94,13 @@ def _split_header(header: str, delimiter: str) -> list[str]:
             names[-1] += delimiter + cell
         else:
             names.append(cell)
-        is_open = names[-1].count("[") > names[-1].count("]")
+        is_open = _depth(names[-1]) > 0
     return [name.strip() for name in (cells if is_open else names)]
+
+
+def _depth(text: str) -> int:
+    """How many brackets of any kind are still open at the end."""
+    return sum(text.count(bracket) for bracket in "[({") - sum(text.count(b) for b in "])}")
 
 
 def _explain(path: Path, delimiter: str, names: list[str], header_line: int) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amfvi.draws.table import SPECIAL_COLUMNS, Table, role_of, weights_from_columns
+from amfvi.draws.table import Table, role_of, weights_from_columns
 from amfvi.errors import InputError
 
 __all__ = ["load_arrays", "read_npy", "read_npz"]
@@ -80,9 +80,10 @@ def read_npz(path: Path) -> Table:
         ('mu', 'tau')
     """
     arrays = load_arrays(path)
-    named = arrays.pop("names", None)
+    key = next((name for name in arrays if name.lower() == "names"), "names")
+    named = arrays.pop(key, None)
     names = None if named is None else tuple(str(name) for name in np.atleast_1d(named))
-    special = {name: arrays.pop(name) for name in list(arrays) if name.lower() in SPECIAL_COLUMNS}
+    special = {name: arrays.pop(name) for name in list(arrays) if role_of(name) != "parameter"}
     by_role: dict[str, NDArray[Any]] = {}
     for name, array in special.items():
         role = role_of(name)
@@ -137,8 +138,9 @@ def _parameters(
     arrays: dict[str, NDArray[Any]], names: tuple[str, ...] | None
 ) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """The draws among the arrays of an archive, with the names of their columns."""
-    if "draws" in arrays:
-        return arrays["draws"], names
+    for name, array in arrays.items():
+        if name.lower() == "draws":
+            return array, names
     if len(arrays) == 1:
         return next(iter(arrays.values())), names
     shapes = {array.shape for array in arrays.values()}

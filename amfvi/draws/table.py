@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from amfvi.errors import InputError
 
-__all__ = ["SPECIAL_COLUMNS", "Table", "role_of", "table_from_columns", "weights_from_columns"]
+__all__ = ["Table", "role_of", "table_from_columns", "weights_from_columns"]
 
 SPECIAL_COLUMNS = {
     "chain": "chain",
@@ -23,8 +24,10 @@ SPECIAL_COLUMNS = {
     "weights": "weight",
     "log_weight": "log_weight",
     "log_weights": "log_weight",
+    "logweight": "log_weight",
+    "logweights": "log_weight",
 }
-"""The role of each column, by its name in lower case, that is not a parameter."""
+"""The role of each column that is not a parameter, by its name as :func:`role_of` reads it."""
 
 Array = NDArray[Any]
 
@@ -54,7 +57,7 @@ class Table:
 
 
 def role_of(name: str) -> str:
-    """The role of a column by its name, in upper or lower case.
+    """The role of a column by its name, in upper or lower case, with ``_``, a blank or a hyphen.
 
     One of "chain", "draw", "weight", "log_weight", "ignored" and "parameter".
 
@@ -62,7 +65,8 @@ def role_of(name: str) -> str:
         >>> role_of("Chain"), role_of("tau")
         ('chain', 'parameter')
     """
-    return SPECIAL_COLUMNS.get(name.lower(), "parameter")
+    key = re.sub(r"[ -]", "_", name.strip().lower())
+    return SPECIAL_COLUMNS.get(key, "parameter")
 
 
 def table_from_columns(values: Array, names: Sequence[str]) -> Table:

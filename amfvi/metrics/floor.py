@@ -118,8 +118,9 @@ def _measure_target(target: ExactTarget, n: int) -> Floor:
 
 def _measure(pairs: list[tuple[Tensor, Tensor]], widths: Tensor) -> Floor:
     with thread_pool() as pool:
-        w2 = torch.tensor(list(pool.map(lambda pair: wasserstein2(*pair), pairs)))
-    discrepancies = torch.tensor([mmd2(*pair, widths) for pair in pairs])
+        distances = list(pool.map(lambda pair: wasserstein2(*pair), pairs))
+    w2 = torch.tensor(distances, dtype=torch.float64)
+    discrepancies = torch.tensor([mmd2(*pair, widths) for pair in pairs], dtype=torch.float64)
     return Floor(
         w2=float(w2.mean()),
         w2_sd=float(w2.std()),

@@ -153,7 +153,7 @@ def score_mixture(mixture: Mixture, truth: Truth, *, seed: int) -> Evaluation:
         name: _score(log_density, truth, distances[name])
         for name, log_density in zip(mixture.experts, expert_log_q.T, strict=True)
     }
-    means = torch.tensor([-score.nll for score in scores.values()])
+    means = torch.tensor([-score.nll for score in scores.values()], dtype=torch.float64)
     best = int(torch.nan_to_num(means, nan=-math.inf).argmax())
     return Evaluation(
         n_test=len(truth.test),
@@ -214,7 +214,7 @@ def _collect(
 ) -> _Distances:
     mmd2, mmd_p = test.result()
     try:
-        w2 = torch.tensor([transport.result() for transport in transports])
+        w2 = torch.tensor([transport.result() for transport in transports], dtype=torch.float64)
     except FitError as error:  # one score is missing, not the whole fit
         warnings.warn(f"{name}: W2 is unknown: {error}", AmfviWarning, stacklevel=2)
         return _Distances(w2=None, w2_sd=None, mmd2=mmd2, mmd_p=mmd_p)

@@ -47,7 +47,10 @@ def test_dialects_of_csv(tmp_path, text):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("quote", ['"', ""])
-@pytest.mark.parametrize("names", [("L[1,1]", "L[1,2]"), ("mu", "L[2,1]"), ("L[1,2,3]",)])
+@pytest.mark.parametrize(
+    "names",
+    [("L[1,1]", "L[1,2]"), ("mu", "L[2,1]"), ("L[1,2,3]",), ("f(1,2)", "b{1,2}"), ("x (s)", "y")],
+)
 def test_a_comma_in_brackets_is_part_of_a_name(tmp_path, names, quote, delimiter):
     header = delimiter.join(f"{quote}{name}{quote}" for name in names)
     rows = "\n".join(delimiter.join(map(repr, row[: len(names)])) for row in ROWS.tolist())
@@ -75,12 +78,17 @@ def test_npy_and_npz(tmp_path):
     for name in ("a.npy", "one.npz", "named.npz", "columns.npz"):
         assert np.array_equal(read_draws(tmp_path / name).values.numpy(), ROWS)
     assert read_draws(tmp_path / "named.npz").names == ("u", "v")
+    np.savez(tmp_path / "capitals.npz", Draws=ROWS, Names=np.array(["u", "v"]))
+    assert read_draws(tmp_path / "capitals.npz").names == ("u", "v")
     columns = read_draws(tmp_path / "columns.npz")
     assert columns.names == ("u", "v")
     assert int(columns.chain.max()) == 1
 
 
-@pytest.mark.parametrize("name", ["weight", "Weight", "WEIGHTS", "log_weight", "Log_Weights"])
+@pytest.mark.parametrize(
+    "name",
+    ["weight", "Weight", "WEIGHTS", "log_weight", "Log_Weights", "Log weight", "LOG-WEIGHTS"],
+)
 def test_weights_are_known_by_their_name(tmp_path, name):
     weights = np.random.default_rng(1).uniform(0.5, 1.5, size=200)
     column = np.log(weights) if "log" in name.lower() else weights
@@ -240,6 +248,42 @@ def test_a_bug_of_a_reader_is_not_blamed_on_the_file(tmp_path, monkeypatch, suff
     monkeypatch.setitem(readers.READERS, f".{suffix}", broken)
     with pytest.raises(bug, match="a mistake"):
         read_table(write(tmp_path, b"content", f"a.{suffix}"))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_of_an_archive_changes_no_number(tmp_path, save):
+    """numpy stops at the end of the array, before zipfile has compared the checksum."""
+    path = write(tmp_path, array_bytes(lambda b, a: save(b, draws=a, weight=a[:, 0] ** 2), ROWS),
+                 "a.npz")  # fmt: skip
+    content, sound = path.read_bytes(), readers.read_arrays(path)
+    random, errors = np.random.default_rng(0), 0
+    places = [*random.integers(8 * len(content), size=300), *random.integers(8 * 200, size=300)]
+    places += [8 * len(content) - 1 - place for place in random.integers(8 * 200, size=300)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(damaged))
+        try:
+            arrays = readers.read_arrays(path)
+        except InputError:
+            errors += 1
+        else:
+            assert [array.tobytes() for array in arrays.values()] == [
+                array.tobytes() for array in sound.values()
+            ]
+    assert errors > 300
+
+
+def test_an_archive_that_lost_an_array_is_refused(tmp_path):
+    """A longer name in the directory of the archive swallows the entries after it."""
+    path = write(tmp_path, array_bytes(lambda b, a: np.savez(b, draws=a, weight=a[:, 0]), ROWS),
+                 "a.npz")  # fmt: skip
+    content = bytearray(path.read_bytes())
+    comment_length = content.index(b"PK\x01\x02") + 32
+    content[comment_length] += 46 + len("weight.npy")
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="holds 1 arrays, announces 2"):
+        read_draws(path)
 
 
 def test_missing_file_and_directory(tmp_path):

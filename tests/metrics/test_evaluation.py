@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from amfvi.draws.draws import Draws
 from amfvi.errors import AmfviWarning, FitError, InputError, UsageError
 from amfvi.experts import GMM
 from amfvi.metrics import evaluate, evaluation, scores
@@ -50,6 +51,19 @@ def test_scores_on_a_target_are_those_of_its_test_draws(mixture):
     assert result.experts["moved"].w2 > best.w2
     assert result.experts["moved"].w2 > result.floor.w2 + 5 * result.floor.w2_sd
     assert result.experts["moved"].mmd_p < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_scores_do_not_depend_on_the_default_dtype(mixture, dtype):
+    draws = draws_of(BANANA, 300, 2)
+    weighted = Draws.from_array(draws, sample_weight=torch.linspace(1, 2, 300))
+    expected = [evaluate(mixture, data) for data in (draws, weighted)]
+    torch.set_default_dtype(dtype)
+    try:
+        found = [evaluate(mixture, data) for data in (draws, weighted)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
 
 
 def test_scores_follow_the_seed_alone(mixture):
