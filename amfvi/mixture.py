@@ -268,7 +268,7 @@ class Mixture(Distribution):
 
     def _log_densities(self, experts: Mapping[str, Expert], x: Tensor) -> Tensor:
         """(n, len(experts)) in the user's parameters, −∞ outside the constraints."""
-        if not self.constraints.is_constrained:
+        if self._transform.is_identity:
             return log_densities(experts, x)
         inside = self.constraints.contains(x)
         out = x.new_full((len(x), len(experts)), -torch.inf)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.tails import TailCompression
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import config_from_json
@@ -26,7 +27,7 @@ from amfvi.sealed_json import describe_damage, write_sealed_json
 
 __all__ = ["SavedModel", "read_model", "save", "write_model"]
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the format; raised whenever an older file could no longer be read."""
 
 MANIFEST = "manifest.json"
@@ -102,12 +103,17 @@ def write_model(
     except SafetensorError as error:  # its way to say that the disk is full
         raise OSError(str(error)) from None
     scales = mixture.transform.softplus_scales
+    tails = mixture.transform.compression
+    compression = None
+    if tails is not None:
+        compression = {"centers": list(tails.centers), "scales": _without_infinity(tails.scales)}
     manifest = {
         "schema": SCHEMA,
         "tensors_sha256": file_hash(directory / TENSORS),
         "names": list(mixture.names),
         "constraints": mixture.constraints.to_json(),
-        "softplus_scales": [scale if math.isfinite(scale) else None for scale in scales],
+        "softplus_scales": _without_infinity(scales),
+        "compression": compression,
         "scale": None if mixture.scale is None else mixture.scale.tolist(),
         "weights": mixture.weights.tolist(),
         "experts": [
@@ -193,7 +199,11 @@ def _assemble_checked(
 
 def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedModel:
     constraints = Constraints.from_json(manifest["constraints"])
-    scales = tuple(math.inf if s is None else float(s) for s in manifest["softplus_scales"])
+    scales = _with_infinity(manifest["softplus_scales"])
+    tails, compression = manifest.get("compression"), None
+    if tails is not None:
+        centers = tuple(float(center) for center in tails["centers"])
+        compression = TailCompression(centers, _with_infinity(tails["scales"]))
     entries = manifest["experts"]
     parts: list[dict[str, torch.Tensor]] = [{} for _ in entries]
     for key, tensor in tensors.items():
@@ -212,8 +222,17 @@ def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) 
     mixture = Mixture(
         experts,
         manifest["weights"],
-        transform=UnconstrainingTransform(constraints, scales),
+        transform=UnconstrainingTransform(constraints, scales, compression),
         names=tuple(str(name) for name in manifest["names"]),
         scale=manifest["scale"],
     )
     return SavedModel(mixture, dict(manifest["metadata"]))
+
+
+def _without_infinity(scales: tuple[float, ...]) -> list[float | None]:
+    """Scales as JSON has them, None for infinity."""
+    return [scale if math.isfinite(scale) else None for scale in scales]
+
+
+def _with_infinity(scales: list[float | None]) -> tuple[float, ...]:
+    return tuple(math.inf if scale is None else float(scale) for scale in scales)

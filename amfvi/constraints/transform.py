@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform, So
 
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.scalars import scalar_constraint
+from amfvi.constraints.tails import PERHAPS_HEAVY, TailCompression
 from amfvi.errors import UsageError
 
 __all__ = ["UnconstrainingTransform"]
@@ -28,12 +29,14 @@ class UnconstrainingTransform:
 
     An interval is mapped by a scaled logistic function. A half line is mapped by
     s·softplus(y/s), which is exp near the bound and linear far from it; with an infinite
-    scale s it is exp everywhere. Vectors are mapped by torch's ``biject_to``.
+    scale s it is exp everywhere. Vectors are mapped by torch's ``biject_to``. Then heavy
+    tails may be compressed.
 
     Attributes:
         constraints: what is removed.
         softplus_scales: s of each parameter, a distance from its bound; all infinite if
             not given.
+        compression: of heavy tails of the unconstrained coordinates, if any.
 
     Raises:
         UsageError: scales that are not one positive number per parameter.
@@ -47,8 +50,14 @@ class UnconstrainingTransform:
 
     constraints: Constraints
     softplus_scales: tuple[float, ...] = ()
+    compression: TailCompression | None = None
 
     def __post_init__(self) -> None:
+        if self.compression and len(self.compression.scales) != self.constraints.unconstrained_dim:
+            raise UsageError(
+                f"a compression of {self.constraints.unconstrained_dim} tails is needed, found "
+                f"one of {len(self.compression.scales)}"
+            )
         if not self.softplus_scales:
             object.__setattr__(self, "softplus_scales", (math.inf,) * self.constraints.dim)
         if len(self.softplus_scales) != self.constraints.dim or min(self.softplus_scales) <= 0:
@@ -80,8 +89,37 @@ class UnconstrainingTransform:
             scales[i] = max(candidates, key=partial(_gaussianity, scalar, x[:, i], share))
         return cls(constraints, tuple(scales))
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is changed."""
+        return self.compression is None and not self.constraints.is_constrained
+
+    def with_compressed_tails(self, x: Tensor) -> UnconstrainingTransform:
+        """The same transform with the tails compressed that are heavy in draws (n, d).
+
+        Of unconstrained parameters alone: the logarithm of a distance from a bound is
+        compressed already.
+        """
+        y = replace(self, compression=None).to_unconstrained(x)[0]
+        compression = TailCompression.fit(y[y.isfinite().all(dim=1)], PERHAPS_HEAVY)
+        is_free = [
+            part.bijection is None for part in self._parts for _ in range(part.unconstrained_size)
+        ]
+        scales = [
+            s if free else math.inf for s, free in zip(compression.scales, is_free, strict=True)
+        ]
+        compression = replace(compression, scales=tuple(scales))
+        return replace(self, compression=compression if compression.is_needed else None)
+
     def to_unconstrained(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map points inside (n, d) to R^m, with log |det dy/dx| (n,) in nats."""
+        y, log_det = self._remove_constraints(x)
+        if self.compression is None:
+            return y, log_det
+        y, log_slope = self.compression.compress(y)
+        return y, log_det + log_slope
+
+    def _remove_constraints(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(len(x))
         if not self.constraints.is_constrained:
             return x, log_det
@@ -102,6 +140,8 @@ class UnconstrainingTransform:
     def from_unconstrained_with_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`from_unconstrained`, with log |det dx/dy| (n,) in nats."""
         log_det = y.new_zeros(len(y))
+        if self.compression is not None:
+            y, log_det = self.compression.expand(y)
         if not self.constraints.is_constrained:
             return y, log_det
         columns, used = [], 0

@@ -9,11 +9,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.importance import ImportanceEstimate, khat_threshold, psis
 from amfvi.mixture import Mixture
+from amfvi.sampler.resolution import evaluate_constrained
+from amfvi.statistics import Estimate
+from amfvi.two_stage.split import Split
 
-__all__ = ["MIN_LOG_Q", "WeightedDraws", "importance_sample"]
+__all__ = ["MIN_LOG_Q", "WeightedDraws", "importance_sample", "measure_eubo"]
 
 MIN_LOG_Q = -1e5
 """Log density of a mixture at its own draw below which that is rounding error, nats."""
@@ -86,8 +90,30 @@ def importance_sample(
     """
     x = mixture.sample((n_draws,), generator)
     log_q = mixture.log_prob(x)
-    log_weights = density.log_prob_constrained(x) - log_q
+    log_weights = evaluate_constrained(density, x) - log_q
     # So far out that a flow's map cannot be undone in floating-point numbers.
     log_weights = torch.where(log_q > MIN_LOG_Q, log_weights, -math.inf)
     importance = ImportanceEstimate.from_log_weights(log_weights, khat_bound=khat_bound)
     return WeightedDraws(x=x, log_weights=log_weights, importance=importance)
+
+
+def measure_eubo(mixture: Mixture, density: UnconstrainedDensity, split: Split) -> Estimate | None:
+    """E_p[log p̃ − log q] at test draws of the posterior, nats, which is log Z at least.
+
+    None without test draws, or with too few evaluations left for them.
+
+    Examples:
+        >>> import amfvi
+        >>> normal = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
+        >>> fit = amfvi.fit(normal, experts="gmm", n_draws=500)
+        >>> eubo = measure_eubo(fit, UnconstrainedDensity(normal), fit.summary.split)
+        >>> abs(eubo.mean - 0.919) < 0.05  # ½ log 2π
+        True
+    """
+    if split.test is None:
+        return None
+    try:
+        log_p = evaluate_constrained(density, split.test)
+    except OutOfBudgetError:
+        return None
+    return Estimate.from_terms(log_p - mixture.log_prob(split.test), split.test_sample_weight)

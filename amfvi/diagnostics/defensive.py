@@ -28,6 +28,7 @@ __all__ = [
     "ensure_reliable_weights",
     "fit_defensive_component",
     "with_defensive_component",
+    "with_heavy_tails",
 ]
 
 M = TypeVar("M", bound=Mixture)
@@ -41,21 +42,17 @@ FREEDOMS = (MAX_DEFENSIVE_FREEDOM, 3.0, 1.0)
 MAX_DEFENSIVE_WEIGHT = 0.95
 """Largest weight of the component."""
 
+MIN_KEPT = 0.7
+"""Share of the efficiency that must be left for more than the least weight."""
+
 MORE_DRAWS = 4
 """How many times as many draws are made where weights are nearly equal and k̂ is high."""
 
 
 def fit_defensive_component(
-    folds: Folds,
-    *,
-    seed: int,
-    max_freedom: float = MAX_DEFENSIVE_FREEDOM,
-    device: torch.device | str = "cpu",
-) -> Expert:
-    """Fit Student-t components to the draws, with tails that are heavy in any case.
-
-    Args:
-        max_freedom: most degrees of freedom.
+    folds: Folds, *, seed: int, device: torch.device | str = "cpu"
+) -> EllipticalMixture:
+    """Fit Student-t components to the draws.
 
     Raises:
         FitError: they cannot be fitted.
@@ -63,13 +60,24 @@ def fit_defensive_component(
     Examples:
         >>> draws = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
         >>> component = fit_defensive_component(Folds(draws, torch.arange(200) % 2), seed=0)
-        >>> bool((component.components.freedom <= MAX_DEFENSIVE_FREEDOM).all())
+        >>> bool((with_heavy_tails(component, 3.0).components.freedom <= 3).all())
         True
     """
-    fitted, _ = TMM().fit_folds(folds, generator=generator_for(seed, "guard"), device=device)
-    freedom = fitted.components.freedom.clamp(max=max_freedom)
-    components = replace(fitted.components, freedom=freedom)
-    return EllipticalMixture(TMM(), fitted.whitening, components)
+    return TMM().fit_folds(folds, generator=generator_for(seed, "guard"), device=device)[0]
+
+
+def with_heavy_tails(component: EllipticalMixture, max_freedom: float) -> EllipticalMixture:
+    """The same components with at most ``max_freedom`` degrees of freedom.
+
+    Examples:
+        See :func:`fit_defensive_component`:
+
+        >>> with_heavy_tails.__annotations__["return"]
+        'EllipticalMixture'
+    """
+    components = component.components
+    heavier = replace(components, freedom=components.freedom.clamp(max=max_freedom))
+    return EllipticalMixture(TMM(), component.whitening, heavier)
 
 
 def with_defensive_component(mixture: M, component: Expert, share: float) -> M:
@@ -145,30 +153,32 @@ def ensure_reliable_weights(
         component, alone = _find_component(mixture, density, split, n_before, seed)
         if not alone.reliable:
             return mixture, weighted
-        share = _choose_share(mixture, component, split)
-        defended = with_defensive_component(mixture, component, share)
-        return defended, importance_sample(
-            defended,
-            density,
-            n_draws,
-            generator_for(seed, "defended"),
-            khat_bound=alone.importance.khat,
-        )
+        for share in _choose_shares(mixture, component, split):
+            defended = with_defensive_component(mixture, component, share)
+            again = importance_sample(
+                defended,
+                density,
+                n_draws,
+                generator_for(seed, "defended"),
+                khat_bound=alone.importance.khat,
+            )
+            if again.importance.efficiency > MIN_KEPT * weighted.importance.efficiency:
+                break
+        return defended, again
     except OutOfBudgetError:
         return mixture, weighted
 
 
 def _find_component(
     mixture: Mixture, density: UnconstrainedDensity, split: Split, n_draws: int, seed: int
-) -> tuple[Expert, WeightedDraws]:
+) -> tuple[EllipticalMixture, WeightedDraws]:
     """The component of the lightest tails whose own weights are reliable, and its draws.
 
     The one of the heaviest tails if there is none.
     """
+    fitted = fit_defensive_component(split.folds, seed=seed, device=mixture.device)
     for max_freedom in FREEDOMS:
-        component = fit_defensive_component(
-            split.folds, seed=seed, max_freedom=max_freedom, device=mixture.device
-        )
+        component = with_heavy_tails(fitted, max_freedom)
         generator = generator_for(seed, "guard alone")
         alone = importance_sample(defensive_only(mixture, component), density, n_draws, generator)
         if alone.reliable:
@@ -176,12 +186,13 @@ def _find_component(
     return component, alone
 
 
-def _choose_share(mixture: Mixture, component: Expert, split: Split) -> float:
-    """The weight that the test draws give the component beside the mixture."""
+def _choose_shares(mixture: Mixture, component: Expert, split: Split) -> list[float]:
+    """Weights to try for the component: that which test draws give it, and the least."""
     if split.test is None:
-        return DEFENSIVE_WEIGHT
+        return [DEFENSIVE_WEIGHT]
     alone = defensive_only(mixture, component)
     columns = [mixture.log_prob(split.test), alone.log_prob(split.test)]
     log_densities = torch.stack(columns, dim=1).clamp(min=MIN_LOG_Q)
     fit = fit_weights(log_densities, sample_weight=split.test_sample_weight)
-    return min(max(DEFENSIVE_WEIGHT, float(fit.weights[1])), MAX_DEFENSIVE_WEIGHT)
+    share = min(float(fit.weights[1]), MAX_DEFENSIVE_WEIGHT)
+    return [DEFENSIVE_WEIGHT] if share <= DEFENSIVE_WEIGHT else [share, DEFENSIVE_WEIGHT]

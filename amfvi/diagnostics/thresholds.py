@@ -21,6 +21,7 @@ __all__ = [
     "MIN_GAIN",
     "MIN_LAPLACE_LOG_SHARE",
     "MIN_PROBE_ESS",
+    "MIN_REWEIGHTED_EFFICIENCY",
     "MIN_SHARE",
     "NEARLY_EQUAL_WEIGHTS",
     "RUN_LOG_Z_TOLERANCE",
@@ -31,6 +32,9 @@ __all__ = [
 
 GOOD_EFFICIENCY = 0.5
 """Effective sample size per draw of a mixture above which its draws need no weights."""
+
+MIN_REWEIGHTED_EFFICIENCY = 0.2
+"""Effective sample size per draw from which a mixture is fitted to its weighted draws."""
 
 MIN_GAIN = 1.1
 """Factor in efficiency below which no further refinement is tried."""

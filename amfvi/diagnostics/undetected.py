@@ -29,6 +29,7 @@ from amfvi.sampler.factors import robust_shape
 from amfvi.sampler.gaussians import gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import candidate_points
+from amfvi.sampler.resolution import evaluate_where_possible
 from amfvi.statistics import effective_sample_size
 
 __all__ = ["measure_tail_mass", "search_undetected_modes"]
@@ -237,7 +238,7 @@ class _Search:
         # Where exponentials of far points overflow, a density has no meaningful value.
         usable = (noise.abs() <= FAR_RADIUS).all(dim=1) & (x.abs() <= largest).all(dim=1)
         y, log_g = y[usable], log_g[usable]
-        log_p = self.density.log_prob(y)
+        log_p = evaluate_where_possible(self.density, y, gradient=False)[0]
         log_q = self.mixture.log_prob_unconstrained(y, self.density.transform)
         lacking = log_p - self.log_z - log_q > LOG_UNDETECTED_RATIO
         return y, log_p, torch.where(lacking, (log_p - self.log_z - log_g).exp(), 0.0)

@@ -11,7 +11,12 @@ from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
 from amfvi.diagnostics.shift import WeightShift, measure_shift
-from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY, MAX_PLAIN_BOUND, MAX_PLAIN_SHIFT
+from amfvi.diagnostics.thresholds import (
+    GOOD_EFFICIENCY,
+    MAX_PLAIN_BOUND,
+    MAX_PLAIN_SHIFT,
+    MIN_REWEIGHTED_EFFICIENCY,
+)
 from amfvi.mixture import Mixture
 from amfvi.sampler.modes import Mode
 from amfvi.two_stage.fit import FitSummary
@@ -66,6 +71,12 @@ class Attempt:
     def is_sound(self) -> bool:
         """Whether a mixture's own draws show that weights can mend what it lacks."""
         return self.efficiency >= GOOD_EFFICIENCY and self.weighted.reliable and not self.undetected
+
+    @property
+    def can_be_reweighted(self) -> bool:
+        """Whether draws with their weights are enough for another fit."""
+        enough = self.efficiency >= MIN_REWEIGHTED_EFFICIENCY
+        return enough and self.weighted.reliable and not self.undetected
 
     @property
     def moves_moments(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.log_density import LogDensity
-from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.comparison import WeightedDraws, measure_eubo
 from amfvi.diagnostics.evidence import Evidence
 from amfvi.diagnostics.repeatability import require_repeatable
 from amfvi.diagnostics.report import Diagnostics
@@ -137,7 +137,7 @@ def _judge(session: Session, samples: Samples, attempt: Attempt) -> Inference:
                 refinement=samples.refinement,
                 coverage=attempt.coverage,
                 departure=attempt.departure,
-                eubo=session.eubo(attempt.mixture, attempt.summary.split),
+                eubo=measure_eubo(attempt.mixture, session.density, attempt.summary.split),
                 n_evaluations=session.budget.spent,
                 describe=session.density.describe,
             )

@@ -9,7 +9,7 @@ from amfvi.density.budget import OutOfBudgetError
 from amfvi.diagnostics.agreement import runs_disagree
 from amfvi.diagnostics.defensive import ensure_reliable_weights
 from amfvi.diagnostics.thresholds import (
-    MAX_PLAIN_BOUND,
+    MAX_SHIFT,
     MIN_GAIN,
     SIGNIFICANT,
 )
@@ -25,6 +25,10 @@ MAX_REFINEMENTS = 8
 
 MAX_MODE_REFINEMENTS = 2
 """Refinements after which a mode that is still lacking is no longer tried to be covered."""
+
+
+MIN_KEPT = 0.5
+"""Share of the efficiency that a new fit must keep to be better for another reason."""
 
 
 @dataclass
@@ -75,19 +79,19 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
         False
     """
     wanted = session.options.max_refinements
-    attempt = _defend(session, attempt)
+    attempt = _compress_tails(session, samples, _defend(session, attempt))
     reweighting_failed = False
     for number in range(1, (MAX_REFINEMENTS if wanted is None else wanted) + 1):
         disagree = runs_disagree(samples.last, attempt.weighted)
-        if attempt.is_sound and attempt.departure is None:
+        if attempt.can_be_reweighted and attempt.departure is None:
             attempt = session.challenge(attempt)
         stays = attempt.departure is not None and not attempt.departure.leaves
         if attempt.is_sound and stays and not disagree and not attempt.moves_moments:
             break
         if samples.first.stopped_by or (attempt.undetected and number > MAX_MODE_REFINEMENTS):
             break
-        near = stays and not disagree and attempt.shift.largest <= MAX_PLAIN_BOUND
-        reweight = attempt.is_sound and near and not reweighting_failed
+        near = stays and not disagree and attempt.shift.largest <= MAX_SHIFT
+        reweight = attempt.can_be_reweighted and near and not reweighting_failed
         try:
             if disagree and samples.refinement is None and not attempt.undetected:
                 attempt = _look_again(session, samples, attempt)
@@ -103,21 +107,33 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
     return attempt if attempt.departure is not None else session.challenge(attempt)
 
 
+def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
+    """Fit to the same draws with heavy tails compressed, where a fit is not sound without."""
+    transform = attempt.mixture.transform
+    if attempt.is_sound or transform.with_compressed_tails(samples.first.x) == transform:
+        return attempt
+    session.compresses_tails = True
+    candidate = _defend(session, session.fit(samples.first, 0))
+    if _is_better(candidate, attempt):
+        return _succeed(session, samples, attempt, candidate)
+    session.compresses_tails = False
+    return attempt
+
+
 def _is_better(candidate: Attempt, attempt: Attempt) -> bool:
     """Whether a new fit shows more of the mass, or the same more efficiently."""
     new, old = candidate.weighted.importance.log_z, attempt.weighted.importance.log_z
     finds_more = new.mean - old.mean > SIGNIFICANT * math.hypot(new.se, old.se)
     finds_less = old.mean - new.mean > SIGNIFICANT * math.hypot(new.se, old.se)
-    sound = candidate.weighted.reliable or not attempt.weighted.reliable
-    gain = candidate.efficiency / max(attempt.efficiency, 1e-9)
+    if finds_more or attempt.undetected:  # an efficient mixture may lack a mode
+        return True
+    if finds_less or (attempt.weighted.reliable and not candidate.weighted.reliable):
+        return False
+    mends = candidate.weighted.reliable and not attempt.weighted.reliable
     closer = candidate.shift.largest < attempt.shift.largest
     left = attempt.departure is not None and attempt.departure.leaves
-    # An efficient mixture may lack a mode, so efficiency alone does not decide.
-    return (
-        bool(attempt.undetected)
-        or finds_more
-        or (sound and not finds_less and (gain > MIN_GAIN or closer or left))
-    )
+    gain = candidate.efficiency / max(attempt.efficiency, 1e-9)
+    return gain > (MIN_KEPT if mends or closer or left else MIN_GAIN)
 
 
 def _fit_again(

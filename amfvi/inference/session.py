@@ -34,7 +34,6 @@ from amfvi.sampler.arrival import arrive
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
 from amfvi.sampler.runs import PosteriorSample, sample_posterior
-from amfvi.statistics import Estimate
 from amfvi.two_stage.fit import fit_split
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split, split_draws
@@ -53,6 +52,9 @@ RESERVED_TIME = 0.4
 EVALUATIONS = (150_000, 20_000)
 """Limit of the evaluations if none is given: a constant, and per parameter."""
 
+MIN_REWEIGHTED_SHARE = 0.3
+"""Effective draws of a weighted sample, as a share of all, below which no more are drawn."""
+
 ARRIVAL_RESERVE = 45_000
 """Evaluations that must be left for another round of moving on and a fit after it."""
 
@@ -68,6 +70,7 @@ class Session:
         clock: the time spent.
         budget: the evaluations spent.
         density: the log density over unconstrained space, within the budget.
+        compresses_tails: whether heavy tails are compressed before a fit.
         seconds: wall-clock time per phase, summed over all attempts.
 
     Examples:
@@ -92,6 +95,7 @@ class Session:
         self.clock = Clock(options.timeout)
         self.seconds: dict[str, float] = {}
         constant, per_parameter = EVALUATIONS
+        self.compresses_tails = False
         self.budget = Budget(
             options.max_evaluations or constant + per_parameter * log_density.dim,
             options.timeout,
@@ -116,12 +120,13 @@ class Session:
         stream_name: str,
         verb: str,
         *,
+        density: UnconstrainedDensity | None = None,
         reference: ReferenceDistribution | None = None,
         particle_multiplier: int = 1,
     ) -> PosteriorSample:
         with self.timed("sampling"):
             sample = sample_posterior(
-                self.density,
+                density or self.density,
                 self._n_draws,
                 seed=self.options.seed,
                 reference=reference,
@@ -139,16 +144,17 @@ class Session:
         """Move draws on until they no longer change, then sample from where they are.
 
         From the weighted draws of a mixture where these are many, else from those of the
-        sampler. None if too few evaluations are left for a single round.
+        sampler; in the unconstrained space of the mixture, whose tails may be compressed. None
+        if too few evaluations are left for a single round.
         """
-        x = sample.x
+        x, density = sample.x, self.density.with_transform(attempt.mixture.transform)
         if attempt.weighted.reliable and attempt.efficiency >= GOOD_EFFICIENCY:
             generator = generator_for(self.options.seed, stream_name, "resample")
             x = attempt.weighted.x[resample(attempt.weighted, len(attempt.weighted.x), generator)]
-        y = self.density.transform.to_unconstrained(x)[0]
+        y = density.transform.to_unconstrained(x)[0]
         with self.timed("sampling"):
             arrival = arrive(
-                self.density,
+                density,
                 y[y.isfinite().all(dim=1)],
                 seed=self.options.seed,
                 stream_name=stream_name,
@@ -157,7 +163,7 @@ class Session:
             )
         if arrival.reference is None:
             return None
-        return self.sample(stream_name, "moved on:", reference=arrival.reference)
+        return self.sample(stream_name, "moved on:", density=density, reference=arrival.reference)
 
     def sample_by_weights(self, attempt: Attempt, name: str) -> PosteriorSample:
         """New draws of a mixture with their importance weights, as a sample of the posterior.
@@ -165,7 +171,7 @@ class Session:
         Raises:
             OutOfBudgetError: too few evaluations are left.
         """
-        n = math.ceil(self._n_draws / attempt.efficiency)
+        n = math.ceil(self._n_draws / max(attempt.efficiency, MIN_REWEIGHTED_SHARE))
         generator = generator_for(self.options.seed, name, "weighted")
         with self.timed("sampling"):
             weighted = importance_sample(attempt.mixture, self.density, n, generator)
@@ -241,7 +247,10 @@ class Session:
                 chain_ids=sample.run,
                 source="the sampler",
             )
-        return split_draws(draws, self.options.test_share, self.options.seed, self.options.folds)
+        split = split_draws(draws, self.options.test_share, self.options.seed, self.options.folds)
+        if not self.compresses_tails:
+            return split
+        return replace(split, transform=split.transform.with_compressed_tails(split.draws))
 
     def search(self, attempt: Attempt, samples: Sequence[PosteriorSample]) -> CoverageReport | None:
         """Search for what the mixture lacks, from all that these samples have seen.
@@ -273,16 +282,6 @@ class Session:
             )
         except OutOfBudgetError:
             return None
-
-    def eubo(self, mixture: Mixture, split: Split) -> Estimate | None:
-        """E_p[log p̃ − log q] at test draws of the sampler; None without any."""
-        if split.test is None:
-            return None
-        try:
-            log_p = self.density.log_prob_constrained(split.test)
-        except OutOfBudgetError:
-            return None
-        return Estimate.from_terms(log_p - mixture.log_prob(split.test), split.test_sample_weight)
 
     def _affordable(self) -> int:
         """Evaluations that take half of the time left, a few hundred in any case."""

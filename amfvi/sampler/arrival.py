@@ -113,7 +113,7 @@ def arrive(
     """
     reference, rounds, previous = None, 0, y
     changes = [math.inf, math.inf]
-    while rounds < max_rounds and (rounds < MIN_ROUNDS or max(changes[-2:]) >= ARRIVED):
+    while rounds < max_rounds and not _is_settled(changes[2:]):
         if density.budget.left is not None and density.budget.left < reserve:
             break
         try:
@@ -136,6 +136,13 @@ def arrive(
     return Arrival(y=y, reference=reference, change=max(changes[-2:]), rounds=rounds)
 
 
+def _is_settled(changes: list[float]) -> bool:
+    """Whether further rounds would change nothing, or no longer less."""
+    if len(changes) < MIN_ROUNDS:
+        return False
+    return max(changes[-2:]) < ARRIVED or min(changes[-2:]) >= min(changes[:-2])
+
+
 def _move(
     density: UnconstrainedDensity, y: Tensor, generator: torch.Generator
 ) -> tuple[TemperedSample, Tensor] | None:
@@ -151,10 +158,12 @@ def _move(
     )
     if run.stopped_by is not None:
         return None
-    if bool(widened.compression.is_heavy.any()):  # the flow's space is not that of the density
+    if widened.compression.is_needed:  # the flow's space is not that of the density
         return run, run.y[:0]
     rows = torch.randperm(len(run.y), generator=generator)[:N_CHAINS]
-    walk = walk_in_latent_space(density, widened.flow, run.y[rows], WALK_EVALUATIONS, generator)
+    walk = walk_in_latent_space(
+        density, widened.flow.flow, run.y[rows], WALK_EVALUATIONS, generator
+    )
     return run, walk.y
 
 

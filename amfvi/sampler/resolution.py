@@ -11,7 +11,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
 
-__all__ = ["MAX_MAGNITUDE", "evaluate_where_possible", "is_resolved"]
+__all__ = ["MAX_MAGNITUDE", "evaluate_constrained", "evaluate_where_possible", "is_resolved"]
 
 TOLERANCE = 1e-6
 """Relative error of a coordinate after a round trip from which it is not resolved."""
@@ -32,7 +32,7 @@ def is_resolved(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
         >>> is_resolved(transform, torch.tensor([[0.0], [-800.0]]).double())
         tensor([ True, False])
     """
-    if not transform.constraints.is_constrained:
+    if transform.is_identity:
         return torch.ones(len(y), dtype=torch.bool)
     back = transform.to_unconstrained(transform.from_unconstrained(y))[0]
     return torch.isclose(back, y, rtol=TOLERANCE, atol=TOLERANCE).all(dim=1)
@@ -81,6 +81,31 @@ def evaluate_where_possible(
     if bool(ordinary.any()):
         log_p[ordinary], grad_p[ordinary] = evaluate(y[ordinary])
     return log_p, grad_p
+
+
+def evaluate_constrained(density: UnconstrainedDensity, x: Tensor) -> Tensor:
+    """As :func:`evaluate_where_possible`, at points (n, d) of the user's parameters; (n,).
+
+    −∞ outside the constraints, and so near to a bound that it is infinitely far.
+
+    Raises:
+        OutOfBudgetError: a limit was reached.
+        InputError: the density is broken at an ordinary point.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> density = LogDensity(lambda x: -x[:, 0], 1, constraints=[(0, None)])
+        >>> x = torch.tensor([[1.0], [-1.0]]).double()
+        >>> evaluate_constrained(UnconstrainedDensity(density), x)
+        tensor([-1., -inf], dtype=torch.float64)
+    """
+    log_p = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    inside = density.constraints.contains(x).nonzero().squeeze(1)
+    y, log_det = density.transform.to_unconstrained(x[inside])
+    finite = y.isfinite().all(dim=1)
+    values = evaluate_where_possible(density, y[finite], gradient=False)[0]
+    log_p[inside[finite]] = values + log_det[finite]
+    return log_p
 
 
 def _is_ordinary(transform: UnconstrainingTransform, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from amfvi.constraints.tails import PERHAPS_HEAVY, TailCompression
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
@@ -229,8 +230,11 @@ def _mean_log_z(estimates: tuple[Estimate, ...]) -> Estimate:
 
 
 def _max_mean_discrepancy(runs: list[TemperedSample]) -> float:
+    """Heavy tails, whose means say little, are compressed first."""
     if len(runs) < 2:
         return math.nan
-    means = torch.stack([run.y.mean(dim=0) for run in runs])
-    sd = torch.cat([run.y for run in runs]).std(dim=0).clamp(min=1e-300)
+    compression = TailCompression.fit(torch.cat([run.y for run in runs]), PERHAPS_HEAVY)
+    clouds = [compression.compress(run.y)[0] for run in runs]
+    means = torch.stack([cloud.mean(dim=0) for cloud in clouds])
+    sd = torch.cat(clouds).std(dim=0).clamp(min=1e-300)
     return float(((means.max(dim=0).values - means.min(dim=0).values) / sd).max())

@@ -19,7 +19,9 @@ from amfvi.diagnostics.defensive import (
     ensure_reliable_weights,
     fit_defensive_component,
     with_defensive_component,
+    with_heavy_tails,
 )
+from amfvi.diagnostics.thresholds import MAX_DEFENSIVE_FREEDOM
 from amfvi.experts import GMM
 from amfvi.mixture import Mixture
 from amfvi.posterior import Posterior
@@ -36,7 +38,8 @@ def test_a_defensive_component_bounds_the_weights_of_light_tails():
     generator = torch.Generator().manual_seed(0)
     draws = student.sample(4000, generator)
     light = amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=0)
-    component = fit_defensive_component(light.summary.split.folds, seed=0)
+    fitted = fit_defensive_component(light.summary.split.folds, seed=0)
+    component = with_heavy_tails(fitted, MAX_DEFENSIVE_FREEDOM)
     defended = with_defensive_component(light, component, 0.05)
     x = student.sample(50_000, generator)
     largest = [float((student.log_prob(x) - q.log_prob(x)).max()) for q in (light, defended)]

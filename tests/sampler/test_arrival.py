@@ -100,7 +100,7 @@ def test_a_normal_arrives_in_a_few_rounds(seed, seeded):
 def quick(monkeypatch):
     """Short rounds, for what does not depend on how good they are."""
     small = MAF(layers=2, hidden_features=8, max_steps=100)
-    monkeypatch.setattr(widening, "MAF", lambda: small)
+    monkeypatch.setattr(widening, "MAF", lambda **_: small)
     monkeypatch.setattr(widening, "MAX_FITTED", 400)
     for name, value in {"N_PARTICLES": 400, "N_DRAWS": 400, "WALK_EVALUATIONS": 2500}.items():
         monkeypatch.setattr(arrival, name, value)

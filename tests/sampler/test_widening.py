@@ -40,7 +40,7 @@ def draws_of(dim):
 def fitted(kind, dim):
     """Either of the two; the flow is an ensemble, of which every member is widened."""
     if kind == "flow":
-        return WidenedFlow(SMALL.fit(draws_of(dim), folds=2))
+        return WidenedFlow(SMALL.fit(draws_of(dim), folds=2), draws_of(dim))
     generator = torch.Generator().manual_seed(0)
     return WidenedReference.fit(draws_of(dim), generator).as_reference()
 
@@ -140,7 +140,7 @@ def test_a_curved_ridge_is_extended_along_itself(shape, bend, width, scale, seed
     for seed in range(3):
         z1 = 0.5 * scale * torch.randn(3000, generator=seeded(seed)).double()
         reference = WidenedReference.fit(ridge(z1, **settings), seeded(seed))
-        flow, gaussians = WidenedFlow(reference.flow), widened_gaussians(reference)
+        flow, gaussians = reference.flow, widened_gaussians(reference)
         for end in (-2 * scale, 2 * scale):
             points = ridge(torch.full((400,), end).double(), **settings, seed=1)
             both = (flow.log_prob(points), gaussians.log_prob(points))
