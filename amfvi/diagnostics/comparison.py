@@ -31,6 +31,7 @@ class WeightedDraws:
         x: draws in the user's parameters, (n, d).
         log_weights: log p̃ − log q in nats, (n,); −∞ where the density is zero.
         importance: what they say about p̃: evidence, bounds, k̂, effective sample size.
+        khat_bound: k̂ of weights that these are bounded by, if that is known.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
@@ -45,6 +46,21 @@ class WeightedDraws:
     x: Tensor
     log_weights: Tensor
     importance: ImportanceEstimate
+    khat_bound: float | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, log_weights: Tensor, khat_bound: float | None) -> WeightedDraws:
+        """Weighted draws with what they say."""
+        importance = ImportanceEstimate.from_log_weights(log_weights, khat_bound=khat_bound)
+        return cls(x=x, log_weights=log_weights, importance=importance, khat_bound=khat_bound)
+
+    def joined(self, other: WeightedDraws) -> WeightedDraws:
+        """These draws and others of the same mixture."""
+        return WeightedDraws.of(
+            torch.cat([self.x, other.x]),
+            torch.cat([self.log_weights, other.log_weights]),
+            self.khat_bound,
+        )
 
     @property
     def reliable(self) -> bool:
@@ -93,8 +109,7 @@ def importance_sample(
     log_weights = evaluate_constrained(density, x) - log_q
     # So far out that a flow's map cannot be undone in floating-point numbers.
     log_weights = torch.where(log_q > MIN_LOG_Q, log_weights, -math.inf)
-    importance = ImportanceEstimate.from_log_weights(log_weights, khat_bound=khat_bound)
-    return WeightedDraws(x=x, log_weights=log_weights, importance=importance)
+    return WeightedDraws.of(x, log_weights, khat_bound)
 
 
 def measure_eubo(mixture: Mixture, density: UnconstrainedDensity, split: Split) -> Estimate | None:

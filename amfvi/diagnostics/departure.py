@@ -18,6 +18,7 @@ from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.thresholds import (
     LOG_UNDETECTED_RATIO,
     MAX_DEPARTURE,
+    MAX_OUTSIDE,
     MIN_SHARE,
     SIGNIFICANT,
 )
@@ -28,12 +29,12 @@ from amfvi.experts.whitening import Whitening
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import walk_in_latent_space
 
-__all__ = ["Departure", "choose_flow", "measure_departure", "resample"]
+__all__ = ["N_EVALUATIONS", "Departure", "choose_flow", "measure_departure", "resample"]
 
 N_CHAINS = 128
 """Chains that start from the mixture's draws."""
 
-N_EVALUATIONS = 3_000
+N_EVALUATIONS = 2_000
 """Evaluations of the density that the chains take, about."""
 
 LARGEST_LOG_RATIO = 20.0
@@ -52,6 +53,7 @@ class Departure:
             of the mixture say, nats.
         excess_se: its standard error.
         lacking: share of the states where the mixture has next to no density.
+        outside: the same of chains from its outermost draws; 0 if none started there.
 
     Examples:
         >>> Departure(excess=0.5, excess_se=0.05, lacking=0.02).leaves
@@ -61,12 +63,14 @@ class Departure:
     excess: float
     excess_se: float
     lacking: float
+    outside: float = 0.0
 
     @property
     def leaves(self) -> bool:
         """Whether the chains left the mixture."""
         significant = self.excess > SIGNIFICANT * self.excess_se
-        return (significant and self.excess > MAX_DEPARTURE) or self.lacking > 2 * MIN_SHARE
+        beyond = self.lacking > 2 * MIN_SHARE or self.outside > MAX_OUTSIDE
+        return beyond or (significant and self.excess > MAX_DEPARTURE)
 
 
 def measure_departure(
@@ -74,8 +78,12 @@ def measure_departure(
     density: UnconstrainedDensity,
     weighted: WeightedDraws,
     generator: torch.Generator,
+    n_evaluations: int = N_EVALUATIONS,
 ) -> Departure:
     """Walk from weighted draws of the mixture and look where the chains come to.
+
+    Args:
+        n_evaluations: of the density, about.
 
     Raises:
         OutOfBudgetError: too few evaluations are left.
@@ -98,7 +106,7 @@ def measure_departure(
     y = density.transform.to_unconstrained(weighted.x)[0]
     y = torch.where(y.isfinite(), y, y.nanmedian(dim=0).values)
     flow = choose_flow(mixture, y)
-    walk = walk_in_latent_space(density, flow, y[rows], N_EVALUATIONS, generator)
+    walk = walk_in_latent_space(density, flow, y[rows], n_evaluations, generator)
     log_q = mixture.log_prob_unconstrained(walk.y, mixture.transform)
     log_ratio = walk.log_p - log_q - weighted.importance.log_z.mean
     log_ratio = torch.nan_to_num(log_ratio, nan=0.0).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)

@@ -9,6 +9,7 @@ from amfvi.diagnostics.evidence import Evidence
 from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.thresholds import (
     MAX_DEPARTURE,
+    MAX_LOG_Z_SE,
     MAX_SHIFT,
     MAX_UNRESOLVED_SHARE,
     MIN_EFFICIENCY,
@@ -91,6 +92,16 @@ def _few_effective_draws(evidence: Evidence) -> str | None:
     )
 
 
+def _uncertain_evidence(evidence: Evidence) -> str | None:
+    importance = evidence.weighted.importance
+    if importance.log_z.se <= MAX_LOG_Z_SE:
+        return None
+    return (
+        f"the standard error of log Z is {importance.log_z.se:.3f} and k̂ {importance.khat:.2f}: "
+        "too much hangs on a few draws (raise max_evaluations=)"
+    )
+
+
 def _shift(evidence: Evidence) -> str | None:
     shift = evidence.shift
     if shift.largest <= MAX_SHIFT:
@@ -114,7 +125,8 @@ def _departure(evidence: Evidence) -> str | None:
     return (
         f"chains that start from the mixture's draws leave it: the density there is "
         f"{departure.excess:.2f} nats above what it says, and {departure.lacking:.1%} of their "
-        "states are where it has next to none"
+        "states are where it has next to none; of those that start from its outermost draws "
+        f"{departure.outside:.1%}"
     )
 
 
@@ -146,6 +158,7 @@ CHECKS = (
     _upper_bound,
     _lower_than_bound,
     _few_effective_draws,
+    _uncertain_evidence,
     _shift,
     _departure,
     _unresolved,

@@ -12,6 +12,9 @@ __all__ = [
     "LOG_Z_TOLERANCE",
     "MAX_DEFENSIVE_FREEDOM",
     "MAX_DEPARTURE",
+    "MAX_LOG_Z_SE",
+    "MAX_MENDED_SHIFT",
+    "MAX_OUTSIDE",
     "MAX_PLAIN_BOUND",
     "MAX_PLAIN_SHIFT",
     "MAX_SAMPLER_ERROR",
@@ -84,11 +87,20 @@ MAX_PLAIN_BOUND = 0.07
 MAX_SHIFT = 0.15
 """The same, above which the weights have too much to mend to be relied on."""
 
+MAX_MENDED_SHIFT = 0.3
+"""The same, above which a fit to weighted draws is not tried."""
+
+MAX_OUTSIDE = 0.1
+"""Share of the states of chains from the outermost draws that may be beyond the mixture."""
+
 MAX_DEPARTURE = 0.05
 """Nats by which chains may find the density above what a mixture says."""
 
 MIN_EFFICIENCY = 0.1
 """Effective sample size per draw below which not even weighted draws are reliable."""
+
+MAX_LOG_Z_SE = 0.03
+"""Standard error of log Z above which too much hangs on a few draws."""
 
 MAX_SAMPLER_ERROR = 0.25
 """Nats up to which noise of the sampler's log Z may explain a difference."""

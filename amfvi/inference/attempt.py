@@ -68,6 +68,11 @@ class Attempt:
         return [undetected.mode for undetected in self.coverage.modes]
 
     @property
+    def stays(self) -> bool:
+        """Whether chains started from its draws, and did not leave it."""
+        return self.departure is not None and not self.departure.leaves
+
+    @property
     def is_sound(self) -> bool:
         """Whether a mixture's own draws show that weights can mend what it lacks."""
         return self.efficiency >= GOOD_EFFICIENCY and self.weighted.reliable and not self.undetected

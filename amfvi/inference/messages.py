@@ -95,4 +95,5 @@ def describe_departure(departure: Departure) -> str:
         f"chains from its draws find log p - log q {departure.excess:.3f} ± "
         f"{departure.excess_se:.3f} above expectation"
     )
-    return line + (f", {departure.lacking:.1%} beyond the mixture" if departure.lacking else "")
+    line += f", {departure.lacking:.1%} beyond the mixture" if departure.lacking else ""
+    return line + (f", {departure.outside:.1%} from its ends" if departure.outside else "")

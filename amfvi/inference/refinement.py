@@ -9,12 +9,14 @@ from amfvi.density.budget import OutOfBudgetError
 from amfvi.diagnostics.agreement import runs_disagree
 from amfvi.diagnostics.defensive import ensure_reliable_weights
 from amfvi.diagnostics.thresholds import (
-    MAX_SHIFT,
+    MAX_MENDED_SHIFT,
     MIN_GAIN,
     SIGNIFICANT,
 )
 from amfvi.inference.attempt import Attempt
+from amfvi.inference.limits import MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
+from amfvi.inference.reweighting import sample_from_weights
 from amfvi.inference.session import Session
 from amfvi.sampler.runs import PosteriorSample
 
@@ -82,18 +84,22 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
     attempt = _compress_tails(session, samples, _defend(session, attempt))
     reweighting_failed = False
     for number in range(1, (MAX_REFINEMENTS if wanted is None else wanted) + 1):
+        attempt, is_right = _examine(session, samples, attempt, number)
+        if is_right or samples.first.stopped_by:
+            break
+        if attempt.undetected and number > MAX_MODE_REFINEMENTS:
+            break
         disagree = runs_disagree(samples.last, attempt.weighted)
-        if attempt.can_be_reweighted and attempt.departure is None:
-            attempt = session.challenge(attempt)
-        stays = attempt.departure is not None and not attempt.departure.leaves
-        if attempt.is_sound and stays and not disagree and not attempt.moves_moments:
-            break
-        if samples.first.stopped_by or (attempt.undetected and number > MAX_MODE_REFINEMENTS):
-            break
-        near = stays and not disagree and attempt.shift.largest <= MAX_SHIFT
+        near = attempt.stays and not disagree and attempt.shift.largest <= MAX_MENDED_SHIFT
         reweight = attempt.can_be_reweighted and near and not reweighting_failed
         try:
-            if disagree and samples.refinement is None and not attempt.undetected:
+            if reweight:
+                n = math.ceil(session.n_draws / max(attempt.efficiency, MIN_REWEIGHTED_SHARE))
+                attempt = session.add_draws(attempt, n, f"refinement {number}")
+                if not attempt.weighted.reliable:
+                    reweighting_failed = True
+                    continue
+            elif disagree and samples.refinement is None and not attempt.undetected:
                 attempt = _look_again(session, samples, attempt)
             candidate = _fit_again(session, samples, attempt, number, reweight=reweight)
         except OutOfBudgetError:
@@ -104,7 +110,25 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
             reweighting_failed = True
         else:
             break
-    return attempt if attempt.departure is not None else session.challenge(attempt)
+    if attempt.departure is None:
+        attempt = session.challenge(attempt)
+    return session.confirm(attempt, MAX_REFINEMENTS) if attempt.can_be_reweighted else attempt
+
+
+def _examine(
+    session: Session, samples: Samples, attempt: Attempt, number: int
+) -> tuple[Attempt, bool]:
+    """Look closer at an attempt that may be right; and whether it then still is."""
+    if attempt.can_be_reweighted and attempt.departure is None:
+        attempt = session.challenge(attempt)
+
+    def is_right() -> bool:
+        disagree = runs_disagree(samples.last, attempt.weighted)
+        return attempt.is_sound and attempt.stays and not disagree and not attempt.moves_moments
+
+    if is_right():
+        attempt = session.confirm(attempt, number)
+    return attempt, is_right()
 
 
 def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
@@ -146,7 +170,8 @@ def _fit_again(
     """
     name = f"refinement {number}"
     if reweight:
-        return _defend(session, session.fit(session.sample_by_weights(attempt, name), number))
+        sample = sample_from_weights(attempt.weighted, session.density.dim)
+        return _defend(session, session.fit(sample, number))
     if attempt.undetected:
         again: PosteriorSample | None = session.sample(
             name, "refined", reference=session.reference_from(attempt)

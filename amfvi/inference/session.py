@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,15 +17,26 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.device import resolve_device
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.coverage import CoverageReport
-from amfvi.diagnostics.departure import measure_departure, resample
+from amfvi.diagnostics.departure import N_EVALUATIONS, measure_departure, resample
+from amfvi.diagnostics.outskirts import measure_outside
 from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY
 from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
 from amfvi.draws.draws import Draws
 from amfvi.errors import AmfviWarning
 from amfvi.inference.attempt import Attempt
 from amfvi.inference.clock import Clock
+from amfvi.inference.limits import (
+    ARRIVAL_RESERVE,
+    CONFIRMATION_SHARE,
+    DEPARTURE_SHARE,
+    EVALUATIONS,
+    MAX_CONFIRMED,
+    MAX_WEIGHTED_DRAWS,
+    MIN_WEIGHTED_DRAWS,
+    RESERVED_EVALUATIONS,
+    RESERVED_TIME,
+)
 from amfvi.inference.messages import describe_departure, describe_sample, describe_weights
-from amfvi.inference.reweighting import sample_from_weights
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
@@ -39,27 +49,6 @@ from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split, split_draws
 
 __all__ = ["Session"]
-
-MAX_WEIGHTED_DRAWS = 5_000
-"""Draws of the mixture at which it is compared with the density."""
-
-MIN_WEIGHTED_DRAWS = 200
-"""The same, however little time is left."""
-
-RESERVED_TIME = 0.4
-"""Share of a timeout that is kept back from the first sampling."""
-
-EVALUATIONS = (150_000, 20_000)
-"""Limit of the evaluations if none is given: a constant, and per parameter."""
-
-MIN_REWEIGHTED_SHARE = 0.3
-"""Effective draws of a weighted sample, as a share of all, below which no more are drawn."""
-
-ARRIVAL_RESERVE = 45_000
-"""Evaluations that must be left for another round of moving on and a fit after it."""
-
-RESERVED_EVALUATIONS = 0.2
-"""Share of the evaluations that is kept for the comparison of mixture and density."""
 
 
 class Session:
@@ -127,7 +116,7 @@ class Session:
         with self.timed("sampling"):
             sample = sample_posterior(
                 density or self.density,
-                self._n_draws,
+                self.n_draws,
                 seed=self.options.seed,
                 reference=reference,
                 particle_multiplier=particle_multiplier,
@@ -165,34 +154,50 @@ class Session:
             return None
         return self.sample(stream_name, "moved on:", density=density, reference=arrival.reference)
 
-    def sample_by_weights(self, attempt: Attempt, name: str) -> PosteriorSample:
-        """New draws of a mixture with their importance weights, as a sample of the posterior.
+    def add_draws(self, attempt: Attempt, n: int, name: str) -> Attempt:
+        """Compare a mixture with the density at ``n`` draws in all, if that is more than before.
 
         Raises:
             OutOfBudgetError: too few evaluations are left.
         """
-        n = math.ceil(self._n_draws / max(attempt.efficiency, MIN_REWEIGHTED_SHARE))
+        before = attempt.weighted
+        if n <= len(before.x):
+            return attempt
         generator = generator_for(self.options.seed, name, "weighted")
-        with self.timed("sampling"):
-            weighted = importance_sample(attempt.mixture, self.density, n, generator)
-        self.reporter.log(describe_weights(weighted))
-        return sample_from_weights(weighted, self.density.dim)
+        with self.timed("diagnostics"):
+            more = importance_sample(
+                attempt.mixture, self.density, n - len(before.x), generator,
+                khat_bound=before.khat_bound,
+            )  # fmt: skip
+            attempt = replace(attempt, weighted=before.joined(more))
+        self.reporter.log(describe_weights(attempt.weighted))
+        return attempt
+
+    def confirm(self, attempt: Attempt, number: int) -> Attempt:
+        """Look closer at a mixture that seems right, the closer the harder it was to find."""
+        share = CONFIRMATION_SHARE * self.budget.spent
+        try:
+            return self.add_draws(attempt, min(round(share), MAX_CONFIRMED), f"confirm {number}")
+        except OutOfBudgetError:
+            return attempt
 
     @property
-    def _n_draws(self) -> int:
+    def n_draws(self) -> int:
         """Draws of the posterior for one fit, those for testing included."""
         return round(self.options.draws_wanted / (1 - self.options.test_share))
 
     def challenge(self, attempt: Attempt) -> Attempt:
         """Start chains from the draws of a mixture, to see whether they leave it."""
+        mixture, weighted = attempt.mixture, attempt.weighted
         generator = generator_for(self.options.seed, "departure")
+        n = max(N_EVALUATIONS, round(DEPARTURE_SHARE * self.budget.spent))
         with self.timed("diagnostics"):
             try:
-                departure = measure_departure(
-                    attempt.mixture, self.density, attempt.weighted, generator
-                )
+                departure = measure_departure(mixture, self.density, weighted, generator, n)
+                outside = measure_outside(mixture, self.density, weighted, generator)
             except OutOfBudgetError:
                 return attempt
+        departure = replace(departure, outside=outside)
         self.reporter.log(describe_departure(departure))
         return replace(attempt, departure=departure)
 

@@ -16,7 +16,8 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.gaussians import GaussianMixture, gaussians_at
-from amfvi.sampler.modes import Mode, find_modes
+from amfvi.sampler.mode_search import search_modes
+from amfvi.sampler.modes import Mode
 
 __all__ = [
     "ReferenceDistribution",
@@ -31,12 +32,6 @@ START_SCALES = (0.3, 1.0, 3.0, 10.0)
 
 N_CANDIDATES = 1024
 """Points at which the density is evaluated to choose where optimization starts."""
-
-STARTS_PER_ROUND = 8
-"""Optimizations in one round of the search for modes."""
-
-MAX_SEARCH_ROUNDS = 4
-"""Rounds of the search for modes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +104,10 @@ def find_reference(
         return from_user
     saved = checkpoint.load("reference") if checkpoint is not None else None
     if saved is None:
-        gaussians = _search_modes(density, generator)
+        points, log_p = candidate_points(density, generator)
+        if not len(points):
+            raise zero_density_error(density.log_density, N_CANDIDATES)
+        gaussians = search_modes(density, points, log_p, generator)
         if checkpoint is not None:
             checkpoint.save("reference", evaluations=density.budget.spent, **asdict(gaussians))
     else:
@@ -223,28 +221,6 @@ def zero_density_error(density: LogDensity, n_tried: int) -> InputError:
         else "give prior= or box= to say where to start"
     )
     return InputError(f"the log density is -inf at all {n_tried} points tried; {hint}")
-
-
-def _search_modes(density: UnconstrainedDensity, generator: torch.Generator) -> GaussianMixture:
-    points, log_p = candidate_points(density, generator)
-    if not len(points):
-        raise zero_density_error(density.log_density, N_CANDIDATES)
-    modes: list[Mode] = []
-    n_starts = 0
-    for number in range(MAX_SEARCH_ROUNDS):
-        # First points of every scale, then those whose density the modes explain least.
-        order = torch.arange(len(points))
-        if number:
-            explained = gaussians_at(modes, density.dim).log_prob(points)
-            order = (log_p - explained).argsort(descending=True)
-        n_known = len(modes)
-        modes = find_modes(density, points[order[:STARTS_PER_ROUND]], modes)
-        n_starts += min(STARTS_PER_ROUND, len(points))
-        if len(modes) == n_known and number:
-            break
-    # With a new mode at nearly every start, their spread tells more than each of them.
-    is_countable = len(modes) < n_starts / 2
-    return gaussians_at(modes, density.dim, each=is_countable)
 
 
 def _reference_from_user(density: LogDensity) -> ReferenceDistribution | None:

@@ -99,7 +99,7 @@ PROPER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("max_evaluations", [20_000, pytest.param(600_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_evaluations", [30_000, pytest.param(600_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PROPER)
 def test_a_hard_density_that_can_be_integrated_is_not_refused(name, max_evaluations):
     function, dim, options = PROPER[name]

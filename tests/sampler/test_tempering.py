@@ -53,8 +53,8 @@ def clocked(monkeypatch):
     [
         ({"max_evaluations": 8_000}, "max_evaluations=8000 at β = 0."),
         ({"max_evaluations": 9_000}, "max_evaluations=9000 at β = 0."),
-        ({"timeout": 8.0}, "timeout=8 at β = 0."),
         ({"timeout": 9.0}, "timeout=9 at β = 0."),
+        ({"timeout": 10.0}, "timeout=10 at β = 0."),
     ],
 )
 def test_a_limit_reached_while_tempering_leaves_what_there_is(limits, reason, clocked):

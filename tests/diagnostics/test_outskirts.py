@@ -1,0 +1,69 @@
+"""Chains from a mixture's outermost draws: they go on where it ends before the posterior does."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+import amfvi
+from amfvi.density.budget import Budget, OutOfBudgetError
+from amfvi.density.log_density import LogDensity
+from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import importance_sample
+from amfvi.diagnostics.outskirts import measure_outside
+from amfvi.diagnostics.thresholds import MAX_OUTSIDE
+
+
+def bend(z1):
+    return 0.5 * (z1**2 - 4)
+
+
+def ridge(n, cut, seed, width=0.5):
+    """Draws of z₁ ~ N(0, 2²) within ``cut`` sds, z₂ = bend(z₁) + noise, and z₃."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(4 * n, 3, generator=generator, dtype=torch.float64)
+    z = z[z[:, 0].abs() < cut][:n]
+    z1 = 2 * z[:, 0]
+    return torch.stack([z1, bend(z1) + width * z[:, 1], z[:, 2]], dim=1)
+
+
+def density_of(width=0.5, **options):
+    def log_density(x):
+        noise = (x[:, 1] - bend(x[:, 0])) / width
+        return -0.5 * ((x[:, 0] / 2).square() + noise.square() + x[:, 2].square())
+
+    return UnconstrainedDensity(LogDensity(log_density, 3), **options)
+
+
+def outside(width, cut, seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", amfvi.AmfviWarning)
+        mixture = amfvi.fit(ridge(3000, cut, seed, width), experts="gmm", folds=2)
+    generator = torch.Generator().manual_seed(seed)
+    weighted = importance_sample(mixture, density_of(width), 5000, generator)
+    return measure_outside(mixture, density_of(width), weighted, generator)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_a_ridge_that_is_cut_off_is_noticed(width, seed):
+    """At 1.2 standard deviations, which leaves out a fifth of the mass."""
+    assert outside(width, 1.2, seed) > MAX_OUTSIDE
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_a_whole_ridge_is_not_left(width, seed):
+    assert outside(width, 10.0, seed) < MAX_OUTSIDE / 2
+
+
+def test_it_takes_no_more_evaluations_than_there_are():
+    mixture = amfvi.fit(ridge(1000, 10.0, 0), experts="gmm", folds=2)
+    generator = torch.Generator().manual_seed(0)
+    weighted = importance_sample(mixture, density_of(), 500, generator)
+    short = density_of(budget=Budget(max_evaluations=500))
+    with pytest.raises(OutOfBudgetError):
+        measure_outside(mixture, short, weighted, generator)
+    assert short.budget.spent <= 500
