@@ -47,9 +47,9 @@ def outside(width, cut, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("width", [0.5, 1.0])
+@pytest.mark.parametrize("width", [0.3, 0.5])
 def test_a_ridge_that_is_cut_off_is_noticed(width, seed):
-    """At 1.2 standard deviations, which leaves out a fifth of the mass."""
+    """At 1.2 standard deviations, which leaves out a fifth of the mass; a wide ridge weights notice."""
     assert outside(width, 1.2, seed) > MAX_OUTSIDE
 
 
