@@ -70,9 +70,8 @@ def measure_outside(
     scale = y.std(dim=0).clamp(min=1e-300)
     draws = (y - y.median(dim=0).values) / scale
     order = draws.square().sum(dim=1).argsort(descending=True)
-    outer = order[weights[order].cumsum(dim=0) <= OUTERMOST]
-    if len(outer) < 2 or float(weights[outer].sum()) <= 0:
-        return 0.0
+    # Up to and with the draw that completes the share, which may have all of it.
+    outer = order[weights[order].cumsum(dim=0) - weights[order] <= OUTERMOST]
     rows = outer[torch.multinomial(weights[outer], N_CHAINS, True, generator=generator)]
     proposal = _LocalProposal(y, scale)
     state, log_p = y[rows], evaluate_where_possible(density, y[rows], gradient=False)[0]
