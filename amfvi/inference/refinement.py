@@ -8,11 +8,8 @@ from dataclasses import dataclass, field, replace
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.diagnostics.agreement import runs_disagree
 from amfvi.diagnostics.defensive import ensure_reliable_weights
-from amfvi.diagnostics.thresholds import (
-    MAX_MENDED_SHIFT,
-    MIN_GAIN,
-    SIGNIFICANT,
-)
+from amfvi.diagnostics.thresholds import MAX_MENDED_SHIFT, MIN_GAIN, SIGNIFICANT
+from amfvi.errors import FitError
 from amfvi.inference.attempt import Attempt
 from amfvi.inference.limits import MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
@@ -104,6 +101,9 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
             candidate = _fit_again(session, samples, attempt, number, reweight=reweight)
         except OutOfBudgetError:
             break
+        except FitError as error:  # what was fitted before stands
+            session.reporter.log(f"refinement {number} failed: {error}")
+            break
         if candidate is not None and _is_better(candidate, attempt):
             attempt = _succeed(session, samples, attempt, candidate)
         elif reweight:
@@ -132,9 +132,11 @@ def _examine(
 
 
 def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
-    """Fit to the same draws with heavy tails compressed, where a fit is not sound without."""
+    """Fit to the same draws with heavy tails compressed, where a fit is not right without."""
     transform = attempt.mixture.transform
-    if attempt.is_sound or transform.with_compressed_tails(samples.first.x) == transform:
+    if attempt.is_sound and not attempt.moves_moments:
+        return attempt
+    if transform.with_compressed_tails(samples.first.x) == transform:
         return attempt
     session.compresses_tails = True
     candidate = _defend(session, session.fit(samples.first, 0))
@@ -154,6 +156,7 @@ def _is_better(candidate: Attempt, attempt: Attempt) -> bool:
     if finds_less or (attempt.weighted.reliable and not candidate.weighted.reliable):
         return False
     mends = candidate.weighted.reliable and not attempt.weighted.reliable
+    mends = mends or (attempt.moves_moments and not candidate.moves_moments)
     closer = candidate.shift.largest < attempt.shift.largest
     left = attempt.departure is not None and attempt.departure.leaves
     gain = candidate.efficiency / max(attempt.efficiency, 1e-9)

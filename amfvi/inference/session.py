@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,8 +20,7 @@ from amfvi.diagnostics.departure import N_EVALUATIONS, measure_departure, resamp
 from amfvi.diagnostics.outskirts import measure_outside
 from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY
 from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
-from amfvi.draws.draws import Draws
-from amfvi.errors import AmfviWarning
+from amfvi.errors import FitError
 from amfvi.inference.attempt import Attempt
 from amfvi.inference.clock import Clock
 from amfvi.inference.limits import (
@@ -37,6 +35,7 @@ from amfvi.inference.limits import (
     RESERVED_TIME,
 )
 from amfvi.inference.messages import describe_departure, describe_sample, describe_weights
+from amfvi.inference.sample_split import split_sample
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
@@ -44,9 +43,9 @@ from amfvi.sampler.arrival import arrive
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
 from amfvi.sampler.runs import PosteriorSample, sample_posterior
-from amfvi.two_stage.fit import fit_split
+from amfvi.two_stage.fit import FitSummary, fit_split
 from amfvi.two_stage.options import FitOptions
-from amfvi.two_stage.split import Split, split_draws
+from amfvi.two_stage.split import Split
 
 __all__ = ["Session"]
 
@@ -219,43 +218,41 @@ class Session:
         )
 
     def fit(self, sample: PosteriorSample, number: int) -> Attempt:
-        """Fit to draws of the sampler and compare with the density."""
-        mixture, summary = fit_split(
-            self._split(sample),
-            self.options,
-            timeout=self.clock.left(),
-            reporter=self.reporter,
-        )
-        for phase, seconds in summary.seconds.items():
-            self._add_seconds(phase, seconds)
-        n = self._affordable()
-        if self.budget.left is not None:
-            n = min(n, self.budget.left // 2)
+        """Fit to draws of the sampler and compare with the density.
+
+        Raises:
+            FitError: an expert or the weights could not be fitted, heavy tails compressed
+                or not.
+        """
+        split = self._split(sample)
+        try:
+            mixture, summary = self._fit_experts(split)
+        except FitError as error:
+            self.compresses_tails = True
+            compressed = self._split(sample)
+            if compressed.transform == split.transform:  # the tails are not to blame
+                raise
+            self.reporter.log(f"{error}; heavy tails are compressed, and fitted again")
+            mixture, summary = self._fit_experts(compressed)
+        generator = generator_for(self.options.seed, "compare", number)
         with self.timed("diagnostics"):
-            weighted = importance_sample(
-                mixture,
-                self.density,
-                max(min(MAX_WEIGHTED_DRAWS, n), 1),
-                generator_for(self.options.seed, "compare", number),
-            )
+            weighted = importance_sample(mixture, self.density, self._affordable(), generator)
         self.reporter.log(describe_weights(weighted))
         return Attempt(mixture=mixture, summary=summary, weighted=weighted)
 
+    def _fit_experts(self, split: Split) -> tuple[Mixture, FitSummary]:
+        """Both stages, in the time that is left."""
+        mixture, summary = fit_split(
+            split, self.options, timeout=self.clock.left(), reporter=self.reporter
+        )
+        for phase, seconds in summary.seconds.items():
+            self._add_seconds(phase, seconds)
+        return mixture, summary
+
     def _split(self, sample: PosteriorSample) -> Split:
-        with warnings.catch_warnings():  # the verdict supersedes warnings about draws
-            warnings.simplefilter("ignore", AmfviWarning)
-            draws = Draws.from_array(
-                sample.x,
-                names=self.log_density.names,
-                constraints=self.log_density.constraints,
-                sample_weight=sample.sample_weight,
-                chain_ids=sample.run,
-                source="the sampler",
-            )
-        split = split_draws(draws, self.options.test_share, self.options.seed, self.options.folds)
-        if not self.compresses_tails:
-            return split
-        return replace(split, transform=split.transform.with_compressed_tails(split.draws))
+        return split_sample(
+            sample, self.log_density, self.options, compress_tails=self.compresses_tails
+        )
 
     def search(self, attempt: Attempt, samples: Sequence[PosteriorSample]) -> CoverageReport | None:
         """Search for what the mixture lacks, from all that these samples have seen.
@@ -289,11 +286,14 @@ class Session:
             return None
 
     def _affordable(self) -> int:
-        """Evaluations that take half of the time left, a few hundred in any case."""
-        left = self.clock.left()
-        if left is None:
-            return MAX_WEIGHTED_DRAWS
-        return max(MIN_WEIGHTED_DRAWS, int(left / 2 / max(self.density.seconds_per_point, 1e-9)))
+        """Draws to compare a mixture at: half of what is left, a few hundred whatever the time."""
+        n, left = MAX_WEIGHTED_DRAWS, self.clock.left()
+        if left is not None:
+            in_time = int(left / 2 / max(self.density.seconds_per_point, 1e-9))
+            n = min(n, max(MIN_WEIGHTED_DRAWS, in_time))
+        if self.budget.left is not None:
+            n = min(n, self.budget.left // 2)
+        return max(n, 1)
 
     def _add_seconds(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

@@ -32,6 +32,9 @@ ACCELERATOR_ROWS = 2**20
 MAX_VERIFIED_DRAWS = 1000
 """Most held-out draws at which a fitted map is checked to be invertible."""
 
+MAX_ILL_CONDITIONED = 0.01
+"""Share of them at which rounding may spoil the inverse: outliers that no sample comes near."""
+
 
 def normal_nll(u: Tensor, log_det: Tensor) -> Tensor:
     """−log density of points mapped to ``u`` (…, d, n) with ``log_det`` (…, n), nats.
@@ -82,23 +85,27 @@ class BijectiveExpert(Expert):
         """Check that the inverse undoes the map and that the log-determinants cancel.
 
         Errors are measured at held-out draws in float64 and in whitened units,
-        relative to a point's distance from the center where that exceeds 1.
+        relative to a point's distance from the center where that exceeds 1. A few outliers
+        may lie where the map is too steep for float64; a wrong inverse is wrong everywhere.
 
         Raises:
-            FitError: an error above ``tolerance``.
+            FitError: errors above ``tolerance`` at more than ``MAX_ILL_CONDITIONED`` of the
+                draws of a member.
         """
         x = folds.draws[folds.is_heldout][:MAX_VERIFIED_DRAWS].to(self.device)
         x = x.expand(self.n_members, *x.shape)
         u, log_det = self.forward(x)
         back, inverse_log_det = self.inverse(u)
         z, z_back = self.whitening.forward(x), self.whitening.forward(back)
-        distance = float(((z - z_back).abs() / z.abs().clamp(min=1)).max())
-        discrepancy = float((log_det + inverse_log_det).abs().max())
+        distance = ((z - z_back).abs() / z.abs().clamp(min=1)).amax(dim=1)
+        discrepancy = (log_det + inverse_log_det).abs()
         # Written so that a NaN fails too.
-        if not (distance <= tolerance and discrepancy <= tolerance):
+        is_wrong = ~((distance <= tolerance) & (discrepancy <= tolerance))
+        if float(is_wrong.double().mean(dim=1).max()) > MAX_ILL_CONDITIONED:
             raise FitError(
-                f"{self.config.kind}: the fitted map is not invertible to {tolerance:g} "
-                f"(round trip off by {distance:.2g}, log-determinant by {discrepancy:.2g})"
+                f"{self.config.kind}: the fitted map is not invertible to {tolerance:g} at "
+                f"{float(is_wrong.double().mean()):.1%} of held-out draws (round trip off by "
+                f"{float(distance.max()):.2g}, log-determinant by {float(discrepancy.max()):.2g})"
             )
 
     @property

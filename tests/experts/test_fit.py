@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import FitError, InputError, UsageError
 from amfvi.experts import RBIG, Folds
 
 QUICK = RBIG(max_layers=8)
@@ -99,3 +99,25 @@ def test_draws_that_are_not_finite_real_numbers_are_refused(x, options, error, m
 def test_folds_are_refused_with_the_method_that_takes_them(curved):
     with pytest.raises(InputError, match="fit_folds"):
         QUICK.fit(Folds.holdout(curved(2, 50, 0), curved(2, 50, 1)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "is_refused"), [(1, False), (9, False), (11, True), (1000, True)]
+)
+def test_an_inverse_may_be_inexact_at_outliers_alone(wrong, is_refused, curved, monkeypatch):
+    """Of 1,000 draws 1% may be where a map is too steep; an inverse that is wrong is refused."""
+    draws = curved(2, 1000, 0)
+    expert, folds = QUICK.fit(draws, folds=1), Folds(draws, torch.zeros(1000, dtype=torch.int64))
+    right = expert._from_normal
+
+    def spoiled(u):
+        z, log_det = right(u)
+        z[:, :, :wrong] *= 1.001
+        return z, log_det
+
+    monkeypatch.setattr(expert, "_from_normal", spoiled)
+    if is_refused:
+        with pytest.raises(FitError, match=f"rbig: .* not invertible .* at {wrong / 10:.1f}%"):
+            expert.verify(folds)
+    else:
+        expert.verify(folds)

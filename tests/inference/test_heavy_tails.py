@@ -7,6 +7,9 @@ import torch
 
 import amfvi
 from amfvi.diagnostics.report import Verdict
+from amfvi.errors import FitError
+from amfvi.inference import session
+from amfvi.two_stage.fit import fit_split
 from experiments.lab.densities import all_densities
 
 pytestmark = pytest.mark.filterwarnings("ignore::amfvi.errors.AmfviWarning")
@@ -65,3 +68,49 @@ def test_every_heavy_tail_is_trusted_by_default(name, seed):
     posterior = fit(name, seed)
     assert posterior.diagnostics.verdict is Verdict.TRUST, posterior.diagnostics.reasons
     require_right(posterior, name, seed, quantile_error=0.05)
+
+
+def failing_on_heavy_tails(split, *arguments, **options):
+    """Stands in for both stages, where an expert cannot be fitted to heavy tails as they are."""
+    if split.transform.compression is None:
+        raise FitError("maf: diverged")
+    return fit_split(split, *arguments, **options)
+
+
+def test_an_expert_that_fails_on_heavy_tails_is_fitted_to_compressed_ones(monkeypatch):
+    monkeypatch.setattr(session, "fit_split", failing_on_heavy_tails)
+    posterior = fit("cauchy-d1", 0, **QUICK)
+    assert posterior.transform.compression is not None
+    require_right(posterior, "cauchy-d1", 0, quantile_error=0.08)
+
+
+def test_an_expert_that_fails_without_heavy_tails_is_an_error(monkeypatch):
+    monkeypatch.setattr(session, "fit_split", failing_on_heavy_tails)
+    with pytest.raises(FitError, match="maf: diverged"):
+        fit("gaussian-d1", 0, **QUICK)
+
+
+def test_a_refinement_that_fails_leaves_the_fit_before_it(monkeypatch):
+    """Two narrow peaks that one Gaussian covers badly: refinement is called for, and fails."""
+    calls = []
+
+    def failing_later(split, *arguments, **options):
+        calls.append(split)
+        if len(calls) > 1:
+            raise FitError("gmm: no further component can be fitted")
+        return fit_split(split, *arguments, **options)
+
+    monkeypatch.setattr(session, "fit_split", failing_later)
+    peaks = amfvi.LogDensity(lambda x: -50 * (x[:, 0].abs() - 1).square(), 1)
+    posterior = amfvi.fit(peaks, seed=0, experts=[amfvi.experts.GMM(max_components=1)])
+    assert len(calls) > 1
+    assert posterior.diagnostics.verdict is not Verdict.TRUST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["student3-elliptical-d5", "agrawal-student1.5-d10"])
+def test_flows_with_heavy_tails_in_several_dimensions_are_trusted_by_default(name):
+    """Without compressed tails a map was not invertible at an outlier, or its draws had some."""
+    posterior = fit(name, 0)
+    assert posterior.diagnostics.verdict is Verdict.TRUST, posterior.diagnostics.reasons
+    require_right(posterior, name, 0, quantile_error=0.05)
