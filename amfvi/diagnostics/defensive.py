@@ -39,6 +39,9 @@ DEFENSIVE = "defensive"
 FREEDOMS = (MAX_DEFENSIVE_FREEDOM, 3.0, 1.0)
 """Most degrees of freedom of the component, until its own weights are reliable."""
 
+MAX_COMPONENTS = 32
+"""Most Student-t components: they are to have the tails, not the finer shape."""
+
 MAX_DEFENSIVE_WEIGHT = 0.95
 """Largest weight of the component."""
 
@@ -63,7 +66,8 @@ def fit_defensive_component(
         >>> bool((with_heavy_tails(component, 3.0).components.freedom <= 3).all())
         True
     """
-    return TMM().fit_folds(folds, generator=generator_for(seed, "guard"), device=device)[0]
+    config = TMM(max_components=MAX_COMPONENTS)
+    return config.fit_folds(folds, generator=generator_for(seed, "guard"), device=device)[0]
 
 
 def with_heavy_tails(component: EllipticalMixture, max_freedom: float) -> EllipticalMixture:

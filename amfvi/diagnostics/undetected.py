@@ -49,6 +49,9 @@ N_PROBES = 1000
 PROBE_FACTOR = 10
 """How many times as many draws are added where an estimate rests on too few."""
 
+MAX_SEEN = 20_000
+"""Points that the sampler passed at which the mixture is evaluated; of more, every k-th is."""
+
 N_SHAPE_DRAWS = 2000
 """Draws of the mixture that locate its tails."""
 
@@ -194,9 +197,10 @@ class _Search:
         """log p̃ (n,), log q (n,) and points (n, m), the densest points first."""
         drawn = self.density.transform.to_unconstrained(weighted.x)[0]
         usable = drawn.isfinite().all(dim=1)
-        y = torch.cat([history[0], tails.y, drawn[usable]])
+        stride = max(1, math.ceil(len(history[0]) / MAX_SEEN))
+        y = torch.cat([history[0][::stride], tails.y, drawn[usable]])
         log_q = self.mixture.log_prob_unconstrained(y, self.density.transform)
-        log_p = torch.cat([history[1], tails.log_p])
+        log_p = torch.cat([history[1][::stride], tails.log_p])
         log_p = torch.cat([log_p, weighted.log_weights[usable] + log_q[len(log_p) :]])
         densest = log_p.argsort(descending=True)
         return log_p[densest], log_q[densest], y[densest]
