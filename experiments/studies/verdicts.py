@@ -13,11 +13,15 @@ from matplotlib.figure import Figure
 from experiments.lab.densities import KnownDensity, all_densities, curved_family
 from experiments.lab.judged_fit import OUTCOMES, fit_and_judge
 from experiments.lab.nuts import run_nuts
+from experiments.lab.samplers import SAMPLERS
 from experiments.lab.study import Report, Size, Study
 from experiments.lab.tables import Row, distinct, markdown_table
 
 CURVED = ("curved", "rosenbrock")
 """Families on which NUTS is run beside the fit, at equal gradients."""
+
+SAMPLER_FACTOR = 3
+"""Evaluations that other samplers may take where a fit was wrongly trusted, per one of its own."""
 
 TINY = ("gaussian-d1", "forgotten-minus-d1")
 """Densities of a test."""
@@ -50,6 +54,8 @@ def run(cell: Row, folder: Path) -> list[Row]:
     row = fit_and_judge(density, cell["seed"], **settings)
     if density.family in CURVED and density.jax_log_density is not None:
         row |= _beside_nuts(density, row, cell["seed"])
+    if row["outcome"] == "false trust":
+        row |= _beside_samplers(density, row, cell["seed"])
     return [row]
 
 
@@ -63,10 +69,33 @@ def _beside_nuts(density: KnownDensity, row: Row, seed: int) -> Row:
     }
 
 
+def _beside_samplers(density: KnownDensity, row: Row, seed: int) -> Row:
+    """Errors of samplers that are given the box of nearly all mass; none where there is none."""
+    if density.natural_box is None or density.log_z is None:
+        return {}
+    found: Row = {}
+    for name, sample in SAMPLERS.items():
+        limit = SAMPLER_FACTOR * row["n_evaluations"]
+        result = sample(density, density.natural_box, seed, limit)
+        mean_error, sd_error = density.moment_errors(result.draws) or (None, None)
+        found |= {
+            f"{name}_evaluations": result.n_evaluations,
+            f"{name}_log_z_error": result.log_z - density.log_z,
+            f"{name}_mean_error": mean_error,
+            f"{name}_sd_error": sd_error,
+            f"{name}_quantile_error": density.quantile_error(result.draws),
+        }
+    return found
+
+
 def report(rows: list[Row]) -> Report:
     body = ["Outcomes by family:", "", *_by_family(rows), ""]
     for outcome in ("false trust", "false alarm"):
         body += [f"Every {outcome}:", "", *_list_cases(rows, outcome), ""]
+    body += [
+        "The same densities by samplers that are told a box with nearly all of the mass, with "
+        f"up to {SAMPLER_FACTOR} times the evaluations:", "", *_samplers_table(rows), "",
+    ]  # fmt: skip
     body += ["Curved posteriors beside NUTS at equal gradients:", "", *_nuts_table(rows), ""]
     return Report(brief=_brief(rows), answer=_answer(rows), body=body, figure=_figure(rows))
 
@@ -112,21 +141,40 @@ def _list_cases(rows: list[Row], outcome: str) -> list[str]:
     if not cases:
         return ["none"]
 
-    def number(row: Row, key: str) -> str:
-        value = row.get(key)
-        return "" if value is None else f"{value:.3f}"
-
     return markdown_table(
         ["density", "seed", "verdict", "log Z error", "claimed SE", "mean error", "sd error",
          "quantile error", "first reason"],
         [
-            [row["density"], row["seed"], row["verdict"], number(row, "log_z_error"),
-             number(row, "log_z_se"),
-             *(number(row, f"{_kind(row)}_{what}_error") for what in ("mean", "sd", "quantile")),
+            [row["density"], row["seed"], row["verdict"], _number(row, "log_z_error"),
+             _number(row, "log_z_se"),
+             *(_number(row, f"{_kind(row)}_{what}_error") for what in ("mean", "sd", "quantile")),
              row.get("reason", row.get("refused"))]
             for row in cases
         ],
     )  # fmt: skip
+
+
+def _samplers_table(rows: list[Row]) -> list[str]:
+    columns = ("log_z_error", "mean_error", "sd_error", "quantile_error")
+    lines = [
+        [row["density"], row["seed"], name, row[f"{name}_evaluations"],
+         *(_number(row, f"{name}_{column}") for column in columns)]
+        for row in rows
+        for name in SAMPLERS
+        if row.get(f"{name}_evaluations") is not None
+    ]  # fmt: skip
+    if not lines:
+        return ["none"]
+    return markdown_table(
+        ["density", "seed", "sampler", "evaluations", "log Z error", "mean error", "sd error",
+         "quantile error"],
+        lines,
+    )  # fmt: skip
+
+
+def _number(row: Row, key: str) -> str:
+    value = row.get(key)
+    return "" if value is None else f"{value:.3f}"
 
 
 def _kind(row: Row) -> str:
