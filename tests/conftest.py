@@ -12,6 +12,8 @@ from typing import Any
 
 # Small networks gain nothing from a second thread, and the tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# JAX computes in double precision, as its users are told to let it, from the start.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
 
 import numpy as np
 import pytest

@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent
 from amfvi.constraints.constraints import Constraints, ConstraintsLike, default_names
 from amfvi.constraints.from_torch import constraints_of_entries
 from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.user_gradient import vectorize_with_gradient
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
 from amfvi.errors import InputError, UsageError
 
@@ -33,7 +34,8 @@ class LogDensity:
     Args:
         function: from points (n, d) to log densities (n,) in nats, or from one point
             (d,) to one number; torch or numpy. The way to call it is found by calling it.
-            −∞ is allowed. With torch operations throughout, its gradient is used.
+            −∞ is allowed. A function of torch or of JAX is differentiated, and one of JAX
+            compiled.
         dim: number of parameters d.
         prior: a torch distribution over the parameters from which the sampler starts.
             It is not part of the density.
@@ -42,6 +44,9 @@ class LogDensity:
         names: parameter names; ``x1, x2, …`` if not given.
         constraints: positive, interval, simplex, …; see
             :meth:`amfvi.Constraints.parse`. If not given, those of ``prior``.
+        value_and_grad: True if ``function`` returns a pair of the log density and its gradient
+            (n, d) or (d,), or a function of its own that does. It is compared with finite
+            differences once.
 
     Attributes:
         n_evaluations: points evaluated so far.
@@ -56,6 +61,13 @@ class LogDensity:
         >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=2)
         >>> normal.log_prob(torch.ones(1, 2).double())
         tensor([-1.], dtype=torch.float64)
+
+        With a gradient that numpy computes:
+
+        >>> density = LogDensity(
+        ...     lambda x: (-0.5 * (x**2).sum(axis=1), -x), dim=2, value_and_grad=True)
+        >>> density.vectorized.differentiable
+        True
     """
 
     def __init__(
@@ -67,12 +79,19 @@ class LogDensity:
         box: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         constraints: ConstraintsLike = None,
+        value_and_grad: bool | Callable[[Any], Any] = False,
     ) -> None:
         if not callable(function):
             raise UsageError(f"a log density is a function, found {type(function).__name__}")
+        if not isinstance(value_and_grad, bool) and not callable(value_and_grad):
+            raise UsageError(
+                "value_and_grad must be True, if the function returns a pair, or a function; "
+                f"found {type(value_and_grad).__name__}"
+            )
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise UsageError(f"dim must be a positive whole number, found {dim!r}")
         self.function = function
+        self.value_and_grad = value_and_grad
         self.dim = dim
         self.names = tuple(names) if names is not None else default_names(dim)
         if len(self.names) != dim or len(set(self.names)) != dim:
@@ -97,7 +116,7 @@ class LogDensity:
             InputError: it cannot be called, or gives two values at one point.
         """
         points = self._test_points()
-        density = vectorize(self.function, points)
+        density = self._vectorize(points)
         self.n_evaluations += len(points)
         seconds: list[float] = []
         values: list[Tensor] = []
@@ -112,6 +131,15 @@ class LogDensity:
         self.seconds_per_call = min(seconds) / len(points)
         self.test_values = tuple(values[0].tolist())
         return density
+
+    def _vectorize(self, points: Tensor) -> VectorizedDensity:
+        if self.value_and_grad is False:
+            return vectorize(self.function, points)
+        if self.value_and_grad is True:
+            return vectorize_with_gradient(self.function, points, self.names)
+        return vectorize_with_gradient(
+            self.value_and_grad, points, self.names, function=self.function
+        )
 
     def _test_points(self) -> Tensor:
         """A few points inside the constraints, and inside the box if there is one."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from amfvi.density.calling import DOUBLE, Convention, Function, find_convention, to_tensor
+from amfvi.density.jax_functions import compile_jax, is_jax, warn_of_precision
+from amfvi.density.joint import with_gradient
 from amfvi.errors import AmfviWarning, InputError
 
-__all__ = ["VectorizedDensity", "require_reproducible", "vectorize"]
-
-Function = Callable[[Any], Any]
-
-DOUBLE = float(np.finfo(np.float64).eps)
-"""Relative rounding error in double precision."""
+__all__ = [
+    "VectorizedDensity",
+    "map_over_points",
+    "require_independent",
+    "require_reproducible",
+    "vectorize",
+]
 
 ABSOLUTE_TOLERANCE = 1e-5
 """Largest difference in nats of two values at one point of a density that is not random."""
@@ -60,9 +63,8 @@ class VectorizedDensity:
 def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
     """Find how ``function`` is to be called, by calling it.
 
-    Tried in turn: a batch (n, d) of tensors, a single point (d,), then both as numpy
-    arrays. A function of single points is vectorized by ``torch.func.vmap`` where that
-    is possible.
+    A function of single points is vectorized by ``torch.func.vmap`` where that is possible,
+    and one of JAX is compiled, with its gradient.
 
     Args:
         points: (n, d) where the function can be expected to work; n is neither d nor 1.
@@ -78,58 +80,18 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
         >>> density.calling_convention, density.differentiable
         ('torch, in batches', True)
     """
-    function = _without_exit(function)
-    n, d = points.shape
-    failures: list[str] = []
-    first_error: Exception | None = None
-    for many, numpy in ((True, False), (False, False), (True, True), (False, True)):
-        argument = points.clone() if many else points[0].clone()
-        shape = tuple(argument.shape)
-        try:
-            out = function(argument.numpy() if numpy else argument)
-            if out is None:
-                raise TypeError("it returned None")
-            values = np.asarray(out.detach().cpu() if isinstance(out, Tensor) else out)
-            returned = values.astype(np.float64).shape
-        except Exception as error:
-            failures.append(f"{type(error).__name__}: {error}")
-            first_error = first_error or error
-            continue
-        if returned != ((n,) if many else ()):
-            failures.append(f"for points of shape {shape} it returned shape {returned}")
-            continue
-        if not isinstance(out, Tensor):  # numpy functions accept tensors, but are slow on them
-            again = points.clone() if many else points[0].clone()
-            numpy = numpy or _accepts_numpy(function, again, values)
-        adapt = _adapt_batches if many else _adapt_single_points
-        resolution = float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
-        return adapt(function, points, out, numpy=numpy, resolution=max(resolution, DOUBLE))
-    # The error for a batch of tensors is the one a torch user expects to read.
-    raise InputError(
-        f"the log density cannot be called: {' '.join(failures[0].split())} "
-        f"(expected shape ({n},) for points of shape ({n}, {d}), or one number for ({d},))"
-    ) from first_error
-
-
-def _accepts_numpy(function: Function, argument: Tensor, values: Any) -> bool:
-    """Whether a function gives the same values when it is handed numpy arrays."""
-    try:
-        out = np.asarray(function(argument.numpy()), dtype=np.float64)
-    except Exception:  # then it is handed tensors, as in the call that worked
-        return False
-    return out.shape == values.shape and bool(np.allclose(out, values, equal_nan=True))
-
-
-def _without_exit(function: Function) -> Function:
-    """The function with ``sys.exit`` as an ordinary error, which it is in a density."""
-
-    def guarded(x: Any) -> Any:
-        try:
-            return function(x)
-        except SystemExit as error:
-            raise RuntimeError(f"it called sys.exit({error.code!r})") from None
-
-    return guarded
+    convention = find_convention(function, points)
+    if is_jax(convention.out) and (compiled := compile_jax(convention, points)) is not None:
+        warn_of_precision(compiled.resolution)
+        return VectorizedDensity(
+            call=with_gradient(compiled.values, compiled.joint),
+            calling_convention=compiled.description,
+            differentiable=True,
+            resolution=compiled.resolution,
+        )
+    if convention.many:
+        return _adapt_batches(convention, points)
+    return _adapt_single_points(convention, points)
 
 
 def require_reproducible(first: Tensor, second: Tensor, resolution: float = DOUBLE) -> None:
@@ -157,61 +119,67 @@ def require_reproducible(first: Tensor, second: Tensor, resolution: float = DOUB
         )
 
 
-def _adapt_batches(
-    function: Function, points: Tensor, out: Any, *, numpy: bool, resolution: float
-) -> VectorizedDensity:
-    """A function of a batch, which returned ``out`` at ``points``, as one of tensors."""
-    convention = "numpy, in batches" if numpy else "torch, in batches"
+def _adapt_batches(convention: Convention, points: Tensor) -> VectorizedDensity:
+    """A function of a batch as one of tensors."""
 
     def call(x: Tensor) -> Tensor:
-        return _to_tensor(function(_to_numpy(x) if numpy else x), x)
+        return to_tensor(convention.call(x), x)
 
-    alone = call(points[1:3].clone()).detach().cpu()
-    together = torch.as_tensor(out).detach().cpu().double()
-    same = alone.shape == (2,) and torch.allclose(
-        alone, together[1:3], rtol=BATCH_TOLERANCE, atol=BATCH_TOLERANCE, equal_nan=True
-    )
-    if not same:
-        require_reproducible(call(points.clone()).detach().cpu(), together, resolution)
-        raise InputError(
-            "the log density of a point depends on the other points in its batch "
-            f"({together[1:3].tolist()} among {len(points)}, {alone.tolist()} among 2)"
-        )
+    require_independent(call, points, convention)
+    is_torch = isinstance(convention.out, Tensor) and not convention.numpy
     return VectorizedDensity(
         call=call,
-        calling_convention=convention,
-        differentiable=isinstance(out, Tensor) and not numpy and _has_gradient(call, points),
-        resolution=resolution,
+        calling_convention=str(convention),
+        differentiable=is_torch and _has_gradient(call, points),
+        resolution=convention.resolution,
     )
 
 
-def _adapt_single_points(
-    function: Function, points: Tensor, out: Any, *, numpy: bool, resolution: float
-) -> VectorizedDensity:
-    """A function of one point, which returned ``out``, as one of a batch of tensors."""
-    if isinstance(out, Tensor) and not numpy:
+def _adapt_single_points(convention: Convention, points: Tensor) -> VectorizedDensity:
+    """A function of one point as one of a batch of tensors."""
+    call, description = map_over_points(convention, points)
+    is_torch = isinstance(convention.out, Tensor) and not convention.numpy
+    return VectorizedDensity(
+        call=call,
+        calling_convention=description,
+        differentiable=is_torch and _has_gradient(call, points),
+        resolution=convention.resolution,
+    )
+
+
+def map_over_points(
+    convention: Convention, points: Tensor
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """Map a function of one point over a batch, by ``vmap`` where that is possible.
+
+    Returns:
+        The function of points (n, d), and how it is called, in words.
+
+    Warns:
+        AmfviWarning: it has to be called point by point.
+
+    Examples:
+        >>> points = torch.ones(3, 2).double()
+        >>> call, description = map_over_points(find_convention(lambda x: x @ x, points), points)
+        >>> call(points), description
+        (tensor([2., 2., 2.], dtype=torch.float64), 'torch, point by point, by vmap')
+    """
+    function = convention.function
+    if isinstance(convention.out, Tensor) and not convention.numpy:
         mapped = torch.func.vmap(lambda x: function(x).double())
-        reason = _why_not_vmap(
-            function, mapped, points, max(VMAP_TOLERANCE, ROUNDING_STEPS * resolution)
-        )
+        tolerance = max(VMAP_TOLERANCE, ROUNDING_STEPS * convention.resolution)
+        reason = _why_not_vmap(function, mapped, points, tolerance)
         if reason is None:
-            return VectorizedDensity(
-                call=mapped,
-                calling_convention="torch, point by point, by vmap",
-                differentiable=_has_gradient(mapped, points),
-                resolution=resolution,
-            )
-        convention = "torch, point by point"
+            return mapped, f"{convention}, by vmap"
 
         def call(x: Tensor) -> Tensor:
             return torch.stack([function(point).double() for point in x])
     else:
         reason = "it returns numpy numbers"
-        convention = "numpy, point by point" if numpy else "torch, point by point"
 
         def call(x: Tensor) -> Tensor:
-            points = _to_numpy(x) if numpy else x.detach()
-            return _to_tensor([float(function(point)) for point in points], x)
+            rows = [to_tensor(convention.call(point), x) for point in x.detach()]
+            return torch.stack(rows) if rows else x.new_zeros(0, *np.shape(convention.out))
 
     warnings.warn(
         f"the log density takes one point at a time and cannot be vectorized ({reason}); "
@@ -219,12 +187,7 @@ def _adapt_single_points(
         AmfviWarning,
         stacklevel=2,
     )
-    return VectorizedDensity(
-        call=call,
-        calling_convention=convention,
-        differentiable=isinstance(out, Tensor) and not numpy and _has_gradient(call, points),
-        resolution=resolution,
-    )
+    return call, str(convention)
 
 
 def _why_not_vmap(
@@ -242,6 +205,40 @@ def _why_not_vmap(
     return None if same else "vmap gives other numbers"
 
 
+def require_independent(
+    call: Callable[[Tensor], Tensor], points: Tensor, convention: Convention
+) -> None:
+    """Reject a density of batches whose value at a point depends on the other points.
+
+    Args:
+        call: from points (n, d) to (n,), or to (n, k).
+        convention: with what the function returned at all of ``points``.
+
+    Raises:
+        InputError: it does, or it is random.
+
+    Examples:
+        >>> points = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+        >>> function = lambda x: x[:, 0] - x[:, 0].mean()
+        >>> require_independent(function, points, find_convention(function, points))
+        Traceback (most recent call last):
+        amfvi.errors.InputError: the log density of a point depends on the other points ...
+    """
+    alone = call(points[1:3].clone()).detach().cpu()
+    out = convention.out
+    together = out.detach().cpu().double() if isinstance(out, Tensor) else to_tensor(out, alone)
+    same = alone.shape == together[1:3].shape and torch.allclose(
+        alone, together[1:3], rtol=BATCH_TOLERANCE, atol=BATCH_TOLERANCE, equal_nan=True
+    )
+    if not same:
+        again = call(points.clone()).detach().cpu()
+        require_reproducible(again, together, convention.resolution)
+        raise InputError(
+            "the log density of a point depends on the other points in its batch "
+            f"({together[1:3].tolist()} among {len(points)}, {alone.tolist()} among 2)"
+        )
+
+
 def _has_gradient(call: Callable[[Tensor], Tensor], points: Tensor) -> bool:
     """Whether autograd reaches the points and is finite at one of them."""
     x = points.clone().requires_grad_()
@@ -251,13 +248,3 @@ def _has_gradient(call: Callable[[Tensor], Tensor], points: Tensor) -> bool:
     except Exception:  # a function that cannot be differentiated is used without gradients
         return False
     return gradient is not None and bool(gradient.isfinite().any())
-
-
-def _to_numpy(x: Tensor) -> Any:
-    return x.detach().cpu().numpy().copy()
-
-
-def _to_tensor(out: Any, like: Tensor) -> Tensor:
-    if isinstance(out, Tensor):
-        return out.double()
-    return torch.as_tensor(np.array(out, dtype=np.float64), device=like.device)

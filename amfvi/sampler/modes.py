@@ -39,7 +39,17 @@ DIFFERENCE = 1e-5
 """Relative step of the forward differences that stand in for a gradient."""
 
 MAX_SD = 1e2
-"""Largest standard deviation that a small curvature may stand for."""
+"""Largest standard deviation that a small curvature may stand for; of a parameter of large scale,
+as a multiple of the step that lowers the log density by ``DROP``."""
+
+DROP = 1e-2
+"""Nats by which a step lowers the log density over which curvature is measured."""
+
+STEP_SIZES = torch.logspace(-6, 1, 15, dtype=torch.float64)
+"""Steps that are tried first."""
+
+RARE_STEP_SIZES = torch.logspace(-12, 12, 49, dtype=torch.float64)
+"""Steps that are tried where none of the first is near."""
 
 MIN_SD = 1e-12
 """Smallest standard deviation that a large curvature may stand for."""
@@ -180,25 +190,25 @@ def _negate(value: float, gradient: Array) -> tuple[float, Array]:
 
 def _laplace_covariance(density: UnconstrainedDensity, point: Tensor) -> Tensor | None:
     """The inverse of minus the Hessian, made positive where it is not; None if not finite."""
-    hessian = _hessian(density, point)
+    steps, max_sd = _difference_steps(density, point)
+    hessian = _hessian(density, point, steps)
     if not bool(hessian.isfinite().all()):
         return None
     # Eigenvalues are compared in units of each coordinate's own curvature.
-    unit = hessian.diagonal().abs().clamp(MAX_SD**-2, MIN_SD**-2).rsqrt()
+    unit = hessian.diagonal().abs().clamp(max=MIN_SD**-2).maximum(max_sd**-2).rsqrt()
     values, vectors = torch.linalg.eigh(-hessian * unit[:, None] * unit)
     flat = values.abs().max() * 1e-10
     values = values.abs().clamp(min=max(float(flat), 1e-12))
     factor = unit[:, None] * vectors * values.rsqrt()
     covariance = factor @ factor.T
     sd = covariance.diagonal().sqrt()
-    shrink = (MAX_SD / sd).clamp(max=1.0)  # along a ridge there is no curvature at all
+    shrink = (max_sd / sd).clamp(max=1.0)  # along a ridge there is no curvature at all
     return covariance * shrink[:, None] * shrink
 
 
-def _hessian(density: UnconstrainedDensity, point: Tensor) -> Tensor:
-    """Central differences of gradients, or of values, with a step size per coordinate."""
+def _hessian(density: UnconstrainedDensity, point: Tensor, steps: Tensor) -> Tensor:
+    """Central differences of gradients, or of values, with a step size per coordinate (d,)."""
     d = len(point)
-    steps = _difference_steps(density, point)
     if density.differentiable:
         moved = torch.cat([point + torch.diag(steps), point - torch.diag(steps)])
         gradients = density.log_prob_and_gradient(moved)[1]
@@ -217,13 +227,34 @@ def _hessian(density: UnconstrainedDensity, point: Tensor) -> Tensor:
     return hessian
 
 
-def _difference_steps(density: UnconstrainedDensity, point: Tensor) -> Tensor:
-    """The step of each coordinate that lowers the log density by about 0.01 nats, (d,)."""
+def _difference_steps(density: UnconstrainedDensity, point: Tensor) -> tuple[Tensor, Tensor]:
+    """The step of each coordinate that lowers the log density by about ``DROP``, (d,).
+
+    Also the largest standard deviation that its curvature may stand for, (d,).
+    """
     d = len(point)
-    sizes = torch.logspace(-6, 1, 15, dtype=torch.float64)
-    shifts = torch.eye(d, dtype=torch.float64)[:, None] * sizes[None, :, None]
     here = density.log_prob(point[None])
-    drop = here - density.log_prob((point + shifts).view(-1, d)).view(d, -1)
-    distance = (drop.abs().clamp(1e-300, 1e300).log() - math.log(1e-2)).abs()
-    distance[~drop.isfinite()] = math.inf
-    return sizes[distance.argmin(dim=1)]
+    steps, distance = _choose_steps(density, point, here, torch.arange(d), STEP_SIZES)
+    far = (distance > math.log(10)).nonzero().flatten()
+    if len(far):
+        steps[far], distance[far] = _choose_steps(density, point, here, far, RARE_STEP_SIZES)
+    falls = distance <= math.log(10)
+    steps = torch.where(falls, steps, 1.0)
+    return steps, MAX_SD * steps.clamp(min=1.0)
+
+
+def _choose_steps(
+    density: UnconstrainedDensity, point: Tensor, here: Tensor, columns: Tensor, sizes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of some coordinates the size (k,) whose fall is nearest to ``DROP``, and how near (k,).
+
+    As the logarithm of a ratio; infinite where no fall is finite.
+    """
+    shifts = torch.eye(len(point), dtype=torch.float64)[columns][:, None] * sizes[None, :, None]
+    moved = (point + shifts).view(-1, len(point))
+    log_p = evaluate_where_possible(density, moved, gradient=False)[0]
+    fall = (here - log_p).view(len(columns), -1)
+    distance = (fall.abs().clamp(1e-300, 1e300).log() - math.log(DROP)).abs()
+    distance[~fall.isfinite()] = math.inf
+    nearest = distance.min(dim=1)
+    return sizes[nearest.indices], nearest.values
