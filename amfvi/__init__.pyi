@@ -15,6 +15,7 @@ from .errors import FitError as FitError
 from .errors import InputError as InputError
 from .errors import UsageError as UsageError
 from .experts import FitReport as FitReport
+from .fitting import check as check
 from .fitting import fit as fit
 from .interop.arviz import from_arviz as from_arviz
 from .interop.arviz import to_arviz as to_arviz

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from amfvi import targets
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
-from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
-from amfvi.draws.readers import read_draws
+from amfvi.draws.draws import Draws, WeightsLike
 from amfvi.errors import UsageError, unknown_name
-from amfvi.inference.infer import infer
+from amfvi.inference.check import check_mixture
+from amfvi.inference.given_draws import infer_from_draws
+from amfvi.inference.infer import Inference, infer
+from amfvi.mixture import Mixture
 from amfvi.posterior import Posterior
 from amfvi.reporting import Reporter
 from amfvi.sampler.checkpoint import SamplerCheckpoint
-from amfvi.targets import ExactTarget, Target
+from amfvi.sources import (
+    DensityLike,
+    DrawsWithDensity,
+    InputLike,
+    Source,
+    kind_of,
+    recognize,
+    to_source,
+)
+from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import fit_split
 from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
 from amfvi.two_stage.split import Split, split_draws, split_target
 
-__all__ = ["DrawsSettings", "Source", "fit", "fit_source", "kind_of", "split_source"]
-
-Source = ExactTarget | Draws | LogDensity
-"""What can be fitted: exact draws of a target, given draws, or a log density."""
-
-InputLike = str | Path | Target | LogDensity | DrawsLike
-"""What :func:`fit` takes as data."""
+__all__ = ["DrawsSettings", "check", "fit", "fit_source", "split_source"]
 
 
 class DrawsSettings(TypedDict, total=False):
@@ -58,6 +61,7 @@ class Settings(FitSettings, DrawsSettings, total=False):
 def fit(
     data: InputLike,
     *,
+    density: DensityLike | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
@@ -68,6 +72,9 @@ def fit(
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
             NPY or NPZ file of draws; an n × d array or tensor of draws, or
             :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`.
+        density: the log density that given draws are from, or a function as
+            :class:`~amfvi.LogDensity` takes it: the fit then has a verdict and an evidence, and
+            nothing is sampled.
         options: how to fit; or give its fields as keyword arguments.
         reporter: receives log lines and progress; nothing is printed without one.
         settings: the fields of :class:`~amfvi.FitOptions`: ``experts`` ("robust" for all
@@ -77,7 +84,7 @@ def fit(
 
     Returns:
         A posterior in the user's parameters. ``posterior.summary`` tells how it was
-        fitted and, for a log density, ``posterior.diagnostics`` how far to trust it.
+        fitted and, with a log density, ``posterior.diagnostics`` how far to trust it.
 
     Raises:
         UsageError: an unknown name or an option that does not apply to ``data``.
@@ -104,17 +111,17 @@ def fit(
         raise UsageError(f"give options= or {next(iter(of_fit))}=, not both")
     if options is None:
         options = FitOptions(**of_fit)
-    data = _recognize(data)
-    kind = kind_of(data)
+    data = recognize(data)
+    kind = kind_of(data, density)
     options.check_for(kind)
     resolve_device(options.device)  # an unknown device is an error before any draw is made
     for name in of_draws:
-        if kind is not InputKind.DRAWS or isinstance(data, Draws):
+        if kind in (InputKind.TARGET, InputKind.DENSITY) or isinstance(data, Draws):
             source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
             raise UsageError(
                 f"{name}= goes with an array or a file of draws, the input is {source}"
             )
-    return fit_source(_to_source(data, of_draws), options, reporter=reporter)
+    return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
 
 
 def fit_source(
@@ -138,19 +145,75 @@ def fit_source(
         2
     """
     if isinstance(source, LogDensity):
-        inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
-        return Posterior.from_mixture(
-            inference.mixture,
-            summary=inference.summary,
-            diagnostics=inference.diagnostics,
-            log_density=source,
-            weighted=inference.weighted,
-        )
+        return _judged(infer(source, options, reporter=reporter, checkpoint=checkpoint), source)
+    if isinstance(source, DrawsWithDensity):
+        inference = infer_from_draws(source.draws, source.density, options, reporter=reporter)
+        return _judged(inference, source.density)
     split = split_source(source, options)
     if reporter is not None:
         reporter.log(_describe_split(split, options))
     mixture, summary = fit_split(split, options, timeout=options.timeout, reporter=reporter)
     return Posterior.from_mixture(mixture, summary=summary)
+
+
+def check(
+    mixture: Mixture,
+    density: DensityLike,
+    *,
+    seed: int = 0,
+    max_evaluations: int | None = None,
+    timeout: float | None = None,
+    reporter: Reporter | None = None,
+) -> Posterior:
+    """Judge a mixture by a log density, however it was fitted; nothing is sampled.
+
+    Args:
+        mixture: a fit to draws, a loaded model, or any :class:`~amfvi.Mixture`.
+        density: of the same parameters; or a function as :class:`~amfvi.LogDensity` takes it.
+        seed: of everything random.
+        max_evaluations, timeout: limits on evaluations of the density, and in seconds.
+        reporter: receives log lines.
+
+    Returns:
+        The same mixture with ``diagnostics`` and importance weights.
+
+    Raises:
+        UsageError: the density has other parameters.
+        InputError: a broken density.
+
+    Examples:
+        >>> import numpy as np
+        >>> draws = np.random.default_rng(0).normal(size=(2000, 2))
+        >>> checked = check(fit(draws, experts="gmm"), lambda x: -0.5 * (x**2).sum(dim=1))
+        >>> print(checked.diagnostics.verdict, f"{checked.diagnostics.log_z:.2f}")
+        trust 1.84
+    """
+    if not isinstance(density, LogDensity):
+        density = LogDensity(
+            density, mixture.dim, names=mixture.names, constraints=mixture.constraints
+        )
+    if density.dim != mixture.dim:
+        raise UsageError(f"the log density has {density.dim} parameters, the mixture {mixture.dim}")
+    options = FitOptions(seed=seed, max_evaluations=max_evaluations, timeout=timeout)
+    diagnostics, weighted = check_mixture(mixture, density, options, reporter=reporter)
+    summary = mixture.summary if isinstance(mixture, Posterior) else None
+    return Posterior.from_mixture(
+        mixture,
+        summary=summary,
+        diagnostics=diagnostics,
+        log_density=density,
+        weighted=weighted,
+    )
+
+
+def _judged(inference: Inference, density: LogDensity) -> Posterior:
+    return Posterior.from_mixture(
+        inference.mixture,
+        summary=inference.summary,
+        diagnostics=inference.diagnostics,
+        log_density=density,
+        weighted=inference.weighted,
+    )
 
 
 def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
@@ -172,46 +235,6 @@ def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
         n_weight_draws=options.n_weight_draws,
         folds=options.folds,
     )
-
-
-def kind_of(data: Any) -> InputKind:
-    """The kind of input that a target, a log density, or draws in any form are.
-
-    Examples:
-        >>> print(kind_of(targets.get("banana")))
-        exact draws of a target
-    """
-    if isinstance(data, LogDensity):
-        return InputKind.DENSITY
-    return InputKind.TARGET if isinstance(data, Target) else InputKind.DRAWS
-
-
-def _recognize(data: Any) -> Any:
-    """A target for its name, a path for anything like one; other data as they are."""
-    if not isinstance(data, str):
-        return data
-    if data not in targets.TARGETS and (Path(data).suffix or Path(data).is_file()):
-        return Path(data)
-    return targets.get(data)
-
-
-def _to_source(data: Any, of_draws: Mapping[str, Any]) -> Source:
-    """What is to be fitted, with draws read and validated.
-
-    Raises:
-        UsageError: a target without exact draws.
-        InputError: invalid draws.
-    """
-    if isinstance(data, ExactTarget | Draws | LogDensity):
-        return data
-    if isinstance(data, Target):
-        raise UsageError(
-            f"{data.name} has no exact draws; fit its log density, "
-            "amfvi.LogDensity(target.log_density, target.dim)"
-        )
-    if isinstance(data, Path):
-        return read_draws(data, **of_draws)
-    return Draws.from_array(data, **of_draws)
 
 
 def _describe_split(split: Split, options: FitOptions) -> str:

@@ -20,7 +20,7 @@ LEVELS = (
     ("amfvi.density", "amfvi.draws", "amfvi.experts", "amfvi.sealed_json", "amfvi.targets"),
     ("amfvi.mixture", "amfvi.sampler"),
     ("amfvi.two_stage",),
-    ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving"),
+    ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
     ("amfvi.inference", "amfvi.posterior"),
     ("amfvi.fitting",),
     ("amfvi.runs",),

@@ -15,7 +15,8 @@ import amfvi
 from amfvi.density.log_density import LogDensity
 from amfvi.errors import InputError, UsageError
 from amfvi.experts import GMM
-from amfvi.fitting import DRAWS_SETTINGS, kind_of
+from amfvi.fitting import DRAWS_SETTINGS
+from amfvi.sources import kind_of
 from amfvi.targets import EightSchools, get
 from amfvi.two_stage.options import FitOptions, InputKind
 

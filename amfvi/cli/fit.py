@@ -15,8 +15,9 @@ __all__ = ["HELP", "fit"]
 
 HELP = """Fit a mixture to draws, to a log density or to a target.
 
-Give exactly one of --draws, --log-density and --target. The fit is scored and saved with
-figures in a run directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
+Give --draws, --log-density or --target; or --draws and the --log-density they are from, for a
+verdict and an evidence without sampling. The fit is scored and saved with figures in a run
+directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
 """
 
 
@@ -87,8 +88,8 @@ def _prestart_worker(given: dict[str, Any]) -> None:
     rows = 10_000 if given["n_draws"] is None else given["n_draws"]
     several = "," in given["experts"] or given["experts"] in ("paper", "robust")
     large = given["draws"] or rows * given["folds"] >= MIN_ROWS_FOR_A_PROCESS
-    one_input = sum(given[key] is not None for key in ("target", "draws", "log_density")) == 1
-    if one_input and several and large and given["device"] in ("auto", "cpu"):
+    has_input = any(given[key] is not None for key in ("target", "draws", "log_density"))
+    if has_input and several and large and given["device"] in ("auto", "cpu"):
         prestart()
 
 

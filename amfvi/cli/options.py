@@ -56,7 +56,7 @@ DensityName = Annotated[
     _option(
         metavar="FUNCTION",
         help="Fit a log density: MODULE:FUNCTION or FILE.py:FUNCTION, "
-        "a Python function or an amfvi.LogDensity.",
+        "a Python function or an amfvi.LogDensity. With --draws: judge their fit by it.",
     ),
 ]
 Dim = Annotated[

@@ -34,9 +34,10 @@ def density_lines(density: Mapping[str, Any] | None) -> list[str]:
     if density is None:
         return []
     share = density["ess"] / density["n_draws"]
+    origin = "the given draws" if density.get("start") == "the given draws" else "the sampler"
     lines = [
         f"log Z:   {_pm(density['log_z'], density['log_z_se'], 4)} by the mixture, "
-        f"{_pm(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by the sampler, "
+        f"{_pm(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by {origin}, "
         f"{density['n_evaluations']} evaluations",
         f"bounds:  ELBO {_pm(density['elbo'], density['elbo_se'], 4)}, "
         f"EUBO {_pm(density['eubo'], density['eubo_se'], 4)}",

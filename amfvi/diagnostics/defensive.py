@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -38,6 +39,10 @@ DEFENSIVE = "defensive"
 
 FREEDOMS = (MAX_DEFENSIVE_FREEDOM, 3.0, 1.0)
 """Most degrees of freedom of the component, until its own weights are reliable."""
+
+HEAVY_FREEDOM = 8.0
+"""Degrees of freedom that draws with heavy tails give the component. Of others it gets no fewer
+than three, with which its draws have a variance, but as a last resort."""
 
 MAX_COMPONENTS = 32
 """Most Student-t components: they are to have the tails, not the finer shape."""
@@ -122,6 +127,7 @@ def ensure_reliable_weights(
     split: Split,
     *,
     seed: int,
+    is_last_resort: bool = False,
 ) -> tuple[Mixture, WeightedDraws]:
     """Mend unreliable importance weights: by more draws, then by a defensive component.
 
@@ -131,6 +137,10 @@ def ensure_reliable_weights(
     its. The share is what the test draws of the split give it, if that is more than the
     least. What cannot be mended, or not with the evaluations that are left, is returned as
     it is.
+
+    Args:
+        is_last_resort: whether a component without a variance is allowed where the draws do
+            not have such tails.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
@@ -154,7 +164,10 @@ def ensure_reliable_weights(
             weighted = importance_sample(mixture, density, n_draws, generator)
         if weighted.reliable:
             return mixture, weighted
-        component, alone = _find_component(mixture, density, split, n_before, seed)
+        fitted = fit_defensive_component(split.folds, seed=seed, device=mixture.device)
+        is_heavy = float(fitted.components.freedom.min()) <= HEAVY_FREEDOM
+        freedoms = FREEDOMS if is_heavy or is_last_resort else FREEDOMS[:-1]
+        component, alone = _find_component(mixture, density, fitted, freedoms, n_before, seed)
         if not alone.reliable:
             return mixture, weighted
         for share in _choose_shares(mixture, component, split):
@@ -174,14 +187,18 @@ def ensure_reliable_weights(
 
 
 def _find_component(
-    mixture: Mixture, density: UnconstrainedDensity, split: Split, n_draws: int, seed: int
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    fitted: EllipticalMixture,
+    freedoms: Sequence[float],
+    n_draws: int,
+    seed: int,
 ) -> tuple[EllipticalMixture, WeightedDraws]:
     """The component of the lightest tails whose own weights are reliable, and its draws.
 
     The one of the heaviest tails if there is none.
     """
-    fitted = fit_defensive_component(split.folds, seed=seed, device=mixture.device)
-    for max_freedom in FREEDOMS:
+    for max_freedom in freedoms:
         component = with_heavy_tails(fitted, max_freedom)
         generator = generator_for(seed, "guard alone")
         alone = importance_sample(defensive_only(mixture, component), density, n_draws, generator)

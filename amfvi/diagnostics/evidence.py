@@ -24,7 +24,8 @@ class Evidence:
     Attributes:
         weighted: draws of the mixture with their importance weights.
         shift: how far the weights move means and standard deviations.
-        sample: of the first sampling, which started broad.
+        sample: of the first sampling, which started broad, or given draws; None if there is
+            neither.
         refinement: of the last sampling that started from a mixture; None without one.
         coverage: what the mixture is known to lack.
         departure: of chains that started from the mixture's draws; None if none did.
@@ -41,7 +42,7 @@ class Evidence:
 
     weighted: WeightedDraws
     shift: WeightShift
-    sample: PosteriorSample
+    sample: PosteriorSample | None
     refinement: PosteriorSample | None
     coverage: CoverageReport
     departure: Departure | None
@@ -50,6 +51,6 @@ class Evidence:
     describe: Callable[[Tensor], str]
 
     @property
-    def last_sample(self) -> PosteriorSample:
+    def last_sample(self) -> PosteriorSample | None:
         """The sample that the mixture was last compared with."""
         return self.refinement or self.sample

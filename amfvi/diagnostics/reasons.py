@@ -21,7 +21,7 @@ __all__ = ["CHECKS", "undetected_modes"]
 
 
 def _stopped(evidence: Evidence) -> str | None:
-    stopped_by = evidence.sample.stopped_by
+    stopped_by = None if evidence.sample is None else evidence.sample.stopped_by
     return None if stopped_by is None else f"the sampler was stopped by {stopped_by}"
 
 
@@ -39,20 +39,22 @@ def _unreliable_weights(evidence: Evidence) -> str | None:
 
 def _log_z_of_mixture_and_sampler(evidence: Evidence) -> str | None:
     log_z, sample = evidence.weighted.importance.log_z, evidence.last_sample
+    if sample is None:
+        return None
     if abs(log_z.mean - sample.log_z.mean) <= log_z_tolerance(evidence.weighted, sample):
         return None
     return (
-        f"log Z is {log_z.mean:.3f} by the mixture and {sample.log_z.mean:.3f} by the sampler, "
+        f"log Z is {log_z.mean:.3f} by the mixture and {sample.log_z.mean:.3f} by {sample.origin}, "
         "further apart than their errors"
     )
 
 
 def _disagreeing_means(evidence: Evidence) -> str | None:
-    return means_of_runs(evidence.last_sample)
+    return None if evidence.last_sample is None else means_of_runs(evidence.last_sample)
 
 
 def _disagreeing_log_z(evidence: Evidence) -> str | None:
-    return log_z_of_runs(evidence.last_sample)
+    return None if evidence.last_sample is None else log_z_of_runs(evidence.last_sample)
 
 
 def _upper_bound(evidence: Evidence) -> str | None:
@@ -64,7 +66,7 @@ def _upper_bound(evidence: Evidence) -> str | None:
     if not excess > allowed:
         return None
     return (
-        f"draws of the sampler put log Z at {eubo.mean:.2f} at most, {excess:.2f} above what the "
+        f"{_draws_of(evidence)} put log Z at {eubo.mean:.2f} at most, {excess:.2f} above what the "
         "mixture's own draws give: it lacks parts that they visit"
     )
 
@@ -77,9 +79,14 @@ def _lower_than_bound(evidence: Evidence) -> str | None:
     if not deficit > max(MAX_DEPARTURE, SIGNIFICANT * math.hypot(eubo.se, importance.log_z.se)):
         return None
     return (
-        f"draws of the sampler put log Z at {eubo.mean:.2f} at most, {deficit:.2f} below what the "
-        "mixture's own draws give: the sampler has not reached all that the mixture shows"
+        f"{_draws_of(evidence)} put log Z at {eubo.mean:.2f} at most, {deficit:.2f} below what the "
+        "mixture's own draws give: they have not reached all that the mixture shows"
     )
+
+
+def _draws_of(evidence: Evidence) -> str:
+    is_given = evidence.sample is not None and evidence.sample.is_given
+    return "the given draws" if is_given else "draws of the sampler"
 
 
 def _few_effective_draws(evidence: Evidence) -> str | None:
@@ -131,7 +138,8 @@ def _departure(evidence: Evidence) -> str | None:
 
 
 def _unresolved(evidence: Evidence) -> str | None:
-    share = evidence.last_sample.unresolved_share
+    sample = evidence.last_sample
+    share = 0.0 if sample is None else sample.unresolved_share
     if share <= MAX_UNRESOLVED_SHARE:
         return None
     return (

@@ -42,19 +42,21 @@ class Diagnostics:
         reasons: why, one sentence each.
         log_z, log_z_se: log Z by importance sampling from the mixture.
         log_z_sampler, log_z_sampler_se: the same by the sampler from its broad start,
-            independent of the mixture.
+            independent of the mixture; or from given draws and the mixture, by bridge sampling;
+            None without either.
         log_z_refinement, log_z_refinement_se: the same by the last refinement, a sampler
             that started from a mixture; None if there was none.
         elbo, elbo_se: E_q[log p̃ − log q] ≤ log Z; the difference is KL(q‖p).
         eubo, eubo_se: E_p[log p̃ − log q] ≥ log Z; the difference is KL(p‖q). From test
-            draws of the sampler.
+            draws of the sampler, or given ones.
         ess: effective sample size of ``n_draws`` weighted draws of the mixture.
         khat: Pareto k̂ of their weights, or of those of a defensive component, which bound
             them; the weights are reliable below ``khat_threshold``.
         n_draws: draws of the mixture behind these numbers.
         n_evaluations: evaluations of the log density, in all.
         start: where the sampler started: modes that it cannot reach from there, and the
-            mixture therefore lacks, no number here can show.
+            mixture therefore lacks, no number here can show. "the given draws" for those;
+            None for a mixture that was checked without.
 
     Examples:
         >>> import amfvi
@@ -68,8 +70,8 @@ class Diagnostics:
     reasons: tuple[str, ...]
     log_z: float
     log_z_se: float
-    log_z_sampler: float
-    log_z_sampler_se: float
+    log_z_sampler: float | None
+    log_z_sampler_se: float | None
     log_z_refinement: float | None
     log_z_refinement_se: float | None
     elbo: float
@@ -81,7 +83,7 @@ class Diagnostics:
     khat_threshold: float
     n_draws: int
     n_evaluations: int
-    start: str
+    start: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Describe the diagnostics in JSON values."""
@@ -113,5 +115,8 @@ class Diagnostics:
         return f"{self.verdict}: " + "; ".join(self.reasons)
 
 
-OPTIONAL = ("eubo", "eubo_se", "log_z_refinement", "log_z_refinement_se")
+OPTIONAL = (
+    "eubo", "eubo_se", "log_z_sampler", "log_z_sampler_se", "log_z_refinement",
+    "log_z_refinement_se", "start",
+)  # fmt: skip
 """Fields that may be None."""

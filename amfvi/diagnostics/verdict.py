@@ -50,14 +50,14 @@ def diagnose(evidence: Evidence) -> Diagnostics:
     """
     importance = evidence.weighted.importance
     verdict, reasons = _judge(evidence)
-    refinement, eubo = evidence.refinement, evidence.eubo
+    refinement, eubo, sample = evidence.refinement, evidence.eubo, evidence.sample
     return Diagnostics(
         verdict=verdict,
         reasons=(*reasons, _scope(evidence)),
         log_z=importance.log_z.mean,
         log_z_se=_log_z_se(evidence),
-        log_z_sampler=evidence.sample.log_z.mean,
-        log_z_sampler_se=evidence.sample.log_z.se,
+        log_z_sampler=sample.log_z.mean if sample else None,
+        log_z_sampler_se=sample.log_z.se if sample else None,
         log_z_refinement=refinement.log_z.mean if refinement else None,
         log_z_refinement_se=refinement.log_z.se if refinement else None,
         elbo=importance.elbo.mean,
@@ -69,7 +69,7 @@ def diagnose(evidence: Evidence) -> Diagnostics:
         khat_threshold=khat_threshold(importance.n_draws),
         n_draws=importance.n_draws,
         n_evaluations=evidence.n_evaluations,
-        start=evidence.sample.reference,
+        start=sample.reference if sample else None,
     )
 
 
@@ -105,10 +105,16 @@ def _judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
 
 def _scope(evidence: Evidence) -> str:
     """What no check can show."""
-    scope = (
-        "nothing is known of modes that no start reached (the sampler started from "
-        f"{evidence.sample.reference})"
-    )
+    sample = evidence.sample
+    if sample is None:
+        scope = "nothing is known of modes that no search reached"
+    elif sample.is_given:
+        scope = "nothing is known of modes that neither the given draws nor a search reached"
+    else:
+        scope = (
+            "nothing is known of modes that no start reached (the sampler started from "
+            f"{sample.reference})"
+        )
     if not evidence.coverage.searched:
         scope += (
             "; too few evaluations were left to search for modes that the mixture lacks, "

@@ -1,4 +1,4 @@
-"""One fit to draws of the sampler, and what is known of it."""
+"""One mixture beside the density it should equal, and what is known of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
+from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
@@ -19,34 +21,31 @@ from amfvi.diagnostics.thresholds import (
 )
 from amfvi.mixture import Mixture
 from amfvi.sampler.modes import Mode
+from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
 from amfvi.two_stage.fit import FitSummary
 
-__all__ = ["Attempt"]
+__all__ = ["Assessment", "Attempt"]
 
 N_PLAIN_DRAWS = 20_000
 """Draws of the mixture whose standard deviations are compared, at no evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One fit to draws of the sampler, and what is known of it.
+class Assessment:
+    """A mixture beside the density that it should equal, and what is known of it.
 
     Attributes:
-        mixture: the fit.
-        summary: how it was fitted.
+        mixture: however it came about.
         weighted: draws of the mixture with their importance weights.
         coverage: what the mixture is known to lack.
         departure: of chains that started from its draws; None if none did.
 
     Examples:
-        See :class:`~amfvi.inference.session.Session`, whose ``fit`` makes attempts:
-
-        >>> sorted(Attempt.__dataclass_fields__)
-        ['coverage', 'departure', 'mixture', 'summary', 'weighted']
+        >>> sorted(Assessment.__dataclass_fields__)
+        ['coverage', 'departure', 'mixture', 'weighted']
     """
 
     mixture: Mixture
-    summary: FitSummary
     weighted: WeightedDraws
     coverage: CoverageReport = field(default_factory=CoverageReport)
     departure: Departure | None = None
@@ -66,6 +65,20 @@ class Attempt:
     def undetected(self) -> list[Mode]:
         """The modes known to be lacking."""
         return [undetected.mode for undetected in self.coverage.modes]
+
+    def as_reference(self, density: UnconstrainedDensity) -> ReferenceDistribution:
+        """The mixture, and what it lacks, as where the sampler of a density starts."""
+        mixture, transform = self.mixture, density.transform
+
+        def log_prob(y: Tensor) -> Tensor:
+            return mixture.log_prob_unconstrained(y, transform)
+
+        def sample(n: int, generator: torch.Generator) -> Tensor:
+            return transform.to_unconstrained(mixture.sample((n,), generator))[0]
+
+        return reference_from_density(
+            log_prob, sample, description="the fitted mixture", modes=self.undetected
+        )
 
     @property
     def stays(self) -> bool:
@@ -87,3 +100,20 @@ class Attempt:
     def moves_moments(self) -> bool:
         """Whether weights change what the plain draws of the mixture say."""
         return self.shift.largest > MAX_PLAIN_SHIFT or self.shift.bound > MAX_PLAIN_BOUND
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Assessment):
+    """One fit to draws of a posterior, and what is known of it.
+
+    Attributes:
+        summary: how it was fitted.
+
+    Examples:
+        See :class:`~amfvi.inference.session.Session`, whose ``fit`` makes attempts:
+
+        >>> Attempt.__dataclass_fields__["summary"].type
+        'FitSummary'
+    """
+
+    summary: FitSummary

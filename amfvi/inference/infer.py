@@ -12,7 +12,7 @@ from amfvi.diagnostics.repeatability import require_repeatable
 from amfvi.diagnostics.report import Diagnostics
 from amfvi.diagnostics.verdict import diagnose
 from amfvi.errors import FitError
-from amfvi.inference.attempt import Attempt
+from amfvi.inference.attempt import Assessment, Attempt
 from amfvi.inference.messages import TYPICAL_EVALUATIONS, announce
 from amfvi.inference.refinement import Samples, refine
 from amfvi.inference.session import Session
@@ -20,10 +20,11 @@ from amfvi.mixture import Mixture
 from amfvi.reporting import Reporter
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.runs import PosteriorSample
+from amfvi.statistics import Estimate
 from amfvi.two_stage.fit import FitSummary
 from amfvi.two_stage.options import FitOptions
 
-__all__ = ["Inference", "infer"]
+__all__ = ["Inference", "infer", "judge", "require_no_noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,10 @@ def infer(
     first = _first_attempt(session, samples)
     attempt = refine(session, samples, first)
     if attempt.mixture is not first.mixture:
-        _check_noise(session, attempt)
-    return _judge(session, samples, attempt)
+        require_no_noise(session, attempt)
+    with session.timed("diagnostics"):
+        eubo = measure_eubo(attempt.mixture, session.density, attempt.summary.split)
+    return judge(session, samples, attempt, eubo)
 
 
 def _first_sample(session: Session) -> PosteriorSample:
@@ -112,22 +115,42 @@ def _first_attempt(session: Session, samples: Samples) -> Attempt:
     # The comparison may use all evaluations left, and is made even when time is up.
     session.budget.release(timed=False)
     attempt = session.fit(samples.first, 0)
-    _check_noise(session, attempt)
+    require_no_noise(session, attempt)
     session.budget.release()
     report = session.search(attempt, samples.broad)
     return attempt if report is None else replace(attempt, coverage=report)
 
 
-def _check_noise(session: Session, attempt: Attempt) -> None:
-    """Require that the density gives the same values at the mixture's draws again."""
+def require_no_noise(session: Session, attempt: Assessment) -> None:
+    """Require that the density gives the same values at the mixture's draws again.
+
+    Raises:
+        InputError: it does not.
+
+    Examples:
+        See :func:`infer`, which begins with it:
+
+        >>> require_no_noise.__annotations__["return"]
+        'None'
+    """
     weighted = attempt.weighted
     log_p = weighted.log_weights + attempt.mixture.log_prob(weighted.x)
     with session.timed("diagnostics"):
         require_repeatable(session.density, weighted.x, log_p)
 
 
-def _judge(session: Session, samples: Samples, attempt: Attempt) -> Inference:
-    """Reach the verdict on all evidence."""
+def judge(session: Session, samples: Samples, attempt: Attempt, eubo: Estimate | None) -> Inference:
+    """Reach the verdict on all evidence.
+
+    Args:
+        eubo: E_p[log p̃ − log q] at draws of the posterior, nats; None if unknown.
+
+    Examples:
+        See :func:`infer`, which ends with it:
+
+        >>> judge.__annotations__["return"]
+        'Inference'
+    """
     with session.timed("diagnostics"):
         diagnostics = diagnose(
             Evidence(
@@ -137,7 +160,7 @@ def _judge(session: Session, samples: Samples, attempt: Attempt) -> Inference:
                 refinement=samples.refinement,
                 coverage=attempt.coverage,
                 departure=attempt.departure,
-                eubo=measure_eubo(attempt.mixture, session.density, attempt.summary.split),
+                eubo=eubo,
                 n_evaluations=session.budget.spent,
                 describe=session.density.describe,
             )

@@ -38,17 +38,19 @@ class Samples:
         first: the first sampling from the broad start.
         broad: every sampling from a broad start.
         refinement: the last sampling that started from a mixture.
+        may_sample: whether the sampler is to be used; not where draws were given.
 
     Examples:
         See :func:`refine`, which adds to them:
 
         >>> sorted(Samples.__dataclass_fields__)
-        ['broad', 'first', 'refinement']
+        ['broad', 'first', 'may_sample', 'refinement']
     """
 
     first: PosteriorSample
     broad: list[PosteriorSample] = field(default_factory=list)
     refinement: PosteriorSample | None = None
+    may_sample: bool = True
 
     def __post_init__(self) -> None:
         self.broad.append(self.first)
@@ -89,6 +91,8 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
         disagree = runs_disagree(samples.last, attempt.weighted)
         near = attempt.stays and not disagree and attempt.shift.largest <= MAX_MENDED_SHIFT
         reweight = attempt.can_be_reweighted and near and not reweighting_failed
+        if not reweight and not samples.may_sample:
+            break
         try:
             if reweight:
                 n = math.ceil(session.n_draws / max(attempt.efficiency, MIN_REWEIGHTED_SHARE))
@@ -110,6 +114,7 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
             reweighting_failed = True
         else:
             break
+    attempt = _defend(session, attempt, is_last_resort=True)
     if attempt.departure is None:
         attempt = session.challenge(attempt)
     return session.confirm(attempt, MAX_REFINEMENTS) if attempt.can_be_reweighted else attempt
@@ -177,7 +182,7 @@ def _fit_again(
         return _defend(session, session.fit(sample, number))
     if attempt.undetected:
         again: PosteriorSample | None = session.sample(
-            name, "refined", reference=session.reference_from(attempt)
+            name, "refined", reference=attempt.as_reference(session.density)
         )
     else:
         again = session.move_on(samples.last, attempt, name)
@@ -206,7 +211,7 @@ def _succeed(session: Session, samples: Samples, before: Attempt, after: Attempt
     return after if report is None else replace(after, coverage=report)
 
 
-def _defend(session: Session, attempt: Attempt) -> Attempt:
+def _defend(session: Session, attempt: Attempt, *, is_last_resort: bool = False) -> Attempt:
     """Mend unreliable importance weights, by a defensive component if need be."""
     if attempt.weighted.reliable:
         return attempt
@@ -217,6 +222,7 @@ def _defend(session: Session, attempt: Attempt) -> Attempt:
             session.density,
             attempt.summary.split,
             seed=session.options.seed,
+            is_last_resort=is_last_resort,
         )
         session.reporter.log(describe_weights(weighted))
         tail_mass = session.tail_mass(mixture, weighted)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from amfvi.density.budget import Budget, OutOfBudgetError
 from amfvi.density.log_density import LogDensity
@@ -21,7 +21,7 @@ from amfvi.diagnostics.outskirts import measure_outside
 from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY
 from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
 from amfvi.errors import FitError
-from amfvi.inference.attempt import Attempt
+from amfvi.inference.attempt import Assessment, Attempt
 from amfvi.inference.clock import Clock
 from amfvi.inference.limits import (
     ARRIVAL_RESERVE,
@@ -41,13 +41,15 @@ from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.sampler.arrival import arrive
 from amfvi.sampler.checkpoint import SamplerCheckpoint
-from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
+from amfvi.sampler.reference import ReferenceDistribution
 from amfvi.sampler.runs import PosteriorSample, sample_posterior
 from amfvi.two_stage.fit import FitSummary, fit_split
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split
 
 __all__ = ["Session"]
+
+A = TypeVar("A", bound=Assessment)
 
 
 class Session:
@@ -153,7 +155,7 @@ class Session:
             return None
         return self.sample(stream_name, "moved on:", density=density, reference=arrival.reference)
 
-    def add_draws(self, attempt: Attempt, n: int, name: str) -> Attempt:
+    def add_draws(self, attempt: A, n: int, name: str) -> A:
         """Compare a mixture with the density at ``n`` draws in all, if that is more than before.
 
         Raises:
@@ -172,7 +174,7 @@ class Session:
         self.reporter.log(describe_weights(attempt.weighted))
         return attempt
 
-    def confirm(self, attempt: Attempt, number: int) -> Attempt:
+    def confirm(self, attempt: A, number: int) -> A:
         """Look closer at a mixture that seems right, the closer the harder it was to find."""
         share = CONFIRMATION_SHARE * self.budget.spent
         try:
@@ -185,7 +187,7 @@ class Session:
         """Draws of the posterior for one fit, those for testing included."""
         return round(self.options.draws_wanted / (1 - self.options.test_share))
 
-    def challenge(self, attempt: Attempt) -> Attempt:
+    def challenge(self, attempt: A) -> A:
         """Start chains from the draws of a mixture, to see whether they leave it."""
         mixture, weighted = attempt.mixture, attempt.weighted
         generator = generator_for(self.options.seed, "departure")
@@ -199,23 +201,6 @@ class Session:
         departure = replace(departure, outside=outside)
         self.reporter.log(describe_departure(departure))
         return replace(attempt, departure=departure)
-
-    def reference_from(self, attempt: Attempt) -> ReferenceDistribution:
-        """The mixture, and what it lacks, as where the sampler starts."""
-        mixture, transform = attempt.mixture, self.density.transform
-
-        def log_prob(y: Tensor) -> Tensor:
-            return mixture.log_prob_unconstrained(y, transform)
-
-        def sample(n: int, generator: torch.Generator) -> Tensor:
-            return transform.to_unconstrained(mixture.sample((n,), generator))[0]
-
-        return reference_from_density(
-            log_prob,
-            sample,
-            description="the fitted mixture",
-            modes=attempt.undetected,
-        )
 
     def fit(self, sample: PosteriorSample, number: int) -> Attempt:
         """Fit to draws of the sampler and compare with the density.
@@ -234,11 +219,16 @@ class Session:
                 raise
             self.reporter.log(f"{error}; heavy tails are compressed, and fitted again")
             mixture, summary = self._fit_experts(compressed)
+        weighted = self.compare(mixture, number)
+        return Attempt(mixture=mixture, summary=summary, weighted=weighted)
+
+    def compare(self, mixture: Mixture, number: int) -> WeightedDraws:
+        """Compare a mixture with the density at draws of its own."""
         generator = generator_for(self.options.seed, "compare", number)
         with self.timed("diagnostics"):
             weighted = importance_sample(mixture, self.density, self._affordable(), generator)
         self.reporter.log(describe_weights(weighted))
-        return Attempt(mixture=mixture, summary=summary, weighted=weighted)
+        return weighted
 
     def _fit_experts(self, split: Split) -> tuple[Mixture, FitSummary]:
         """Both stages, in the time that is left."""
@@ -254,14 +244,17 @@ class Session:
             sample, self.log_density, self.options, compress_tails=self.compresses_tails
         )
 
-    def search(self, attempt: Attempt, samples: Sequence[PosteriorSample]) -> CoverageReport | None:
+    def search(
+        self, attempt: Assessment, samples: Sequence[PosteriorSample]
+    ) -> CoverageReport | None:
         """Search for what the mixture lacks, from all that these samples have seen.
 
         Modes known to be lacking are probed again. None if too few evaluations are left.
         """
+        nothing = torch.empty(0, self.density.dim, dtype=torch.float64)
         history = (
-            torch.cat([sample.history for sample in samples]),
-            torch.cat([sample.history_log_p for sample in samples]),
+            torch.cat([nothing, *(sample.history for sample in samples)]),
+            torch.cat([nothing[:, 0], *(sample.history_log_p for sample in samples)]),
         )
         with self.timed("diagnostics"):
             try:

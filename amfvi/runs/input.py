@@ -10,11 +10,11 @@ from amfvi import targets
 from amfvi.density.log_density import LogDensity
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError
-from amfvi.fitting import Source
 from amfvi.runs.log import RunLog
 from amfvi.runs.process_state import UserState
 from amfvi.runs.settings import InputSettings
 from amfvi.runs.user_function import load_object
+from amfvi.sources import Source, pair
 from amfvi.targets import ExactTarget
 
 __all__ = ["RunInput", "load_input"]
@@ -55,19 +55,25 @@ def load_input(settings: InputSettings, log: RunLog) -> RunInput:
     """
     if settings.target is not None:
         return _load_target(settings)
-    if settings.log_density is not None:
+    if settings.draws is None:
         return _load_log_density(settings)
-    path = Path(str(settings.draws))
+    path = Path(settings.draws)
+    density, constraints = None, settings.constraints or None
+    if settings.log_density is not None:
+        density, _ = _load_function(settings.log_density)
+        if isinstance(density, LogDensity) and constraints is None:
+            constraints = density.constraints
     with log.catching_warnings():
         draws = read_draws(
             path,
             nan_policy=settings.nan_policy or "raise",
-            constraints=settings.constraints or None,
+            constraints=constraints,
             chains=settings.chains,
         )
     if draws.n_omitted:
         log.log(f"left out {draws.n_omitted} rows with NaN or infinity")
-    return RunInput(source=draws, file=path, n_dropped=draws.n_omitted)
+    source: Source = draws if density is None else pair(draws, density)
+    return RunInput(source=source, file=path, n_dropped=draws.n_omitted)
 
 
 def _load_target(settings: InputSettings) -> RunInput:
@@ -88,12 +94,21 @@ def _load_target(settings: InputSettings) -> RunInput:
 
 
 def _load_log_density(settings: InputSettings) -> RunInput:
+    loaded, file = _load_function(str(settings.log_density))
+    return RunInput(source=_to_log_density(loaded, settings), file=file)
+
+
+def _load_function(name: str) -> tuple[Any, Path | None]:
+    """A function or a log density by its name, its module's settings kept apart; and its file."""
     state = UserState()
     with state.active():
-        loaded, file = load_object(str(settings.log_density))
-    density = _to_log_density(loaded, settings)
-    density.function = state.guard(density.function)
-    return RunInput(source=density, file=file)
+        loaded, file = load_object(name)
+    if isinstance(loaded, LogDensity):
+        loaded.function = state.guard(loaded.function)
+        if callable(loaded.value_and_grad):
+            loaded.value_and_grad = state.guard(loaded.value_and_grad)
+        return loaded, file
+    return state.guard(loaded), file
 
 
 def _to_log_density(loaded: Any, settings: InputSettings) -> LogDensity:

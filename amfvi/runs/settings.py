@@ -16,7 +16,7 @@ __all__ = ["InputSettings", "RunSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class InputSettings:
-    """What to fit: exactly one of a target, a file of draws and a log density.
+    """What to fit: a target, a file of draws, a log density, or draws with their log density.
 
     Attributes:
         target: name of a target.
@@ -25,18 +25,19 @@ class InputSettings:
         chains: whether its array is chains × draws × parameters.
         nan_policy: "raise", or "omit" to leave rows with NaN or infinity out.
         log_density: ``module:name`` of a function or of a ``LogDensity``.
-        dim, names, box: of a log density that is a function.
+        dim, names, box: of a log density that is a function, without draws.
         constraints: (lower, upper) by parameter name.
 
     Raises:
-        UsageError: two inputs or none, or a setting that the input has no use for.
+        UsageError: a target beside another input, no input, or a setting that the input has
+            no use for.
 
     Examples:
         >>> InputSettings(target="banana").name
         'banana'
         >>> InputSettings()
         Traceback (most recent call last):
-        amfvi.errors.UsageError: give exactly one of target=, draws= and log_density=
+        amfvi.errors.UsageError: give target=, draws=, log_density=, or draws= and log_density=
     """
 
     target: str | None = None
@@ -51,19 +52,24 @@ class InputSettings:
     constraints: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        inputs = [self.target, self.draws, self.log_density]
-        if sum(one is not None for one in inputs) != 1:
-            raise UsageError("give exactly one of target=, draws= and log_density=")
+        others = [one for one in (self.draws, self.log_density) if one is not None]
+        if (self.target is None) == (not others):
+            raise UsageError("give target=, draws=, log_density=, or draws= and log_density=")
         if self.by_density and self.target is None:
             raise UsageError("by_density= goes with target=")
         self._require("log_density", "dim", "names", "box")
         self._require("draws", "chains", "nan_policy")
+        for name in ("dim", "names", "box"):
+            if self.draws is not None and getattr(self, name) is not None:
+                raise UsageError(f"{name}= goes with log_density= alone; draws= have their own")
         if self.constraints and self.target is not None:
             raise UsageError("constraints= goes with draws; a target has its own")
 
     @property
     def kind(self) -> InputKind:
         """The kind of input, for options that apply to some kinds only."""
+        if self.draws is not None and self.log_density is not None:
+            return InputKind.DRAWS_WITH_DENSITY
         if self.log_density is not None or self.by_density:
             return InputKind.DENSITY
         return InputKind.TARGET if self.target is not None else InputKind.DRAWS
@@ -73,11 +79,11 @@ class InputSettings:
         """The target's name, the file's without its ending, or the function's."""
         if self.target is not None:
             return self.target
-        if self.log_density is not None:
-            where, _, name = self.log_density.rpartition(":")
-            module = Path(where).stem if where.endswith(".py") else where.rpartition(".")[-1]
-            return name if name not in ("log_prob", "log_density") else module
-        return Path(str(self.draws)).stem
+        if self.draws is not None:
+            return Path(self.draws).stem
+        where, _, name = str(self.log_density).rpartition(":")
+        module = Path(where).stem if where.endswith(".py") else where.rpartition(".")[-1]
+        return name if name not in ("log_prob", "log_density") else module
 
     def to_json(self) -> dict[str, Any]:
         """Describe the input in JSON values."""

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
-from amfvi.sampler.resolution import is_resolved
+from amfvi.sampler.resolution import MAX_MAGNITUDE, is_resolved
 
 __all__ = ["NotIntegrableError", "require_decay"]
 
 N_DOUBLINGS = 40
 """Doublings of the distance, some twelve decades, at all of which mass may not grow."""
 
-MIN_DOUBLINGS = 4
+MIN_DOUBLINGS = 2
 """Doublings of growth that suffice where a line leaves the floating-point numbers."""
 
 MIN_GROWTH = 0.03
@@ -91,7 +91,7 @@ def _follow(
         point = start + 2.0**doubling * line
         value = _evaluate(density, point)
         if value is None:
-            return last if doubling > MIN_DOUBLINGS else None
+            return last if doubling >= MIN_DOUBLINGS else None
         new_log_mass = value + doubling * math.log(2)
         if not new_log_mass > log_mass + MIN_GROWTH:
             return None
@@ -102,9 +102,10 @@ def _follow(
 
 
 def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
-    """The log density at a point, infinite or NaN as it may be.
+    """The log density at a point, which may be infinite.
 
-    None where the user's parameters cannot be told apart from their bounds, or overflow.
+    None where it says nothing about decay: where the function refuses or returns NaN, or the
+    user's parameters cannot be told apart from their bounds, or their squares overflow.
     """
     if not bool(is_resolved(density.transform, point[None])):
         return None
@@ -114,9 +115,11 @@ def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
     try:
         with np.errstate(all="ignore"):
             value = density.log_density.vectorized.call(x.to(density.device))
-    except Exception:  # a function that refuses such a point says nothing about decay
-        return math.nan
-    return float(value.cpu().double() + log_det)
+    except Exception:
+        return None
+    log_p = float(value.cpu().double() + log_det)
+    overflows = log_p == -math.inf and bool((x.abs() > MAX_MAGNITUDE).any())
+    return None if overflows or math.isnan(log_p) else log_p
 
 
 def _no_decay_error(

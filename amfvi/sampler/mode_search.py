@@ -163,6 +163,7 @@ def _points_among(modes: Sequence[Mode], n: int, generator: torch.Generator) -> 
     """Draws (n, d) of the Gaussian with the modes' mean and a larger spread than theirs."""
     centers = torch.stack([mode.point for mode in modes])
     within = torch.stack([mode.covariance.diagonal() for mode in modes]).amax(dim=0)
-    sd = (SPREAD**2 * centers.var(dim=0) + within).sqrt()
+    apart = centers.var(dim=0) if len(modes) > 1 else torch.zeros_like(within)
+    sd = (SPREAD**2 * apart + within).sqrt()
     noise = torch.randn(n, len(sd), generator=generator, dtype=torch.float64)
     return centers.mean(dim=0) + sd * noise

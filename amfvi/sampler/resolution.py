@@ -8,16 +8,29 @@ import torch
 from torch import Tensor
 
 from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.calling import DOUBLE
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
 
-__all__ = ["MAX_MAGNITUDE", "evaluate_constrained", "evaluate_where_possible", "is_resolved"]
+__all__ = [
+    "MAX_MAGNITUDE",
+    "evaluate_constrained",
+    "evaluate_where_possible",
+    "is_far_out",
+    "is_resolved",
+]
 
 TOLERANCE = 1e-6
 """Relative error of a coordinate after a round trip from which it is not resolved."""
 
 MAX_MAGNITUDE = 1e150
 """Absolute value of a parameter beyond which products and squares overflow."""
+
+FAR_OUT = 1e100
+"""Absolute value of a parameter that no posterior with a proper prior has much mass beyond."""
+
+FAR_OUT_IN_SINGLE = 1e15
+"""The same of a function that computes in single precision."""
 
 
 def is_resolved(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
@@ -36,6 +49,21 @@ def is_resolved(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
         return torch.ones(len(y), dtype=torch.bool)
     back = transform.to_unconstrained(transform.from_unconstrained(y))[0]
     return torch.isclose(back, y, rtol=TOLERANCE, atol=TOLERANCE).all(dim=1)
+
+
+def is_far_out(density: UnconstrainedDensity, x: Tensor) -> Tensor:
+    """Which points (n, d) of the user's parameters are at the end of the numbers, (n,).
+
+    A density that does not fall off has mass there, up to where its function overflows.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> density = UnconstrainedDensity(LogDensity(lambda x: -x.abs().sum(dim=1), 1))
+        >>> is_far_out(density, torch.tensor([[1e99], [1e101]]).double())
+        tensor([False,  True])
+    """
+    in_double = density.log_density.vectorized.resolution <= DOUBLE
+    return (x.abs() > (FAR_OUT if in_double else FAR_OUT_IN_SINGLE)).any(dim=1)
 
 
 def evaluate_where_possible(

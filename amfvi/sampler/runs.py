@@ -19,7 +19,7 @@ from amfvi.reporting import Reporter
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.integrability import NotIntegrableError, require_decay
 from amfvi.sampler.reference import ReferenceDistribution, find_reference
-from amfvi.sampler.resolution import MAX_MAGNITUDE, is_resolved
+from amfvi.sampler.resolution import is_far_out, is_resolved
 from amfvi.sampler.schedule import HIGH_DIM
 from amfvi.sampler.tempering import TemperedSample, temper
 from amfvi.statistics import Estimate
@@ -31,6 +31,9 @@ N_RUNS = 2
 
 MAX_LOST_SHARE = 0.5
 """Share of the draws that may be beyond the floating-point numbers before that is an error."""
+
+MAX_FAR_OUT_SHARE = 0.01
+"""Share of the draws that may be near the largest of these numbers before that is an error."""
 
 PARTICLES = 2_000
 """Particles of a run up to ``HIGH_DIM`` dimensions."""
@@ -59,6 +62,7 @@ class PosteriorSample:
             (k, m).
         history_log_p: the log densities there, (k,), nats.
         stopped_by: the limit that ended a run early, and where; else None.
+        is_given: whether the draws are the user's, of any sampler.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
@@ -80,6 +84,12 @@ class PosteriorSample:
     history: Tensor
     history_log_p: Tensor
     stopped_by: str | None
+    is_given: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Whose draws they are, in words."""
+        return "the given draws" if self.is_given else "the sampler"
 
 
 def sample_posterior(
@@ -205,14 +215,16 @@ def _require_within_numbers(density: UnconstrainedDensity, y: Tensor) -> None:
         NotIntegrableError: they are at a bound or at the end of the numbers.
     """
     x = density.transform.from_unconstrained(y)
-    lost = ~is_resolved(density.transform, y) | (x.abs() > MAX_MAGNITUDE).any(dim=1)
-    lost |= ~x.isfinite().all(dim=1)
-    if float(lost.double().mean()) > MAX_LOST_SHARE:
-        raise NotIntegrableError(
-            f"most draws run to a bound or to the end of the floating-point numbers "
-            f"({density.describe(x[lost.nonzero()[0, 0]])}), so the density cannot be integrated "
-            "there; is every prior proper, and is the sign right?"
-        )
+    lost = ~is_resolved(density.transform, y) | ~x.isfinite().all(dim=1)
+    far_out = is_far_out(density, x)
+    for are, largest_share in ((lost | far_out, MAX_LOST_SHARE), (far_out, MAX_FAR_OUT_SHARE)):
+        share = float(are.double().mean())
+        if share > largest_share:
+            raise NotIntegrableError(
+                f"{share:.0%} of the draws run to a bound or to the end of the floating-point "
+                f"numbers ({density.describe(x[are.nonzero()[0, 0]])}), so the density cannot be "
+                "integrated there; is every prior proper, and is the sign right?"
+            )
 
 
 def _weights(run: TemperedSample) -> Tensor:

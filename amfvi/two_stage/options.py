@@ -48,6 +48,7 @@ class InputKind(enum.StrEnum):
     TARGET = "exact draws of a target"
     DRAWS = "given draws"
     DENSITY = "a log density"
+    DRAWS_WITH_DENSITY = "given draws with their log density"
 
 
 class FitSettings(TypedDict, total=False):
@@ -208,11 +209,14 @@ class FitOptions:
 NOT_REQUIRED = ("n_draws", "max_evaluations", "max_refinements")
 """Whole numbers that may be left out."""
 
+EVALUATED = (InputKind.DENSITY, InputKind.DRAWS_WITH_DENSITY)
+"""Kinds of input whose log density is evaluated."""
+
 APPLICABLE = {
     "n_draws": ((InputKind.TARGET, InputKind.DENSITY), "a target or a log density"),
     "n_weight_draws": ((InputKind.TARGET,), "exact draws of a target"),
-    "test_fraction": ((InputKind.DRAWS, InputKind.DENSITY), "given draws or a log density"),
-    "max_evaluations": ((InputKind.DENSITY,), "a log density"),
-    "max_refinements": ((InputKind.DENSITY,), "a log density"),
+    "test_fraction": ((InputKind.DRAWS, *EVALUATED), "given draws or a log density"),
+    "max_evaluations": (EVALUATED, "a log density"),
+    "max_refinements": (EVALUATED, "a log density"),
 }
 """Options that only some kinds of input have a use for, and those kinds in words."""

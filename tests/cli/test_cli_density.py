@@ -282,3 +282,25 @@ def test_files_of_the_standard_librarys_names_are_the_users_own(command, tmp_pat
                    "--max-refinements", 0)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "random"
+
+
+def test_draws_with_their_density_are_judged_by_it(cli, model):
+    rng = np.random.default_rng(0)
+    draws = np.column_stack([rng.normal(size=3000), rng.gamma(3.0, size=3000)])
+    np.savetxt(model / "draws.csv", draws, delimiter=",", header="mu,tau", comments="")
+    flags = ("--experts", "gmm", "--folds", "2", "--no-figures")
+    code, out, err = cli("fit", "--draws", "draws.csv", "--log-density", "mymodel:gamma",
+                         "--positive", "tau", "--json", *flags)  # fmt: skip
+    assert code == 0, err
+    density = json.loads(out)["density"]
+    expected = 0.5 * np.log(2 * np.pi) + np.log(2)
+    assert density["log_z"] == pytest.approx(expected, abs=max(0.02, 4 * density["log_z_se"]))
+    assert density["start"] == "the given draws"
+    assert not (model / "runs" / ".draws-0.sampler").exists()
+    code, out, err = cli("summary", "runs/draws-0")
+    assert code == 0, err
+    assert "by the given draws" in out
+    code, _, err = cli("fit", "--draws", "draws.csv", "--log-density", "mymodel:gamma",
+                       "--dim", 2, *flags)  # fmt: skip
+    assert code == 2
+    assert "--dim goes with --log-density alone" in err

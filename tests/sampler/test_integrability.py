@@ -161,3 +161,44 @@ def test_draws_at_a_bound_are_counted():
     assert sample_posterior(UnconstrainedDensity(improper), 2000, seed=0).unresolved_share > 0.001
     proper = LogDensity(lambda x: -x.sum(dim=1), 1, constraints=[(0, None)])
     assert sample_posterior(UnconstrainedDensity(proper), 2000, seed=0).unresolved_share == 0
+
+
+def flat_scale(x):
+    """One group with a flat prior on its scale: the mass per doubling of tau is the same."""
+    mu, theta, tau = x.unbind(dim=1)
+    return (
+        -0.5 * (mu / 3) ** 2
+        - 0.5 * ((theta - mu) / tau) ** 2
+        - tau.log()
+        - 0.5 * (0.5 - theta) ** 2
+    )
+
+
+def flat_scale_marginal(x):
+    """The same without theta; NaN once the square of tau overflows."""
+    mu, tau = x.unbind(dim=1)
+    variance = 1 + tau**2
+    return -0.5 * (mu / 3) ** 2 - 0.5 * (mu - 0.5) ** 2 / variance - 0.5 * variance.log()
+
+
+IMPROPER_SCALES = {
+    "with nan at the end": (
+        lambda x: flat_scale(x) + x[:, 2] ** 2 - x[:, 2] ** 2, 3,
+    ),
+    "with zero at the end": (
+        lambda x: torch.where(x[:, 2] < 1e154, flat_scale(x), -math.inf), 3,
+    ),
+    "marginal": (flat_scale_marginal, 2),
+    "marginal in single precision": (lambda x: flat_scale_marginal(x.float()), 2),
+    "reciprocal": (lambda x: -0.5 * x[:, 0] ** 2 - x[:, 1].log() - (x[:, 1] < 1) * 1 / x[:, 1], 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", IMPROPER_SCALES)
+def test_a_scale_whose_mass_goes_on_to_the_end_of_the_numbers_is_refused(name, seed):
+    function, dim = IMPROPER_SCALES[name]
+    scale = f"x{dim}"
+    density = UnconstrainedDensity(LogDensity(function, dim, constraints={scale: (0, None)}))
+    with pytest.raises(NotIntegrableError, match="is every prior proper"):
+        sample_posterior(density, 4000, seed=seed)
