@@ -126,7 +126,6 @@ def arrays_from_state(
     return {
         **arrays,
         **{key: getattr(state, key) for key in SCALARS},
-        "reference_spread": state.reference_spread.numpy(),
         "betas": np.array(state.betas),
         "evaluations": budget.spent,
         "generator": generator.get_state().numpy(),
@@ -159,7 +158,6 @@ def state_from_arrays(arrays: Mapping[str, Any]) -> SamplerState:
                 for field in fields(Particles)
             }
         ),
-        reference_spread=torch.from_numpy(arrays["reference_spread"]),
         n_chains=int(arrays["n_chains"]),
         beta=float(arrays["beta"]),
         log_z=float(arrays["log_z"]),

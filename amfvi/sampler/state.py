@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amfvi.sampler.particles import Particles
 
-__all__ = ["HISTORY_PER_TEMPERATURE", "SamplerState", "median_distance"]
+__all__ = ["HISTORY_PER_TEMPERATURE", "SamplerState"]
 
 HISTORY_PER_TEMPERATURE = 2_000
 """Particles that are kept from each β at most."""
@@ -23,8 +23,6 @@ class SamplerState:
     Attributes:
         particles: at ``beta``, chain after chain.
         n_chains: number of chains that the particles come from.
-        reference_spread: median distance of the first particles from their median, in
-            each coordinate, (d,).
         beta: inverse temperature reached, in [0, 1].
         log_z: estimate of the log normalizing constant at ``beta``, nats.
         log_z_variance: its variance.
@@ -44,7 +42,6 @@ class SamplerState:
 
     particles: Particles
     n_chains: int
-    reference_spread: Tensor
     beta: float = 0.0
     log_z: float = 0.0
     log_z_variance: float = 0.0
@@ -56,11 +53,7 @@ class SamplerState:
     @classmethod
     def at_reference(cls, particles: Particles) -> SamplerState:
         """Begin at β = 0 with independent draws of the reference distribution."""
-        return cls(
-            particles=particles,
-            n_chains=len(particles),
-            reference_spread=median_distance(particles.y),
-        )
+        return cls(particles=particles, n_chains=len(particles))
 
     def remember(self) -> None:
         """Add some of the particles to the history, evenly spaced over them."""
@@ -73,13 +66,3 @@ class SamplerState:
         """All points of the history (k, d) with their log densities (k,)."""
         y, log_p = zip(*self.history, strict=True)
         return torch.cat(y), torch.cat(log_p)
-
-
-def median_distance(y: Tensor) -> Tensor:
-    """Median absolute distance from the median, of each column of (n, d); (d,).
-
-    Examples:
-        >>> median_distance(torch.tensor([[1.0], [2.0], [3.0], [100.0]]))
-        tensor([1.])
-    """
-    return (y - y.median(dim=0).values).abs().median(dim=0).values

@@ -28,7 +28,7 @@ from amfvi.sampler.integrability import require_decay
 from amfvi.sampler.particles import Particles
 from amfvi.sampler.reference import ReferenceDistribution, zero_density_error
 from amfvi.sampler.schedule import HIGH_DIM, build_kernels, choose_kernel
-from amfvi.sampler.state import SamplerState, median_distance
+from amfvi.sampler.state import SamplerState
 from amfvi.sampler.tempered_path import TemperedPath
 from amfvi.statistics import effective_sample_size
 
@@ -45,12 +45,6 @@ MAX_TEMPERATURES = 1_000
 
 FIRST_DECAY_CHECK = 10
 """Values of β after which a run that has not ended is suspected of having no end."""
-
-SUSPICIOUS_SPREAD = 10.0
-"""Spread of the final particles, relative to the reference's, that is suspicious."""
-
-SUSPICIOUS_SHARE_OUTSIDE = 0.01
-"""Share of the final particles where the reference is zero that is suspicious."""
 
 SAME_REFERENCE_TOLERANCE = 1e-4
 """Relative difference of log densities up to which a saved run's reference is the same."""
@@ -143,7 +137,7 @@ def temper(
                 stopped_by = f"{MAX_TEMPERATURES} steps of tempering at β = {state.beta:.3g}"
                 break
             _advance(path, state, n_particles, n_draws, generator)
-            if _is_suspicious(state):
+            if _is_time_to_check_decay(state):
                 require_decay(density, state.particles.y, state.particles.log_p)
             if checkpoint is not None:
                 checkpoint.save(run_name, **arrays_from_state(state, density.budget, generator))
@@ -217,14 +211,10 @@ def _advance(
     state.acceptance |= {name: kernel.acceptance for name, kernel in kernels.items()}
 
 
-def _is_suspicious(state: SamplerState) -> bool:
-    """Whether tempering goes on and on, or ends with particles far beyond the reference."""
+def _is_time_to_check_decay(state: SamplerState) -> bool:
+    """Whether tempering has ended, or goes on and on."""
     if state.beta == 1:
-        spread = median_distance(state.particles.y)
-        n_outside = int((state.particles.log_q == -math.inf).sum())
-        return bool((spread > SUSPICIOUS_SPREAD * state.reference_spread).any()) or (
-            n_outside > SUSPICIOUS_SHARE_OUTSIDE * len(state.particles)
-        )
+        return True
     n_checks, remainder = divmod(len(state.betas) - 1, FIRST_DECAY_CHECK)
     return remainder == 0 and n_checks.bit_count() == 1  # after 10, 20, 40, 80, …
 

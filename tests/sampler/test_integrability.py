@@ -202,3 +202,14 @@ def test_a_scale_whose_mass_goes_on_to_the_end_of_the_numbers_is_refused(name, s
     density = UnconstrainedDensity(LogDensity(function, dim, constraints={scale: (0, None)}))
     with pytest.raises(NotIntegrableError, match="is every prior proper"):
         sample_posterior(density, 4000, seed=seed)
+
+
+@pytest.mark.parametrize("curvature", [0.01, 0.1, 1.0])
+def test_a_forgotten_minus_in_one_of_ten_is_refused_however_slow_the_growth(curvature):
+    density = UnconstrainedDensity(
+        LogDensity(
+            lambda x: 0.5 * curvature * x[:, 0] ** 2 - 0.5 * x[:, 1:].square().sum(dim=1), 10
+        )
+    )
+    with pytest.raises(NotIntegrableError, match="does not fall off"):
+        sample_posterior(density, 4000, seed=0)
