@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
@@ -98,19 +98,7 @@ def fit(
         >>> posterior.log_prob(draws[:3]).shape
         torch.Size([3])
     """
-    of_draws: dict[str, Any] = {
-        key: value for key, value in settings.items() if key in DRAWS_SETTINGS
-    }
-    of_fit: dict[str, Any] = {
-        key: value for key, value in settings.items() if key not in DRAWS_SETTINGS
-    }
-    for name in of_fit:
-        if name not in FIT_SETTINGS:
-            raise unknown_name("option of fit", name, [*FIT_SETTINGS, *DRAWS_SETTINGS])
-    if options is not None and of_fit:
-        raise UsageError(f"give options= or {next(iter(of_fit))}=, not both")
-    if options is None:
-        options = FitOptions(**of_fit)
+    of_draws, options = _sort_settings(settings, options)
     data = recognize(data)
     kind = kind_of(data, density)
     options.check_for(kind)
@@ -122,6 +110,26 @@ def fit(
                 f"{name}= goes with an array or a file of draws, the input is {source}"
             )
     return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
+
+
+def _sort_settings(
+    settings: Mapping[str, Any], options: FitOptions | None
+) -> tuple[dict[str, Any], FitOptions]:
+    """The settings that describe draws, and those of the fit.
+
+    Raises:
+        UsageError: an unknown one, or a fit's beside ``options``.
+    """
+    of_draws = {key: value for key, value in settings.items() if key in DRAWS_SETTINGS}
+    of_fit = {key: value for key, value in settings.items() if key not in DRAWS_SETTINGS}
+    for name in of_fit:
+        if name not in FIT_SETTINGS:
+            raise unknown_name("option of fit", name, [*FIT_SETTINGS, *DRAWS_SETTINGS])
+    if options is None:
+        return of_draws, FitOptions(**of_fit)
+    if of_fit:
+        raise UsageError(f"give options= or {next(iter(of_fit))}=, not both")
+    return of_draws, options
 
 
 def fit_source(
@@ -140,6 +148,7 @@ def fit_source(
         InputError, FitError: as :func:`fit`.
 
     Examples:
+        >>> from amfvi import targets
         >>> posterior = fit_source(targets.get("bimodal"), FitOptions(experts="gmm", n_draws=200))
         >>> posterior.dim
         2
@@ -223,6 +232,7 @@ def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
         InputError: too few distinct draws.
 
     Examples:
+        >>> from amfvi import targets
         >>> len(split_source(targets.get("bimodal"), FitOptions(n_draws=200)).draws)
         200
     """

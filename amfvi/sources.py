@@ -105,8 +105,9 @@ def to_source(data: Any, of_draws: Mapping[str, Any], density: DensityLike | Non
         InputError: invalid draws.
 
     Examples:
-        >>> source = to_source([[0.0], [1.0], [0.5]], {"names": ["mu"]}, None)
-        >>> source.names
+        >>> import torch
+        >>> draws = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> to_source(draws, {"names": ["mu"]}, None).names
         ('mu',)
     """
     if isinstance(data, ExactTarget | LogDensity):
@@ -137,7 +138,9 @@ def pair(draws: Draws, density: DensityLike) -> DrawsWithDensity:
         UsageError: the density has other parameters, or other constraints on them.
 
     Examples:
-        >>> draws = Draws.from_array([[0.0], [1.0], [0.5]], names=["mu"])
+        >>> import torch
+        >>> x = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> draws = Draws.from_array(x, names=["mu"])
         >>> pair(draws, lambda x: -0.5 * (x**2).sum(dim=1)).density.names
         ('mu',)
     """

@@ -217,7 +217,7 @@ def test_options_are_given_as_an_object_or_one_by_one_and_not_as_both():
 def test_help_lists_every_option():
     """Twenty parameters had become ``**settings``, which tells nothing."""
     parameters = inspect.signature(amfvi.fit).parameters
-    expected = ["data", "options", "reporter", *(f.name for f in fields(FitOptions))]
+    expected = ["data", "density", "options", "reporter", *(f.name for f in fields(FitOptions))]
     assert list(parameters) == [*expected, *DRAWS_SETTINGS]
     for field in fields(FitOptions):
         assert parameters[field.name].default == field.default

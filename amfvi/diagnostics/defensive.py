@@ -165,25 +165,26 @@ def ensure_reliable_weights(
         if weighted.reliable:
             return mixture, weighted
         fitted = fit_defensive_component(split.folds, seed=seed, device=mixture.device)
-        is_heavy = float(fitted.components.freedom.min()) <= HEAVY_FREEDOM
-        freedoms = FREEDOMS if is_heavy or is_last_resort else FREEDOMS[:-1]
+        freedoms = _choose_freedoms(fitted, is_last_resort)
         component, alone = _find_component(mixture, density, fitted, freedoms, n_before, seed)
         if not alone.reliable:
             return mixture, weighted
         for share in _choose_shares(mixture, component, split):
             defended = with_defensive_component(mixture, component, share)
-            again = importance_sample(
-                defended,
-                density,
-                n_draws,
-                generator_for(seed, "defended"),
-                khat_bound=alone.importance.khat,
-            )
+            generator = generator_for(seed, "defended")
+            khat = alone.importance.khat
+            again = importance_sample(defended, density, n_draws, generator, khat_bound=khat)
             if again.importance.efficiency > MIN_KEPT * weighted.importance.efficiency:
                 break
         return defended, again
     except OutOfBudgetError:
         return mixture, weighted
+
+
+def _choose_freedoms(fitted: EllipticalMixture, is_last_resort: bool) -> Sequence[float]:
+    """Most degrees of freedom of the component to try in turn."""
+    is_heavy = float(fitted.components.freedom.min()) <= HEAVY_FREEDOM
+    return FREEDOMS if is_heavy or is_last_resort else FREEDOMS[:-1]
 
 
 def _find_component(

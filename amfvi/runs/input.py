@@ -108,7 +108,7 @@ def _load_function(name: str) -> tuple[Any, Path | None]:
         if callable(loaded.value_and_grad):
             loaded.value_and_grad = state.guard(loaded.value_and_grad)
         return loaded, file
-    return state.guard(loaded), file
+    return state.guard(loaded) if callable(loaded) else loaded, file
 
 
 def _to_log_density(loaded: Any, settings: InputSettings) -> LogDensity:

@@ -59,7 +59,7 @@ def is_far_out(density: UnconstrainedDensity, x: Tensor) -> Tensor:
     Examples:
         >>> from amfvi.density.log_density import LogDensity
         >>> density = UnconstrainedDensity(LogDensity(lambda x: -x.abs().sum(dim=1), 1))
-        >>> is_far_out(density, torch.tensor([[1e99], [1e101]]).double())
+        >>> is_far_out(density, torch.tensor([[1e99], [1e101]], dtype=torch.float64))
         tensor([False,  True])
     """
     in_double = density.log_density.vectorized.resolution <= DOUBLE
