@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amfvi import targets
+from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError
@@ -58,7 +59,8 @@ def load_input(settings: InputSettings, log: RunLog) -> RunInput:
     if settings.draws is None:
         return _load_log_density(settings)
     path = Path(settings.draws)
-    density, constraints = None, settings.constraints or None
+    density: Any = None
+    constraints: ConstraintsLike = settings.constraints or None
     if settings.log_density is not None:
         density, _ = _load_function(settings.log_density)
         if isinstance(density, LogDensity) and constraints is None:

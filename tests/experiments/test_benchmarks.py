@@ -88,6 +88,7 @@ def test_a_peer_that_is_not_installed_is_skipped_by_name(monkeypatch, capsys):
     assert "nsf (zuko) is skipped: zuko is not installed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_from_density(tmp_path):
     page = run_twice(from_density, tmp_path, "--seeds", 1, "--targets", "bimodal",
                      "--experts", "gmm")  # fmt: skip

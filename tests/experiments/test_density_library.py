@@ -63,6 +63,7 @@ def test_natural_boxes_hold_nearly_all_mass():
     assert ANSWERED["beta0.5-d3"].natural_box == ((0.0, 1.0),) * 3
 
 
+@pytest.mark.slow
 def test_versions_for_jax_agree():
     """Of one density per kind and dimension where kinds share a formula."""
     jax = pytest.importorskip("jax")

@@ -17,6 +17,8 @@ from experiments.lab.nuts import SHORTEST_WARMUP, constraining_transform, run_nu
 jax = pytest.importorskip("jax")
 pytest.importorskip("numpyro")
 
+pytestmark = pytest.mark.slow
+
 
 def gaussian(mean=3.0):
     factor = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)

@@ -90,6 +90,11 @@ def test_an_expert_that_fails_without_heavy_tails_is_an_error(monkeypatch):
         fit("gaussian-d1", 0, **QUICK)
 
 
+def fit_one_gaussian(density):
+    experts = [amfvi.experts.GMM(max_components=1)]
+    return amfvi.fit(density, seed=0, experts=experts, folds=2, n_draws=2000)
+
+
 def test_a_refinement_that_fails_leaves_the_fit_before_it(monkeypatch):
     """Two narrow peaks that one Gaussian covers badly: refinement is called for, and fails."""
     calls = []
@@ -102,7 +107,7 @@ def test_a_refinement_that_fails_leaves_the_fit_before_it(monkeypatch):
 
     monkeypatch.setattr(session, "fit_split", failing_later)
     peaks = amfvi.LogDensity(lambda x: -50 * (x[:, 0].abs() - 1).square(), 1)
-    posterior = amfvi.fit(peaks, seed=0, experts=[amfvi.experts.GMM(max_components=1)])
+    posterior = fit_one_gaussian(peaks)
     assert len(calls) > 1
     assert posterior.diagnostics.verdict is not Verdict.TRUST
 

@@ -194,7 +194,7 @@ IMPROPER_SCALES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", IMPROPER_SCALES)
 def test_a_scale_whose_mass_goes_on_to_the_end_of_the_numbers_is_refused(name, seed):
     function, dim = IMPROPER_SCALES[name]
