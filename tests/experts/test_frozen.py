@@ -136,7 +136,6 @@ def test_side_by_side_uses_of_one_thread_give_back_the_threads(leaves_first):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # the same of JAX, if it is there
 def test_a_forked_process_has_threads_of_its_own():
     points = torch.randn(1, 12_000, 2, generator=torch.Generator().manual_seed(0))
     expected = map_chunked(double_and_sum, points, 1000)
