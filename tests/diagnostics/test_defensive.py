@@ -13,6 +13,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.budget import Budget
 from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics import defensive
 from amfvi.diagnostics.defensive import (
     DEFENSIVE,
     defensive_only,
@@ -22,7 +23,7 @@ from amfvi.diagnostics.defensive import (
     with_heavy_tails,
 )
 from amfvi.diagnostics.thresholds import MAX_DEFENSIVE_FREEDOM
-from amfvi.experts import GMM
+from amfvi.experts import GMM, Folds
 from amfvi.mixture import Mixture
 from amfvi.posterior import Posterior
 from amfvi.targets import get
@@ -127,3 +128,18 @@ def test_without_evaluations_weights_stay_as_they_are(light_tails, weighted):
     )
     assert same is mixture
     assert unchanged is before
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_component_without_a_variance_is_a_last_resort_where_tails_are_light(seed):
+    """Of one degree of freedom a few plain draws ruin every mean and standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(600, 2, generator=generator, dtype=torch.float64)
+    cauchy = normal / torch.randn(600, 1, generator=generator, dtype=torch.float64).abs()
+    fold = torch.arange(600) % 2
+    light, heavy = (
+        fit_defensive_component(Folds(draws, fold), seed=seed) for draws in (normal, cauchy)
+    )
+    assert min(defensive._choose_freedoms(light, is_last_resort=False)) > 2
+    assert min(defensive._choose_freedoms(light, is_last_resort=True)) == 1
+    assert min(defensive._choose_freedoms(heavy, is_last_resort=False)) == 1
