@@ -44,6 +44,8 @@ class Folds:
         (6, 1, 3)
         >>> folds.train_rows[0].tolist(), folds.heldout_rows[0].tolist()
         ([1, 2, 4, 5], [0, 3])
+        >>> folds.first_member().fold.tolist()
+        [0, -1, -1, 0, -1, -1]
     """
 
     draws: Tensor
@@ -139,6 +141,10 @@ class Folds:
     def is_heldout(self) -> Tensor:
         """Rows that some member holds out, (n,): those the weights may rest on."""
         return self.fold != TRAIN
+
+    def first_member(self) -> Folds:
+        """The same rows for a single member: that which holds out fold 0."""
+        return Folds(self.draws, torch.where(self.fold == 0, 0, TRAIN), self.sample_weight)
 
     def require_fittable(self, kind: str) -> None:
         """Reject draws no expert can be fitted to.

@@ -60,7 +60,7 @@ MORE_DRAWS = 4
 def fit_defensive_component(
     folds: Folds, *, seed: int, device: torch.device | str = "cpu"
 ) -> EllipticalMixture:
-    """Fit Student-t components to the draws.
+    """Fit Student-t components to the draws, as a single member.
 
     Raises:
         FitError: they cannot be fitted.
@@ -72,7 +72,8 @@ def fit_defensive_component(
         True
     """
     config = TMM(max_components=MAX_COMPONENTS)
-    return config.fit_folds(folds, generator=generator_for(seed, "guard"), device=device)[0]
+    generator = generator_for(seed, "guard")
+    return config.fit_folds(folds.first_member(), generator=generator, device=device)[0]
 
 
 def with_heavy_tails(component: EllipticalMixture, max_freedom: float) -> EllipticalMixture:
