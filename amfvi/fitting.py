@@ -32,6 +32,7 @@ from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import fit_split
 from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
 from amfvi.two_stage.split import Split, split_draws, split_target
+from amfvi.variables import Variables
 
 __all__ = ["DrawsSettings", "check", "fit", "fit_source", "split_source"]
 
@@ -154,15 +155,17 @@ def fit_source(
         2
     """
     if isinstance(source, LogDensity):
-        return _judged(infer(source, options, reporter=reporter, checkpoint=checkpoint), source)
+        inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
+        return _judged(inference, source, source.variables)
     if isinstance(source, DrawsWithDensity):
         inference = infer_from_draws(source.draws, source.density, options, reporter=reporter)
-        return _judged(inference, source.density)
+        return _judged(inference, source.density, source.draws.variables)
     split = split_source(source, options)
     if reporter is not None:
         reporter.log(_describe_split(split, options))
     mixture, summary = fit_split(split, options, timeout=options.timeout, reporter=reporter)
-    return Posterior.from_mixture(mixture, summary=summary)
+    variables = source.variables if isinstance(source, Draws) else None
+    return Posterior.from_mixture(mixture, summary=summary, variables=variables)
 
 
 def check(
@@ -212,16 +215,18 @@ def check(
         diagnostics=diagnostics,
         log_density=density,
         weighted=weighted,
+        variables=mixture.variables if isinstance(mixture, Posterior) else density.variables,
     )
 
 
-def _judged(inference: Inference, density: LogDensity) -> Posterior:
+def _judged(inference: Inference, density: LogDensity, variables: Variables) -> Posterior:
     return Posterior.from_mixture(
         inference.mixture,
         summary=inference.summary,
         diagnostics=inference.diagnostics,
         log_density=density,
         weighted=inference.weighted,
+        variables=variables,
     )
 
 

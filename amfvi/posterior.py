@@ -21,6 +21,7 @@ from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.saving import read_model, save
 from amfvi.two_stage.fit import FitSummary
+from amfvi.variables import Variables
 
 __all__ = ["Posterior", "load"]
 
@@ -42,6 +43,7 @@ class Posterior(Mixture):
     _diagnostics: Diagnostics | None = None
     _log_density: LogDensity | None = None
     _weighted: WeightedDraws | None = None
+    _variables: Variables | None = None
 
     @classmethod
     def from_mixture(
@@ -52,6 +54,7 @@ class Posterior(Mixture):
         diagnostics: Diagnostics | None = None,
         log_density: LogDensity | None = None,
         weighted: WeightedDraws | None = None,
+        variables: Variables | None = None,
     ) -> Self:
         """Add to a mixture what is known of its fit.
 
@@ -60,6 +63,8 @@ class Posterior(Mixture):
             diagnostics: how it compares with the log density it was fitted to.
             log_density: the one it was fitted to.
             weighted: draws of the mixture with their importance weights.
+            variables: the arrays that its parameters are entries of; left out if their
+                names are others.
         """
         posterior = cls(
             mixture.experts,
@@ -72,6 +77,8 @@ class Posterior(Mixture):
         posterior._diagnostics = diagnostics
         posterior._log_density = log_density
         posterior._weighted = weighted
+        if variables is not None and variables.names == posterior.names:
+            posterior._variables = variables
         return posterior
 
     @property
@@ -88,6 +95,11 @@ class Posterior(Mixture):
     def log_density(self) -> LogDensity | None:
         """The log density it was fitted to; None for a fit to draws or a loaded model."""
         return self._log_density
+
+    @property
+    def variables(self) -> Variables:
+        """The arrays that its parameters are entries of, for ArviZ."""
+        return self._variables or Variables.from_names(self.names)
 
     def weighted_draws(self, n: int | None = None, *, seed: int = 0) -> WeightedDraws:
         """Draws of the mixture with their importance weights towards the log density.
@@ -163,9 +175,12 @@ class Posterior(Mixture):
 
     def metadata(self) -> dict[str, Any]:
         """What is saved beside the mixture, in JSON values."""
-        if self._diagnostics is None:
-            return {}
-        return {"diagnostics": self._diagnostics.to_json()}
+        saved: dict[str, Any] = {}
+        if self._diagnostics is not None:
+            saved["diagnostics"] = self._diagnostics.to_json()
+        if self._variables is not None:
+            saved["variables"] = self._variables.to_json()
+        return saved
 
     def to_arviz(self, n: int = 4000, *, seed: int = 0) -> Any:
         """Draws as ArviZ data; see :func:`amfvi.to_arviz`.
@@ -212,4 +227,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Posterior:
         diagnostics = None if fields is None else Diagnostics.from_json(fields)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its diagnostics cannot be read ({error})") from None
-    return Posterior.from_mixture(saved.mixture, diagnostics=diagnostics)
+    fields = saved.metadata.get("variables")
+    try:
+        variables = None if fields is None else Variables.from_json(fields)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise InputError(f"{path}: its variables cannot be read ({error})") from None
+    return Posterior.from_mixture(saved.mixture, diagnostics=diagnostics, variables=variables)

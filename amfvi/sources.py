@@ -146,7 +146,7 @@ def pair(draws: Draws, density: DensityLike) -> DrawsWithDensity:
     """
     dim = draws.values.shape[1]
     if not isinstance(density, LogDensity):
-        density = LogDensity(density, dim, names=draws.names, constraints=draws.constraints)
+        density = LogDensity(density, dim, variables=draws.variables, constraints=draws.constraints)
     if density.dim != dim:
         raise UsageError(f"the log density has {density.dim} parameters, the draws have {dim}")
     unnamed = default_names(dim)

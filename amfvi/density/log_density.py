@@ -18,6 +18,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.user_gradient import vectorize_with_gradient
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
 from amfvi.errors import InputError, UsageError
+from amfvi.variables import Variables
 
 __all__ = ["LogDensity"]
 
@@ -44,6 +45,8 @@ class LogDensity:
         names: parameter names; ``x1, x2, …`` if not given.
         constraints: positive, interval, simplex, …; see
             :meth:`amfvi.Constraints.parse`. If not given, those of ``prior``.
+        variables: the arrays that the parameters are entries of, in place of ``names``; draws
+            are handed to ArviZ as such arrays. If not given, what the names show.
         value_and_grad: True if ``function`` returns a pair of the log density and its gradient
             (n, d) or (d,), or a function of its own that does. It is compared with finite
             differences once.
@@ -79,6 +82,7 @@ class LogDensity:
         box: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         constraints: ConstraintsLike = None,
+        variables: Variables | None = None,
         value_and_grad: bool | Callable[[Any], Any] = False,
     ) -> None:
         if not callable(function):
@@ -93,9 +97,14 @@ class LogDensity:
         self.function = function
         self.value_and_grad = value_and_grad
         self.dim = dim
+        if variables is not None:
+            if names is not None and tuple(names) != variables.names:
+                raise UsageError("give names= or variables=, not both")
+            names = variables.names
         self.names = tuple(names) if names is not None else default_names(dim)
         if len(self.names) != dim or len(set(self.names)) != dim:
             raise UsageError(f"names must be {dim} different ones, found {', '.join(self.names)}")
+        self.variables = variables or Variables.from_names(self.names)
         if prior is not None and box is not None:
             raise UsageError("give prior= or box=, not both")
         self.prior = None if prior is None else _over_vectors(prior, dim)

@@ -21,6 +21,7 @@ from amfvi.draws.checks import (
 )
 from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.statistics import effective_sample_size, normalize_to_mean
+from amfvi.variables import Variables
 
 __all__ = ["NAN_POLICIES", "Draws", "DrawsLike", "WeightsLike"]
 
@@ -44,6 +45,7 @@ class Draws:
         sample_weight: importance weights, (n,) float64, positive and 1 on average; None
             where all are equal.
         n_omitted: rows with NaN or infinity that were left out on request.
+        layout: the arrays that the parameters are entries of; None: what the names show.
 
     Examples:
         >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
@@ -58,6 +60,12 @@ class Draws:
     source: str
     sample_weight: Tensor | None = None
     n_omitted: int = 0
+    layout: Variables | None = None
+
+    @property
+    def variables(self) -> Variables:
+        """The arrays that the parameters are entries of."""
+        return self.layout or Variables.from_names(self.names)
 
     @property
     def ess(self) -> float:
@@ -89,6 +97,7 @@ class Draws:
         chains: bool = False,
         nan_policy: str = "raise",
         source: str = "an array",
+        variables: Variables | None = None,
     ) -> Draws:
         """Validate draws; ``Draws`` are returned as they are.
 
@@ -101,25 +110,24 @@ class Draws:
                 ratios matter. Rows of weight zero are left out.
             chain_ids: which chain each row is from, (n,); one chain if not given.
             nan_policy: "raise", or "omit" to leave out rows with NaN or infinity.
+            variables: the arrays that the columns are entries of.
 
         Raises:
-            InputError: draws that no density could be fitted to; says which row or
-                column and what to do.
+            InputError: draws that nothing can be fitted to; says which row or column.
             UsageError: an argument that does not go with the data.
 
         Warns:
-            AmfviWarning: repeated rows, integer columns, columns that others determine,
-                heavy tails, outliers, few draws, chains that are worth few draws or disagree.
+            AmfviWarning: repeated rows, integer or redundant columns, heavy tails, outliers,
+                few draws, chains that are worth few draws or disagree.
         """
         if isinstance(data, Draws):
             return data
         values, chain = _parse_rows(data, chain_ids, chains)
-        names = _parse_names(names, values.shape[1])
+        names = _parse_names(names, variables, values.shape[1])
         constraints = Constraints.parse(names, constraints)
         weights = _parse_weights(sample_weight, len(values))
-        present = np.ones(len(values), dtype=bool) if weights is None else weights > 0
-        finite = _find_finite_rows(values, present, nan_policy)
-        rows = np.flatnonzero(present & finite)
+        present = np.full(len(values), True) if weights is None else weights > 0
+        rows = np.flatnonzero(present & _find_finite_rows(values, present, nan_policy))
         normalized = _normalize(None if weights is None else weights[rows])
         require_enough(len(rows), len(names), constraints.unconstrained_dim, normalized)
         require_varying(values[rows], names, constraints)
@@ -130,7 +138,8 @@ class Draws:
             chain=torch.from_numpy(chain[rows]),
             source=source,
             sample_weight=normalized,
-            n_omitted=int((present & ~finite).sum()),
+            n_omitted=int(present.sum()) - len(rows),
+            layout=variables,
         )
         require_inside(draws.values, names, constraints, rows.tolist())
         found = find_suspicious_features(draws.values, names, constraints, normalized, draws.chain)
@@ -204,7 +213,11 @@ def _number_chains(chain_ids: ArrayLike | None, n: int) -> NDArray[np.int64]:
     return np.unique(ids, return_inverse=True)[1].astype(np.int64)
 
 
-def _parse_names(names: Sequence[str] | None, d: int) -> tuple[str, ...]:
+def _parse_names(
+    names: Sequence[str] | None, variables: Variables | None, d: int
+) -> tuple[str, ...]:
+    if names is None and variables is not None:
+        names = variables.names
     parsed = tuple(names) if names is not None else default_names(d)
     if len(parsed) != d:
         raise UsageError(f"{len(parsed)} names given for {d} columns")
