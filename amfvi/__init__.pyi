@@ -22,6 +22,7 @@ from .interop.arviz import to_arviz as to_arviz
 from .interop.nflows import to_nflows as to_nflows
 from .interop.pyro import from_pyro as from_pyro
 from .interop.pyro import to_pyro as to_pyro
+from .interop.stan import from_stan as from_stan
 from .metrics.evaluation import Evaluation as Evaluation
 from .metrics.evaluation import evaluate as evaluate
 from .mixture import Mixture as Mixture

@@ -18,6 +18,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from amfvi.cache import cache_folder
 from amfvi.cli.options import flags_for_arguments
 from amfvi.cli.tables import density_lines, score_table, weights_line
 from amfvi.files import without_nonfinite
@@ -157,14 +158,11 @@ def print_json(value: Any) -> None:
 def floor_cache() -> Path:
     """The file in which the command line keeps floors of targets.
 
-    It is ``amfvi/floors.json`` under ``XDG_CACHE_HOME``, or ``~/.cache``.
-
     Examples:
         >>> floor_cache().name
         'floors.json'
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "amfvi" / "floors.json"
+    return cache_folder() / "floors.json"
 
 
 def show_run(metrics: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,8 @@ class LogDensity:
         value_and_grad: True if ``function`` returns a pair of the log density and its gradient
             (n, d) or (d,), or a function of its own that does. It is compared with finite
             differences once.
+        transformed: from draws (n, d) to arrays (n, …) by name: quantities that the model
+            computes from its parameters. ArviZ gets them on request.
 
     Attributes:
         n_evaluations: points evaluated so far.
@@ -84,6 +86,7 @@ class LogDensity:
         constraints: ConstraintsLike = None,
         variables: Variables | None = None,
         value_and_grad: bool | Callable[[Any], Any] = False,
+        transformed: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         if not callable(function):
             raise UsageError(f"a log density is a function, found {type(function).__name__}")
@@ -96,6 +99,7 @@ class LogDensity:
             raise UsageError(f"dim must be a positive whole number, found {dim!r}")
         self.function = function
         self.value_and_grad = value_and_grad
+        self.transformed = transformed
         self.dim = dim
         if variables is not None:
             if names is not None and tuple(names) != variables.names:
