@@ -182,7 +182,7 @@ class Posterior(Mixture):
             saved["variables"] = self._variables.to_json()
         return saved
 
-    def to_arviz(self, n: int = 4000, *, seed: int = 0) -> Any:
+    def to_arviz(self, n: int = 4000, *, seed: int = 0, transformed: bool = False) -> Any:
         """Draws as ArviZ data; see :func:`amfvi.to_arviz`.
 
         Raises:
@@ -190,7 +190,7 @@ class Posterior(Mixture):
         """
         from amfvi.interop.arviz import to_arviz
 
-        return to_arviz(self, n, seed=seed)
+        return to_arviz(self, n, seed=seed, transformed=transformed)
 
     def to_pyro(self) -> Any:
         """The same distribution for ``pyro.sample``; see :func:`amfvi.to_pyro`.

@@ -12,6 +12,7 @@ __all__ = [
     "effective_sample_size",
     "normalize_to_mean",
     "normalize_to_sum",
+    "resample",
     "weighted_sd",
     "weighted_subset",
 ]
@@ -90,6 +91,30 @@ def weighted_sd(values: Tensor, sample_weight: Tensor | None) -> Tensor:
         return values.std(dim=0)
     share = normalize_to_sum(sample_weight)[:, None]
     return (share * (values - (share * values).sum(dim=0)).square()).sum(dim=0).sqrt()
+
+
+def resample(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Choose ``n`` rows in proportion to their weights, with as few repeats as there can be.
+
+    Systematic resampling, in random order: a row of weight w is chosen n·w times, rounded up
+    or down.
+
+    Args:
+        weights: of the rows, (m,), which sum to one.
+
+    Returns:
+        Row numbers (n,).
+
+    Examples:
+        >>> import torch
+        >>> rows = resample(torch.full((200,), 1 / 200), 100, torch.Generator().manual_seed(0))
+        >>> len(rows), len(set(rows.tolist()))
+        (100, 100)
+    """
+    cumulative = weights.cumsum(dim=0)
+    positions = (torch.arange(n) + torch.rand(1, generator=generator)).double() / n
+    rows = torch.searchsorted(cumulative, positions).clamp(max=len(cumulative) - 1)
+    return rows[torch.randperm(n, generator=generator)]
 
 
 def weighted_subset(

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.departure import choose_flow, resample
+from amfvi.diagnostics.departure import choose_flow
 from amfvi.errors import InputError
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import walk_in_latent_space
+from amfvi.statistics import resample
 
 __all__ = ["correct_draws"]
 
@@ -60,6 +61,6 @@ def correct_draws(
     density = density.with_transform(mixture.transform)
     y = density.transform.to_unconstrained(weighted.x)[0]
     y = torch.where(y.isfinite(), y, y.nanmedian(dim=0).values)
-    start = y[resample(weighted, n, generator)]
+    start = y[resample(weighted.weights, n, generator)]
     walk = walk_in_latent_space(density, choose_flow(mixture, y), start, STEPS * n, generator)
     return density.transform.from_unconstrained(walk.last)

@@ -28,8 +28,9 @@ from amfvi.experts.flows.gaussianization import Gaussianization
 from amfvi.experts.whitening import Whitening
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import walk_in_latent_space
+from amfvi.statistics import resample
 
-__all__ = ["N_EVALUATIONS", "Departure", "choose_flow", "measure_departure", "resample"]
+__all__ = ["N_EVALUATIONS", "Departure", "choose_flow", "measure_departure"]
 
 N_CHAINS = 128
 """Chains that start from the mixture's draws."""
@@ -101,7 +102,7 @@ def measure_departure(
         True
     """
     log_weights = weighted.smoothed_log_weights
-    rows = resample(weighted, N_CHAINS, generator)
+    rows = resample(weighted.weights, N_CHAINS, generator)
     density = density.with_transform(mixture.transform)
     y = density.transform.to_unconstrained(weighted.x)[0]
     y = torch.where(y.isfinite(), y, y.nanmedian(dim=0).values)
@@ -118,26 +119,6 @@ def measure_departure(
         excess_se=float(of_chains.std()) / math.sqrt(N_CHAINS),
         lacking=float((log_ratio > LOG_UNDETECTED_RATIO).double().mean()),
     )
-
-
-def resample(weighted: WeightedDraws, n: int, generator: torch.Generator) -> Tensor:
-    """Choose ``n`` rows in proportion to their weights, with as few repeats as there can be.
-
-    Systematic resampling, in random order: a row of weight w is chosen n·w times, rounded up
-    or down.
-
-    Examples:
-        >>> import amfvi
-        >>> normal = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
-        >>> weighted = amfvi.fit(normal, experts="gmm", n_draws=500).weighted_draws()
-        >>> rows = resample(weighted, 100, torch.Generator().manual_seed(0))
-        >>> len(rows), len(set(rows.tolist()))
-        (100, 100)
-    """
-    cumulative = weighted.weights.cumsum(dim=0)
-    positions = (torch.arange(n) + torch.rand(1, generator=generator)).double() / n
-    rows = torch.searchsorted(cumulative, positions).clamp(max=len(cumulative) - 1)
-    return rows[torch.randperm(n, generator=generator)]
 
 
 def choose_flow(mixture: Mixture, y: Tensor) -> BijectiveExpert:

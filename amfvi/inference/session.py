@@ -16,7 +16,7 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.device import resolve_device
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.coverage import CoverageReport
-from amfvi.diagnostics.departure import N_EVALUATIONS, measure_departure, resample
+from amfvi.diagnostics.departure import N_EVALUATIONS, measure_departure
 from amfvi.diagnostics.outskirts import measure_outside
 from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY
 from amfvi.diagnostics.undetected import measure_tail_mass, search_undetected_modes
@@ -43,6 +43,7 @@ from amfvi.sampler.arrival import arrive
 from amfvi.sampler.checkpoint import SamplerCheckpoint
 from amfvi.sampler.reference import ReferenceDistribution
 from amfvi.sampler.runs import PosteriorSample, sample_posterior
+from amfvi.statistics import resample
 from amfvi.two_stage.fit import FitSummary, fit_split
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split
@@ -140,7 +141,9 @@ class Session:
         x, density = sample.x, self.density.with_transform(attempt.mixture.transform)
         if attempt.weighted.reliable and attempt.efficiency >= GOOD_EFFICIENCY:
             generator = generator_for(self.options.seed, stream_name, "resample")
-            x = attempt.weighted.x[resample(attempt.weighted, len(attempt.weighted.x), generator)]
+            x = attempt.weighted.x[
+                resample(attempt.weighted.weights, len(attempt.weighted.x), generator)
+            ]
         y = density.transform.to_unconstrained(x)[0]
         with self.timed("sampling"):
             arrival = arrive(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,11 +15,16 @@ from amfvi.draws.draws import Draws
 from amfvi.errors import InputError, UsageError
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
+from amfvi.statistics import resample
+from amfvi.variables import Variable, Variables
 
-__all__ = ["WeighsDraws", "WeightedSample", "from_arviz", "to_arviz"]
+__all__ = ["FittedToDensity", "WeightedSample", "from_arviz", "to_arviz"]
 
 OVERSAMPLING = 4
 """Draws of the mixture for each draw that resampling by importance weights keeps."""
+
+CHAINS = 4
+"""Chains that independent draws are laid out as, so that ArviZ can compare them."""
 
 
 class WeightedSample(Protocol):
@@ -28,7 +32,7 @@ class WeightedSample(Protocol):
 
     Examples:
         >>> sorted(name for name in dir(WeightedSample) if not name.startswith("_"))
-        ['log_weights', 'smoothed_log_weights', 'x']
+        ['log_weights', 'smoothed_log_weights', 'weights', 'x']
     """
 
     @property
@@ -43,19 +47,31 @@ class WeightedSample(Protocol):
     def smoothed_log_weights(self) -> Tensor:
         """The same after Pareto smoothing, of weights with mean one, (m,)."""
 
+    @property
+    def weights(self) -> Tensor:
+        """Smoothed weights that sum to one, (m,)."""
+
 
 @runtime_checkable
-class WeighsDraws(Protocol):
-    """A mixture that may know the log density it was fitted to.
+class FittedToDensity(Protocol):
+    """A mixture that may know the log density it was fitted to, as posteriors do.
 
     Examples:
-        >>> isinstance(torch.ones(1), WeighsDraws)
+        >>> isinstance(torch.ones(1), FittedToDensity)
         False
     """
 
     @property
-    def log_density(self) -> object | None:
+    def log_density(self) -> Any:
         """The log density; None if it is not known."""
+
+    @property
+    def diagnostics(self) -> Any:
+        """The verdict and its numbers; None for a fit to draws alone."""
+
+    @property
+    def variables(self) -> Variables:
+        """The arrays that the parameters are entries of."""
 
     def weighted_draws(self, n: int, *, seed: int) -> WeightedSample:
         """Draw ``n`` times, with importance weights towards the log density."""
@@ -70,12 +86,16 @@ def from_arviz(
 ) -> Draws:
     """Take the draws of a posterior group, chains kept apart.
 
+    A fit to them gives the same variables back by :func:`to_arviz`, with their dimensions and
+    coordinates.
+
     Args:
         data: an ``InferenceData``, a ``DataTree``, or anything with a group ``posterior``
             of variables over (chain, draw, …).
         names: variables to take; all if not given. Entries of a vector are called
             ``theta[1]``, ``theta[2]``, …
-        constraints, nan_policy: see :meth:`Draws.from_array`.
+        constraints, nan_policy: see :meth:`Draws.from_array`. ArviZ knows no constraints: a
+            standard deviation has to be called positive here.
 
     Raises:
         InputError: no posterior group, no such variable, or draws that are not valid.
@@ -88,24 +108,20 @@ def from_arviz(
     group = getattr(data, "posterior", None)
     if group is None:
         raise InputError(f"found no group 'posterior' in {type(data).__name__}")
-    variables = list(group.data_vars) if names is None else list(names)
-    columns, labels = [], []
-    for name in variables:
+    columns, each, coords = [], [], {}
+    for name in list(group.data_vars) if names is None else list(names):
         if name not in group.data_vars:
             raise InputError(f"no variable {name!r} in the posterior group")
-        values = group[name].transpose("chain", "draw", ...).to_numpy()
-        shape = values.shape[2:]
+        array = group[name].transpose("chain", "draw", ...)
+        values, dims = array.to_numpy(), tuple(str(dim) for dim in array.dims[2:])
         columns.append(values.reshape(*values.shape[:2], -1))
-        places = np.ndindex(*shape) if shape else [()]
-        labels += [
-            f"{name}[{','.join(str(i + 1) for i in place)}]" if shape else str(name)
-            for place in places
-        ]
+        each.append(Variable(str(name), values.shape[2:], dims))
+        coords |= {dim: array.coords[dim].to_numpy() for dim in dims if dim in array.coords}
     if not columns:
         raise InputError("the posterior group has no variables")
     return Draws.from_array(
         np.concatenate(columns, axis=2),
-        names=labels,
+        variables=Variables(tuple(each), coords),
         constraints=constraints,
         chains=True,
         nan_policy=nan_policy,
@@ -113,70 +129,96 @@ def from_arviz(
     )
 
 
-def to_arviz(mixture: Mixture, n: int = 4000, *, seed: int = 0) -> Any:
+def to_arviz(mixture: Mixture, n: int = 4000, *, seed: int = 0, transformed: bool = False) -> Any:
     """Draw from a mixture into an ArviZ ``InferenceData`` (``DataTree`` in ArviZ 1).
 
-    For a posterior that knows the log density it was fitted to, more draws are made and
-    resampled by their smoothed importance weights: draws of the posterior, as ArviZ knows
-    no weights. ``sample_stats`` holds ``lp``, the log density (of the mixture, if that is
-    all there is), and ``log_weight``, the logarithm of the normalized weight by which each
-    draw was resampled.
+    The draws are independent, laid out as four chains. For a posterior that knows the log
+    density it was fitted to, more draws are made and resampled by their smoothed importance
+    weights: draws of the posterior, as ArviZ knows no weights. ``sample_stats`` holds ``lp``,
+    the log density (of the mixture, if that is all there is), and ``log_weight``, the
+    logarithm of the normalized weight by which each draw was resampled. Verdict and evidence
+    are attributes of the group ``posterior``.
 
     Args:
-        n: number of draws.
+        n: number of draws; rounded up to a multiple of four.
         seed: of the draws.
+        transformed: whether to add what the model computes from its parameters, if the log
+            density was made of a model that does.
 
     Raises:
-        UsageError: ArviZ is not installed.
+        UsageError: ArviZ is not installed, or nothing is known of what the model computes.
 
     Examples:
         >>> from amfvi.experts import GMM
         >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0], names=("mu", "tau"))
         >>> to_arviz(mixture, 100).posterior["mu"].shape
-        (1, 100)
+        (4, 25)
     """
     try:
         import arviz
     except ImportError as error:
         raise UsageError("this needs ArviZ: pip install 'amfvi[arviz]'") from error
-    generator = generator_for(seed, "arviz")
-    if isinstance(mixture, WeighsDraws) and mixture.log_density is not None:
-        weighted = mixture.weighted_draws(OVERSAMPLING * n, seed=seed)
-        smoothed = weighted.smoothed_log_weights
-        rows = torch.multinomial(smoothed.exp(), n, replacement=True, generator=generator)
-        x, log_weight = weighted.x[rows], smoothed[rows]
-        lp = weighted.log_weights[rows] + mixture.log_prob(x)
-    else:
-        x = mixture.sample((n,), generator)
-        lp, log_weight = mixture.log_prob(x), torch.zeros(n, dtype=torch.float64)
-    posterior = _group_variables(x.numpy(), mixture.names)
-    stats = {"lp": lp.numpy()[None], "log_weight": log_weight.numpy()[None]}
+    n = CHAINS * -(-n // CHAINS)
+    x, lp, log_weight = _draw(mixture, n, seed)
+    known = mixture if isinstance(mixture, FittedToDensity) else None
+    variables = Variables.from_names(mixture.names) if known is None else known.variables
+    arrays = variables.split(x)
+    if transformed:
+        compute = None if known is None else getattr(known.log_density, "transformed", None)
+        if compute is None:
+            raise UsageError(
+                "transformed=True needs a posterior fitted to the log density of a model that "
+                "computes more from its parameters, such as amfvi.from_stan makes"
+            )
+        arrays |= {name: np.asarray(values) for name, values in compute(x).items()}
+    groups = {
+        "posterior": {name: _as_chains(values) for name, values in arrays.items()},
+        "sample_stats": {"lp": _as_chains(lp), "log_weight": _as_chains(log_weight)},
+    }
+    dims = {v.name: list(v.dims) for v in variables.each if v.dims}
+    coords = dict(variables.coords)
+    attributes = _attributes(known)
     if int(arviz.__version__.split(".")[0]) >= 1:
-        return arviz.from_dict({"posterior": posterior, "sample_stats": stats})
-    return arviz.from_dict(posterior=posterior, sample_stats=stats)
+        return arviz.from_dict(
+            groups, dims=dims, coords=coords, attrs={"posterior": attributes, "/": attributes}
+        )
+    data = arviz.from_dict(**groups, dims=dims, coords=coords)
+    data.posterior.attrs.update(attributes)
+    return data
 
 
-def _group_variables(
-    x: NDArray[np.float64], names: tuple[str, ...]
-) -> dict[str, NDArray[np.float64]]:
-    """Arrays (1, n, …) by variable.
+def _draw(
+    mixture: Mixture, n: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Draws (n, d), log densities (n,) and log weights (n,)."""
+    generator = generator_for(seed, "arviz")
+    if isinstance(mixture, FittedToDensity) and mixture.log_density is not None:
+        weighted = mixture.weighted_draws(OVERSAMPLING * n, seed=seed)
+        rows = resample(weighted.weights, n, generator)
+        x = weighted.x[rows]
+        lp = weighted.log_weights[rows] + mixture.log_prob(x)
+        return x.numpy(), lp.numpy(), weighted.smoothed_log_weights[rows].numpy()
+    x = mixture.sample((n,), generator)
+    return x.numpy(), mixture.log_prob(x).numpy(), np.zeros(n)
 
-    ``theta[1]``, ``theta[2]``, … become one vector; ``L[1,1]``, ``L[1,2]``, … one matrix.
-    """
-    columns_of: dict[str, list[int]] = {}
-    places_of: dict[str, list[tuple[int, ...]]] = {}
-    for column, name in enumerate(names):
-        match = re.fullmatch(r"(.+)\[(\d+(?:,\d+)*)\]", name)
-        stem, place = match.groups() if match else (name, "")
-        columns_of.setdefault(stem, []).append(column)
-        places_of.setdefault(stem, []).append(tuple(int(i) - 1 for i in place.split(",") if i))
-    variables: dict[str, NDArray[np.float64]] = {}
-    for stem, columns in columns_of.items():
-        places = places_of[stem]
-        shape = tuple(i + 1 for i in places[-1])
-        if places == list(np.ndindex(*shape)):
-            variables[stem] = x[None][:, :, columns].reshape(1, len(x), *shape)
-        else:
-            variables |= {names[column]: x[None][:, :, column] for column in columns}
-    return variables
+
+def _as_chains(values: NDArray[Any]) -> NDArray[Any]:
+    """Draws (n, …) as (chains, n / chains, …)."""
+    return values.reshape(CHAINS, -1, *values.shape[1:])
+
+
+def _attributes(known: FittedToDensity | None) -> Mapping[str, Any]:
+    """What the group ``posterior`` says of itself."""
+    attributes: dict[str, Any] = {
+        "inference_library": "amfvi",
+        "inference_library_version": version("amfvi"),
+    }
+    diagnostics = None if known is None else known.diagnostics
+    if diagnostics is not None:
+        attributes |= {
+            "verdict": str(diagnostics.verdict),
+            "log_z": float(diagnostics.log_z),
+            "log_z_se": float(diagnostics.log_z_se),
+        }
+    return attributes

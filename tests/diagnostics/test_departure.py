@@ -15,10 +15,11 @@ from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics import departure
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.departure import Departure, choose_flow, measure_departure, resample
+from amfvi.diagnostics.departure import Departure, choose_flow, measure_departure
 from amfvi.experts import GMM, MAF
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import LatentWalk
+from amfvi.statistics import resample
 from amfvi.targets import get
 
 pytestmark = [
@@ -259,7 +260,7 @@ def test_what_counts_as_leaving(excess, se, lacking, leaves):
 def test_rows_are_chosen_by_weight_with_as_few_repeats_as_there_can_be(seed):
     mixture = cached_mixture("banana", 0, "middle")
     weighted = importance_sample(mixture, density_of(TARGETS["banana"]), 500, seeded(seed))
-    rows = resample(weighted, 2000, seeded(seed))
+    rows = resample(weighted.weights, 2000, seeded(seed))
     counts = torch.bincount(rows, minlength=500).double()
     assert float((counts - 2000 * weighted.weights).abs().max()) <= 1 + 1e-9
     assert not torch.equal(rows, rows.sort().values)

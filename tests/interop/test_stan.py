@@ -187,9 +187,9 @@ def test_a_rejected_point_has_density_zero(density):
 
 
 def test_what_stan_refuses_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="the Stan program is not valid: .*Syntax error"):
+    with pytest.raises(InputError, match=r"the Stan program is not valid: .*Syntax error"):
         amfvi.from_stan("parameters { real mu }", data={})
-    with pytest.raises(InputError, match="does not take the data.*counts"):
+    with pytest.raises(InputError, match=r"does not take the data.*counts"):
         amfvi.from_stan(EVERYTHING, data={"n": 3, "y": [0.5, -1.0, 2.0]})
     with pytest.raises(InputError, match="data 'y' must be numbers"):
         amfvi.from_stan(EVERYTHING, data=DATA | {"y": ["a", "b", "c"]})
@@ -221,7 +221,7 @@ class LikeBridgeStan:
         return value
 
     def log_density_gradient(self, y, propto, jacobian):
-        value, gradient = self.library.log_density_gradient(y[None])
+        _, gradient = self.library.log_density_gradient(y[None])
         return self.log_density(y, propto, jacobian), gradient[0]
 
     def new_rng(self, seed):
