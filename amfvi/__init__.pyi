@@ -5,6 +5,7 @@ from .constraints.constraints import Constraints as Constraints
 from .constraints.vectors import ordered as ordered
 from .density.log_density import LogDensity as LogDensity
 from .diagnostics.comparison import WeightedDraws as WeightedDraws
+from .diagnostics.refined_draws import RefinedDraws as RefinedDraws
 from .diagnostics.report import Diagnostics as Diagnostics
 from .diagnostics.report import Verdict as Verdict
 from .draws.draws import Draws as Draws
@@ -29,6 +30,7 @@ from .mixture import Mixture as Mixture
 from .posterior import Posterior as Posterior
 from .posterior import load as load
 from .reporting import Reporter as Reporter
+from .transport import Transport as Transport
 from .two_stage.fit import FitSummary as FitSummary
 from .two_stage.options import FitOptions as FitOptions
 from .two_stage.split import Split as Split

@@ -14,12 +14,14 @@ from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.correction import correct_draws
+from amfvi.diagnostics.refined_draws import RefinedDraws, refine_draws
 from amfvi.diagnostics.report import Diagnostics
 from amfvi.errors import InputError, UsageError
 from amfvi.experts import Expert
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.saving import read_model, save
+from amfvi.transport import Transport
 from amfvi.two_stage.fit import FitSummary
 from amfvi.variables import Variables
 
@@ -131,6 +133,42 @@ class Posterior(Mixture):
         """
         density = UnconstrainedDensity(self._require_log_density())
         return correct_draws(self, density, n, generator_for(seed, "corrected draws"))
+
+    def refine(
+        self,
+        log_density: LogDensity | None = None,
+        *,
+        steps: int = 200,
+        n_chains: int = 64,
+        seed: int = 0,
+    ) -> RefinedDraws:
+        """Exact draws of the posterior, by Markov chains that start from the mixture's draws.
+
+        They cost some ten evaluations of the density each, and are right where the mixture is
+        not: see :func:`amfvi.diagnostics.refined_draws.refine_draws`. Chains cannot find a mode
+        that neither the mixture nor any of them comes near.
+
+        Args:
+            log_density: the one that the posterior was fitted to, if not given.
+            steps: of each chain; a quarter is left out.
+            n_chains: chains side by side.
+            seed: of the chains.
+
+        Raises:
+            UsageError: there is no log density, or it has other parameters.
+        """
+        density = self._require_log_density() if log_density is None else log_density
+        over = UnconstrainedDensity(self.with_log_density(density)._require_log_density())
+        generator = generator_for(seed, "refined draws")
+        return refine_draws(self, over, steps, generator, n_chains=n_chains)
+
+    def transport(self, expert: str | None = None) -> Transport:
+        """A differentiable bijection from normal scores to parameters; see :class:`Transport`.
+
+        Raises:
+            UsageError: no such expert, or one that is not a bijection.
+        """
+        return Transport(self, expert)
 
     def with_log_density(self, log_density: LogDensity) -> Self:
         """The same posterior with a log density for importance weights.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.departure import choose_flow
 from amfvi.errors import InputError
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import walk_in_latent_space
 from amfvi.statistics import resample
+from amfvi.transport import choose_flow
 
 __all__ = ["correct_draws"]
 

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
@@ -22,15 +21,12 @@ from amfvi.diagnostics.thresholds import (
     MIN_SHARE,
     SIGNIFICANT,
 )
-from amfvi.experts import RBIG
-from amfvi.experts.flows.bijection import BijectiveExpert
-from amfvi.experts.flows.gaussianization import Gaussianization
-from amfvi.experts.whitening import Whitening
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import walk_in_latent_space
 from amfvi.statistics import resample
+from amfvi.transport import choose_flow
 
-__all__ = ["N_EVALUATIONS", "Departure", "choose_flow", "measure_departure"]
+__all__ = ["N_EVALUATIONS", "Departure", "measure_departure"]
 
 N_CHAINS = 128
 """Chains that start from the mixture's draws."""
@@ -40,9 +36,6 @@ N_EVALUATIONS = 2_000
 
 LARGEST_LOG_RATIO = 20.0
 """Nats at which one state's log ratio is cut on both sides, so that it does not decide alone."""
-
-MIN_WEIGHT = 0.05
-"""Weight of an expert from which its map is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +47,8 @@ class Departure:
             of the mixture say, nats.
         excess_se: its standard error.
         lacking: share of the states where the mixture has next to no density.
-        outside: the same of chains from its outermost draws; 0 if none started there.
+        outside: share of a variance that chains where it comes from find lacking; 0 if there
+            were none.
 
     Examples:
         >>> Departure(excess=0.5, excess_se=0.05, lacking=0.02).leaves
@@ -119,23 +113,3 @@ def measure_departure(
         excess_se=float(of_chains.std()) / math.sqrt(N_CHAINS),
         lacking=float((log_ratio > LOG_UNDETECTED_RATIO).double().mean()),
     )
-
-
-def choose_flow(mixture: Mixture, y: Tensor) -> BijectiveExpert:
-    """The bijective expert of the largest weight, else a linear map of draws (n, m).
-
-    Examples:
-        >>> from amfvi.experts import GMM
-        >>> draws = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
-        >>> flow = choose_flow(Mixture({"gmm": GMM().fit(draws)}, [1.0]), draws)
-        >>> abs(float(flow.forward(draws[None])[0].std()) - 1) < 0.01
-        True
-    """
-    flows = [
-        (weight, expert)
-        for expert, weight in zip(mixture.experts.values(), mixture.weights.tolist(), strict=True)
-        if isinstance(expert, BijectiveExpert) and weight > MIN_WEIGHT
-    ]
-    if flows:
-        return max(flows, key=lambda pair: pair[0])[1]
-    return Gaussianization(RBIG(), Whitening.fit_pooled(y), [])

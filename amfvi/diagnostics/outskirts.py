@@ -1,8 +1,8 @@
-"""Chains that start from a mixture's outermost draws, and whether they go on outwards.
+"""Chains where the variance of a posterior comes from, and whether a mixture lacks some of it.
 
-The end of a ridge that a mixture cuts off is beyond its own draws. Chains that start
-anywhere seldom come there; those that start at the end and step along the draws around
-them do at once.
+The end of a ridge that a mixture cuts off is beyond its own draws. It may have a thousandth of
+the mass and a third of the variance. Chains that sample the posterior times the squared distance
+from its center spend their time in proportion to the variance, so that they come there.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
-from amfvi.diagnostics.thresholds import LOG_UNDETECTED_RATIO
 from amfvi.mixture import Mixture
 from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["measure_outside"]
 
-OUTERMOST = 0.02
-"""Share of the mass, farthest from the center, in which chains start."""
+FARTHEST = 2.0
+"""Distance, relative to the farthest draw, beyond which the factor no longer grows: where there
+is no variance, chains would not come back."""
+
+OUTER_SHARE = 0.5
+"""Share of the variance, from the farthest draws, in which chains start."""
+
+LOG_THIN_RATIO = math.log(2.0)
+"""Nats that q lies below p where what is lacking is counted; below, it may be noise."""
 
 N_CHAINS = 40
 """Chains."""
@@ -43,11 +49,13 @@ def measure_outside(
     weighted: WeightedDraws,
     generator: torch.Generator,
 ) -> float:
-    """Share of the states of chains from the outermost draws where the mixture lacks density.
+    """Share of the posterior's variance that comes from where the mixture lacks density.
 
+    Of the unconstrained coordinate of which most is lacking. Chains start from the farthest
+    weighted draws that carry half of the variance, in proportion to what they carry, and take
     Metropolis–Hastings steps with a normal proposal that has the covariance of the draws
-    nearest to a state, so that it lies along a ridge. The chains leave the posterior
-    invariant: by detailed balance at least this share of the outermost mass is lacking.
+    nearest to a state, so that it lies along a ridge. They leave the posterior times the squared
+    distance invariant: by detailed balance what they find lacking is a share of that half.
 
     Args:
         weighted: draws of the mixture with their weights.
@@ -68,31 +76,51 @@ def measure_outside(
     finite = y.isfinite().all(dim=1)
     y, weights = y[finite], weighted.weights[finite]
     scale = y.std(dim=0).clamp(min=1e-300)
-    draws = (y - y.median(dim=0).values) / scale
-    order = draws.square().sum(dim=1).argsort(descending=True)
-    # Up to and with the draw that completes the share, which may have all of it.
-    outer = order[weights[order].cumsum(dim=0) - weights[order] <= OUTERMOST]
-    rows = outer[torch.multinomial(weights[outer], N_CHAINS, True, generator=generator)]
+    center = y.median(dim=0).values
+
+    def squares(points: Tensor) -> Tensor:
+        return ((points - center) / scale).square()
+
+    farthest = FARTHEST**2 * float(squares(y).sum(dim=1).max())
+
+    def log_p_of(points: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density, and log of it times the squared distance."""
+        log_p = evaluate_where_possible(density, points, gradient=False)[0]
+        return log_p, log_p + squares(points).sum(dim=1).clamp(1e-300, farthest).log()
+
+    carried = weights * squares(y).sum(dim=1)
+    order = squares(y).sum(dim=1).argsort(descending=True)
+    further_out = carried[order].cumsum(dim=0) - carried[order]
+    outer = order[further_out <= OUTER_SHARE * carried.sum()]
+    rows = outer[torch.multinomial(carried[outer], N_CHAINS, True, generator=generator)]
     proposal = _LocalProposal(y, scale)
-    state, log_p = y[rows], evaluate_where_possible(density, y[rows], gradient=False)[0]
-    log_z, lacking = weighted.importance.log_z.mean, []
+    state = y[rows]
+    log_p, log_target = log_p_of(state)
+    log_z = weighted.importance.log_z.mean
+    lacking, all_variance = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
     factor = proposal.factor(state)
     for step in range(N_STEPS):
         noise = torch.randn(state.shape, generator=generator, dtype=torch.float64)
         proposed = state + (factor @ noise[:, :, None]).squeeze(2)
-        proposed_log_p = evaluate_where_possible(density, proposed, gradient=False)[0]
+        proposed_log_p, proposed_log_target = log_p_of(proposed)
         proposed_factor = proposal.factor(proposed)
-        log_ratio = proposed_log_p - log_p
+        log_ratio = proposed_log_target - log_target
         log_ratio += _log_normal(proposed_factor, state - proposed)
         log_ratio -= _log_normal(factor, proposed - state)
         accepted = torch.rand(N_CHAINS, generator=generator).log() < log_ratio
         state = torch.where(accepted[:, None], proposed, state)
         log_p = torch.where(accepted, proposed_log_p, log_p)
+        log_target = torch.where(accepted, proposed_log_target, log_target)
         factor = torch.where(accepted[:, None, None], proposed_factor, factor)
         if step >= N_STEPS // 2:
             log_q = mixture.log_prob_unconstrained(state, mixture.transform)
-            lacking.append(log_p - log_z - log_q > LOG_UNDETECTED_RATIO)
-    return float(torch.stack(lacking).double().mean())
+            log_ratio = log_p - log_z - log_q
+            is_lacking = log_ratio > LOG_THIN_RATIO
+            by_coordinate = squares(state) / squares(state).sum(dim=1, keepdim=True)
+            missing = torch.where(is_lacking, -torch.expm1(-log_ratio), 0.0)
+            lacking += (missing[:, None] * by_coordinate).sum(dim=0)
+            all_variance += by_coordinate.sum(dim=0)
+    return OUTER_SHARE * float((lacking / all_variance.clamp(min=1e-300)).max())
 
 
 class _LocalProposal:

@@ -10,6 +10,7 @@ from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.thresholds import (
     MAX_DEPARTURE,
     MAX_LOG_Z_SE,
+    MAX_SD_SE,
     MAX_SHIFT,
     MAX_UNRESOLVED_SHARE,
     MIN_EFFICIENCY,
@@ -120,6 +121,26 @@ def _shift(evidence: Evidence) -> str | None:
     )
 
 
+def _variance_of_few(evidence: Evidence) -> str | None:
+    khat = evidence.shift.variance_khat
+    threshold = khat_threshold(evidence.weighted.importance.n_draws)
+    if khat < threshold:
+        return None
+    return (
+        f"k̂ of a variance is {khat:.2f}, not below {threshold:.2f}: it comes from far out, where "
+        "the mixture is too thin for weights to mend it"
+    )
+
+
+def _uncertain_sd(evidence: Evidence) -> str | None:
+    if evidence.shift.sd_se <= MAX_SD_SE:
+        return None
+    return (
+        f"a standard deviation is known to {evidence.shift.sd_se:.0%} only: a few draws of large "
+        "weight carry it, which the mixture covers too thinly"
+    )
+
+
 def _departure(evidence: Evidence) -> str | None:
     departure = evidence.departure
     if departure is None:
@@ -132,8 +153,8 @@ def _departure(evidence: Evidence) -> str | None:
     return (
         f"chains that start from the mixture's draws leave it: the density there is "
         f"{departure.excess:.2f} nats above what it says, and {departure.lacking:.1%} of their "
-        "states are where it has next to none; of those that start from its outermost draws "
-        f"{departure.outside:.1%}"
+        "states are where it has next to none; what it lacks far out has "
+        f"{departure.outside:.0%} of a variance"
     )
 
 
@@ -168,6 +189,8 @@ CHECKS = (
     _few_effective_draws,
     _uncertain_evidence,
     _shift,
+    _variance_of_few,
+    _uncertain_sd,
     _departure,
     _unresolved,
     _tails,

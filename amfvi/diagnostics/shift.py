@@ -9,9 +9,17 @@ import torch
 from torch import Tensor
 
 from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.importance import psis
 from amfvi.diagnostics.thresholds import MAX_PLAIN_SHIFT, SIGNIFICANT
 
 __all__ = ["WeightShift", "measure_shift"]
+
+CARRIED_BY_WEIGHTS = 2.0
+"""Mean weight of the draws that carry a variance, above which large weights are to blame for its
+standard error; heavy tails that the mixture has too are carried by draws of equal weights."""
+
+KHAT_OF_WEIGHTS = 0.3
+"""Rise of k̂ of squared distances by weights from which it is the weights that have the tail."""
 
 CLIPPED = 0.025
 """Share of the mass in each tail that is clipped where tails are heavy."""
@@ -27,6 +35,11 @@ class WeightShift:
         sd: the largest increase of the logarithm of a standard deviation; weights that narrow
             a mixture that is too wide are no sign that it lacks anything.
         bound: the largest of all changes, significant or not, and two standard errors.
+        variance_khat: the largest k̂ of weights times squared distances from a mean, where it is
+            well above that of the squared distances alone; 0 where there is none. Beyond 0.7 a
+            variance hangs on weights that are too few to tell it.
+        sd_se: the largest relative standard error of a standard deviation, where that is due
+            to large weights rather than to the tails of the posterior.
 
     Examples:
         >>> WeightShift(mean=0.2, sd=0.0, bound=0.25).largest
@@ -36,6 +49,8 @@ class WeightShift:
     mean: float
     sd: float
     bound: float
+    variance_khat: float = 0.0
+    sd_se: float = 0.0
 
     @property
     def largest(self) -> float:
@@ -46,8 +61,8 @@ class WeightShift:
 def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> WeightShift:
     """Compare weighted with plain moments of the draws in the user's parameters.
 
-    A parameter whose weighted draws have tails too heavy for a standard deviation to be
-    estimated is clipped at its 2.5 and 97.5% quantiles.
+    A parameter whose posterior has tails too heavy for a standard deviation to be estimated
+    is clipped at its 2.5 and 97.5% quantiles.
 
     Args:
         plain: many more draws of the mixture (m, d), whose standard deviations count
@@ -66,7 +81,8 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     center = (weights * x).mean(dim=0)
     squares = weights * (x - center).square()
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
-    is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2)
+    carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
+    is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~(carrying > CARRIED_BY_WEIGHTS)
     x = torch.where(is_heavy, _clip(x, weights[:, 0]), x)
     standard = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-300)
     terms = (weights - 1) * standard
@@ -83,7 +99,20 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
+        variance_khat=_variance_khat(weighted, center),
+        sd_se=float(torch.where(is_heavy, 0.0, relative_se).max()),
     )
+
+
+def _variance_khat(weighted: WeightedDraws, center: Tensor) -> float:
+    """The largest k̂ of a weighted squared distance (d,), where weights raise it; else 0."""
+    log_squares = (weighted.x - center).square().clamp(min=1e-300).log()
+    largest = 0.0
+    for column in log_squares.T:
+        of_both = psis((weighted.log_weights + column).numpy())[1]
+        if of_both > psis(column.numpy())[1] + KHAT_OF_WEIGHTS:
+            largest = max(largest, of_both)
+    return largest
 
 
 def _clip(x: Tensor, weights: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_PLAIN_BOUND",
     "MAX_PLAIN_SHIFT",
     "MAX_SAMPLER_ERROR",
+    "MAX_SD_SE",
     "MAX_SHIFT",
     "MAX_UNRESOLVED_SHARE",
     "MIN_EFFICIENCY",
@@ -84,6 +85,9 @@ MAX_PLAIN_SHIFT = 0.05
 MAX_PLAIN_BOUND = 0.07
 """The same with two standard errors, up to which plain draws are known to be right."""
 
+MAX_SD_SE = 0.05
+"""Relative standard error of a standard deviation above which weighted draws do not tell it."""
+
 MAX_SHIFT = 0.15
 """The same, above which the weights have too much to mend to be relied on."""
 
@@ -91,7 +95,7 @@ MAX_MENDED_SHIFT = 0.3
 """The same, above which a fit to weighted draws is not tried."""
 
 MAX_OUTSIDE = 0.1
-"""Share of the states of chains from the outermost draws that may be beyond the mixture."""
+"""Share of a variance that may come from where the mixture lacks density."""
 
 MAX_DEPARTURE = 0.05
 """Nats by which chains may find the density above what a mixture says."""

@@ -12,11 +12,13 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
+from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.thresholds import (
     GOOD_EFFICIENCY,
     MAX_PLAIN_BOUND,
     MAX_PLAIN_SHIFT,
+    MAX_SD_SE,
     MIN_REWEIGHTED_EFFICIENCY,
 )
 from amfvi.mixture import Mixture
@@ -99,7 +101,10 @@ class Assessment:
     @property
     def moves_moments(self) -> bool:
         """Whether weights change what the plain draws of the mixture say."""
-        return self.shift.largest > MAX_PLAIN_SHIFT or self.shift.bound > MAX_PLAIN_BOUND
+        shift = self.shift
+        moves = shift.largest > MAX_PLAIN_SHIFT or shift.bound > MAX_PLAIN_BOUND
+        tells_variance = shift.variance_khat < khat_threshold(self.weighted.importance.n_draws)
+        return moves or shift.sd_se > MAX_SD_SE or not tells_variance
 
 
 @dataclass(frozen=True, kw_only=True)

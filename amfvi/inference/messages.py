@@ -96,4 +96,4 @@ def describe_departure(departure: Departure) -> str:
         f"{departure.excess_se:.3f} above expectation"
     )
     line += f", {departure.lacking:.1%} beyond the mixture" if departure.lacking else ""
-    return line + (f", {departure.outside:.1%} from its ends" if departure.outside else "")
+    return line + (f", {departure.outside:.0%} of a variance" if departure.outside else "")

@@ -19,7 +19,7 @@ from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.sampler.kernels import ADAPTATION_RATE, DIVERGENCE
 from amfvi.sampler.resolution import evaluate_where_possible
 
-__all__ = ["LatentWalk", "walk_in_latent_space"]
+__all__ = ["LatentChains", "LatentState", "LatentWalk", "walk_in_latent_space"]
 
 LEAPFROG_STEPS = 8
 """Leapfrog steps in one Hamiltonian trajectory."""
@@ -58,8 +58,18 @@ class LatentWalk:
 
 
 @dataclass(frozen=True)
-class _State:
-    """Chains: latent and unconstrained points, log densities and the latent gradient."""
+class LatentState:
+    """Where chains are.
+
+    Attributes:
+        u, y: in latent and in unconstrained space, (chains, d).
+        log_p, log_latent: log densities over unconstrained and over latent space, (chains,).
+        gradient: of the latter, (chains, d).
+
+    Examples:
+        >>> list(LatentState.__dataclass_fields__)
+        ['u', 'y', 'log_p', 'log_latent', 'gradient']
+    """
 
     u: Tensor
     y: Tensor
@@ -67,9 +77,9 @@ class _State:
     log_latent: Tensor
     gradient: Tensor
 
-    def where(self, chosen: Tensor, other: _State) -> _State:
+    def where(self, chosen: Tensor, other: LatentState) -> LatentState:
         column = chosen[:, None]
-        return _State(
+        return LatentState(
             torch.where(column, other.u, self.u),
             torch.where(column, other.y, self.y),
             torch.where(chosen, other.log_p, self.log_p),
@@ -106,20 +116,12 @@ def walk_in_latent_space(
         >>> 0.8 < float(walk.y.std()) < 1.2
         True
     """
-    chains = _Chains(density, flow)
+    chains = LatentChains(density, flow)
     state = chains.evaluate(chains.to_latent(start))
     n_steps = LEAPFROG_STEPS if density.differentiable else 1
-    step = 0.3 if density.differentiable else 2.38 / math.sqrt(density.dim)
     visited = []
     for _ in range(max(1, round(n_evaluations / (n_steps * len(start))))):
-        # Different step sizes for different chains, for regions of different width.
-        sizes = step * SMALLEST_STEP ** torch.rand(len(start), 1, generator=generator).double()
-        if density.differentiable:
-            state, acceptance = chains.move_by_trajectory(state, sizes, generator)
-            step *= math.exp(ADAPTATION_RATE * (acceptance - TARGET_ACCEPTANCE))
-        else:
-            state, acceptance = chains.move_at_random(state, sizes, generator)
-            step *= math.exp(ADAPTATION_RATE * (acceptance - TARGET_ACCEPTANCE_OF_RANDOM_WALK))
+        state, _ = chains.move(state, generator)
         visited.append(state)
     visited = visited[len(visited) // 4 :]
     return LatentWalk(
@@ -129,18 +131,49 @@ def walk_in_latent_space(
     )
 
 
-class _Chains:
-    """The posterior pulled back through the first member of a flow, and its kernels."""
+class LatentChains:
+    """The posterior pulled back through the first member of a flow, and its kernels.
+
+    Args:
+        density: over unconstrained space.
+        flow: its first member is the map.
+
+    Examples:
+        See :func:`walk_in_latent_space`, which runs them:
+
+        >>> LatentChains.move.__annotations__["generator"]
+        'torch.Generator'
+    """
 
     def __init__(self, density: UnconstrainedDensity, flow: BijectiveExpert) -> None:
         self.density = density
         self.flow = flow
+        self._step = 0.3 if density.differentiable else 2.38 / math.sqrt(density.dim)
+
+    def move(
+        self, state: LatentState, generator: torch.Generator, *, adapt: bool = True
+    ) -> tuple[LatentState, float]:
+        """Move every chain once: by a trajectory, or at random where there is no gradient.
+
+        Also the mean acceptance probability, to which the step size adapts unless ``adapt``
+        is False.
+        """
+        # Different step sizes for different chains, for regions of different width.
+        shares = SMALLEST_STEP ** torch.rand(len(state.u), 1, generator=generator).double()
+        if self.density.differentiable:
+            kernel, target = self.move_by_trajectory, TARGET_ACCEPTANCE
+        else:
+            kernel, target = self.move_at_random, TARGET_ACCEPTANCE_OF_RANDOM_WALK
+        state, acceptance = kernel(state, self._step * shares, generator)
+        if adapt:
+            self._step *= math.exp(ADAPTATION_RATE * (acceptance - target))
+        return state, acceptance
 
     @torch.no_grad()
     def to_latent(self, y: Tensor) -> Tensor:
         return self.flow.forward(y.expand(self.flow.n_members, *y.shape))[0][0].cpu()
 
-    def evaluate(self, u: Tensor) -> _State:
+    def evaluate(self, u: Tensor) -> LatentState:
         u = u.detach().requires_grad_()
         with torch.set_grad_enabled(self.density.differentiable):
             members = u.to(self.flow.device).expand(self.flow.n_members, *u.shape)
@@ -159,11 +192,11 @@ class _Chains:
             latent_gradient = torch.nan_to_num(latent_gradient, nan=0.0, posinf=0.0, neginf=0.0)
         else:
             latent_gradient = torch.zeros_like(u)
-        return _State(u.detach(), at, log_p, log_p + log_det.detach(), latent_gradient)
+        return LatentState(u.detach(), at, log_p, log_p + log_det.detach(), latent_gradient)
 
     def move_by_trajectory(
-        self, state: _State, sizes: Tensor, generator: torch.Generator
-    ) -> tuple[_State, float]:
+        self, state: LatentState, sizes: Tensor, generator: torch.Generator
+    ) -> tuple[LatentState, float]:
         momentum = torch.randn(state.u.shape, generator=generator, dtype=torch.float64)
         energy = state.log_latent - 0.5 * momentum.square().sum(dim=1)
         end = state
@@ -176,20 +209,20 @@ class _Chains:
             end = end.where(diverged, state)  # where the density can be evaluated
             energy = torch.where(diverged, math.inf, energy)
         log_ratio = end.log_latent - 0.5 * momentum.square().sum(dim=1) - energy
-        return _accept(state, end, log_ratio, generator)
+        return self.accept(state, end, log_ratio, generator)
 
     def move_at_random(
-        self, state: _State, sizes: Tensor, generator: torch.Generator
-    ) -> tuple[_State, float]:
+        self, state: LatentState, sizes: Tensor, generator: torch.Generator
+    ) -> tuple[LatentState, float]:
         noise = torch.randn(state.u.shape, generator=generator, dtype=torch.float64)
         proposed = self.evaluate(state.u + sizes * noise)
-        return _accept(state, proposed, proposed.log_latent - state.log_latent, generator)
+        return self.accept(state, proposed, proposed.log_latent - state.log_latent, generator)
 
-
-def _accept(
-    state: _State, proposed: _State, log_ratio: Tensor, generator: torch.Generator
-) -> tuple[_State, float]:
-    """The next state, and the mean acceptance probability."""
-    probability = torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0).exp()
-    uniform = torch.rand(len(log_ratio), generator=generator, dtype=torch.float64)
-    return state.where(uniform < probability, proposed), float(probability.mean())
+    @staticmethod
+    def accept(
+        state: LatentState, proposed: LatentState, log_ratio: Tensor, generator: torch.Generator
+    ) -> tuple[LatentState, float]:
+        """The next state by Metropolis and Hastings, and the mean acceptance probability."""
+        probability = torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0).exp()
+        uniform = torch.rand(len(log_ratio), generator=generator, dtype=torch.float64)
+        return state.where(uniform < probability, proposed), float(probability.mean())

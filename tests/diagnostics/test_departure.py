@@ -15,12 +15,13 @@ from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics import departure
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.departure import Departure, choose_flow, measure_departure
+from amfvi.diagnostics.departure import Departure, measure_departure
 from amfvi.experts import GMM, MAF
 from amfvi.mixture import Mixture
 from amfvi.sampler.latent_walk import LatentWalk
 from amfvi.statistics import resample
 from amfvi.targets import get
+from amfvi.transport import choose_flow
 
 pytestmark = [
     pytest.mark.usefixtures("global_state_untouched"),
