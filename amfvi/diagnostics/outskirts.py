@@ -75,34 +75,17 @@ def measure_outside(
     y = density.transform.to_unconstrained(weighted.x)[0]
     finite = y.isfinite().all(dim=1)
     y, weights = y[finite], weighted.weights[finite]
-    scale = y.std(dim=0).clamp(min=1e-300)
-    center = y.median(dim=0).values
-
-    def squares(points: Tensor) -> Tensor:
-        return ((points - center) / scale).square()
-
-    farthest = FARTHEST**2 * float(squares(y).sum(dim=1).max())
-
-    def log_p_of(points: Tensor) -> tuple[Tensor, Tensor]:
-        """Log density, and log of it times the squared distance."""
-        log_p = evaluate_where_possible(density, points, gradient=False)[0]
-        return log_p, log_p + squares(points).sum(dim=1).clamp(1e-300, farthest).log()
-
-    carried = weights * squares(y).sum(dim=1)
-    order = squares(y).sum(dim=1).argsort(descending=True)
-    further_out = carried[order].cumsum(dim=0) - carried[order]
-    outer = order[further_out <= OUTER_SHARE * carried.sum()]
-    rows = outer[torch.multinomial(carried[outer], N_CHAINS, True, generator=generator)]
-    proposal = _LocalProposal(y, scale)
-    state = y[rows]
-    log_p, log_target = log_p_of(state)
-    log_z = weighted.importance.log_z.mean
-    lacking, all_variance = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
+    target = _TimesSquaredDistance(density, y)
+    state = y[_choose_outer(target.squared_distance(y), weights, generator)]
+    proposal = _LocalProposal(y, target.scale)
+    log_p, log_target = target.evaluate(state)
     factor = proposal.factor(state)
+    log_z = weighted.importance.log_z.mean
+    lacking, whole = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
     for step in range(N_STEPS):
         noise = torch.randn(state.shape, generator=generator, dtype=torch.float64)
         proposed = state + (factor @ noise[:, :, None]).squeeze(2)
-        proposed_log_p, proposed_log_target = log_p_of(proposed)
+        proposed_log_p, proposed_log_target = target.evaluate(proposed)
         proposed_factor = proposal.factor(proposed)
         log_ratio = proposed_log_target - log_target
         log_ratio += _log_normal(proposed_factor, state - proposed)
@@ -114,13 +97,51 @@ def measure_outside(
         factor = torch.where(accepted[:, None, None], proposed_factor, factor)
         if step >= N_STEPS // 2:
             log_q = mixture.log_prob_unconstrained(state, mixture.transform)
-            log_ratio = log_p - log_z - log_q
-            is_lacking = log_ratio > LOG_THIN_RATIO
-            by_coordinate = squares(state) / squares(state).sum(dim=1, keepdim=True)
-            missing = torch.where(is_lacking, -torch.expm1(-log_ratio), 0.0)
-            lacking += (missing[:, None] * by_coordinate).sum(dim=0)
-            all_variance += by_coordinate.sum(dim=0)
-    return OUTER_SHARE * float((lacking / all_variance.clamp(min=1e-300)).max())
+            share = target.share_by_coordinate(state)
+            lacking += (_missing(log_p - log_z - log_q)[:, None] * share).sum(dim=0)
+            whole += share.sum(dim=0)
+    return OUTER_SHARE * float((lacking / whole.clamp(min=1e-300)).max())
+
+
+class _TimesSquaredDistance:
+    """A density times the squared distance from the center of draws (n, d)."""
+
+    def __init__(self, density: UnconstrainedDensity, y: Tensor) -> None:
+        self._density = density
+        self._center = y.median(dim=0).values
+        self.scale = y.std(dim=0).clamp(min=1e-300)
+        self._farthest = FARTHEST**2 * float(self.squared_distance(y).max())
+
+    def squared_distance(self, points: Tensor) -> Tensor:
+        return self._squares(points).sum(dim=1)
+
+    def share_by_coordinate(self, points: Tensor) -> Tensor:
+        """What each coordinate has of the squared distance of points (k, d), (k, d)."""
+        squares = self._squares(points)
+        return squares / squares.sum(dim=1, keepdim=True)
+
+    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density of points (k, d), and log of it times the squared distance."""
+        log_p = evaluate_where_possible(self._density, points, gradient=False)[0]
+        squared = self.squared_distance(points).clamp(1e-300, self._farthest)
+        return log_p, log_p + squared.log()
+
+    def _squares(self, points: Tensor) -> Tensor:
+        return ((points - self._center) / self.scale).square()
+
+
+def _choose_outer(squared: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows where chains start, of draws with squared distances (n,) and weights (n,)."""
+    carried = weights * squared
+    order = squared.argsort(descending=True)
+    further_out = carried[order].cumsum(dim=0) - carried[order]
+    outer = order[further_out <= OUTER_SHARE * carried.sum()]
+    return outer[torch.multinomial(carried[outer], N_CHAINS, True, generator=generator)]
+
+
+def _missing(log_ratio: Tensor) -> Tensor:
+    """Share of the density at each point that a mixture lacks, from log p − log q."""
+    return torch.where(log_ratio > LOG_THIN_RATIO, -torch.expm1(-log_ratio), 0.0)
 
 
 class _LocalProposal:
