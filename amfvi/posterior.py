@@ -240,6 +240,16 @@ class Posterior(Mixture):
 
         return to_pyro(self)
 
+    def to_numpyro(self) -> Any:
+        """The same distribution for ``numpyro.sample``; see :func:`amfvi.to_numpyro`.
+
+        Raises:
+            UsageError: NumPyro is not installed.
+        """
+        from amfvi.interop.numpyro_distribution import to_numpyro
+
+        return to_numpyro(self)
+
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Posterior:
     """Read a posterior from a saved model or from a whole run directory.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints, transform_to
+from torch.distributions import constraints
 
-from amfvi.constraints.from_torch import constraints_of_entries
 from amfvi.density.log_density import LogDensity
 from amfvi.errors import UsageError
+from amfvi.interop.pyro_models import inspect_model, log_joint_of_trace
+from amfvi.interop.sites import density_of_sites
 from amfvi.mixture import Mixture
 
 __all__ = ["from_pyro", "to_pyro"]
@@ -20,28 +20,24 @@ __all__ = ["from_pyro", "to_pyro"]
 NEEDED = "this needs Pyro: pip install 'amfvi[pyro]'"
 
 
-class _Site(NamedTuple):
-    """A latent variable of a model."""
-
-    name: str
-    support: Any
-    shape: torch.Size
-
-
 def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensity:
     """Make a log density of the log joint density of a Pyro model given its observations.
 
     Its parameters are the model's continuous latent sites, in their own space, flattened:
-    ``mu`` for a number, ``theta[1]``, ``theta[2]``, … for a vector. Constraints are those
-    of the sites' distributions.
+    ``mu`` for a number, ``theta[1]``, ``theta[2]``, … for a vector, whose dimensions are
+    named by their plates. Constraints are those of the sites' distributions. Discrete latent
+    sites are summed out, all of their values at once, as Pyro does with
+    ``pyro.infer.config_enumerate``: independent ones must be in a ``pyro.plate``, and those
+    of a chain in ``pyro.markov``. Many points are evaluated at once, by ``torch.func.vmap``.
 
     Args:
         model: with the observed sites given by ``obs=`` or ``pyro.condition``.
         args, kwargs: of the model.
 
     Raises:
-        UsageError: Pyro is not installed, no latent site, one that is discrete or has a
-            constraint that is not supported, or a plate that subsamples; the message
+        UsageError: Pyro is not installed, no continuous latent site, one that has a
+            constraint that is not supported or bounds that depend on other sites, one that
+            is discrete and cannot be summed out, or a plate that subsamples; the message
             names it.
 
     Examples:
@@ -56,34 +52,22 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
     """
     try:
         import pyro
-        from pyro import poutine
     except ImportError as error:
         raise UsageError(NEEDED) from error
-    sites = _latent_sites(model, args, kwargs)
-    names: list[str] = []
-    held: dict[tuple[str, ...], Any] = {}
-    for site in sites:
-        labels = _label_entries(site)
-        try:
-            of_entries = constraints_of_entries(site.support, site.shape)
-        except UsageError as error:
-            raise UsageError(f"site {site.name!r}: {error}") from None
-        held |= {tuple(labels[i] for i in entries): each for entries, each in of_entries.items()}
-        names += labels
-    sizes = [site.shape.numel() for site in sites]
+    run = inspect_model(model, args, kwargs)
+    sizes = [site.variable.size for site in run.sites]
+    evaluate = log_joint_of_trace(model, args, kwargs, run)
 
     def log_joint(x: Tensor) -> Tensor:
         values = {
             site.name: part.reshape(site.shape)
-            for site, part in zip(sites, x.split(sizes), strict=True)
+            for site, part in zip(run.sites, x.split(sizes), strict=True)
         }
         # Pyro's checks of arguments look at numbers, which vmap does not have.
         with pyro.validation_enabled(False):
-            conditioned = poutine.condition(model, data=values)
-            trace: Any = poutine.trace(conditioned).get_trace(*args, **kwargs)
-            return trace.log_prob_sum()
+            return evaluate(values)
 
-    return LogDensity(log_joint, len(names), names=names, constraints=held)
+    return density_of_sites(log_joint, run.sites)
 
 
 def to_pyro(mixture: Mixture) -> Any:
@@ -91,7 +75,8 @@ def to_pyro(mixture: Mixture) -> Any:
 
     Gradients pass through its ``log_prob``, so it can be a prior for HMC and NUTS. Draws
     carry none: as a guide it serves importance sampling, not training. Draws follow Pyro's
-    seed, which is torch's global random state.
+    seed, which is torch's global random state. As a prior for further data it is as right as
+    the fit is where those data lie: fit with more draws if they disagree with the first ones.
 
     Raises:
         UsageError: Pyro is not installed.
@@ -124,7 +109,7 @@ def to_pyro(mixture: Mixture) -> Any:
             return mixture.sample(sample_shape)
 
         def log_prob(self, value: Tensor) -> Tensor:
-            return mixture.log_prob(value)
+            return _log_prob_of_mapped(mixture, value)
 
         def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
             if torch.Size(batch_shape) != torch.Size():
@@ -134,60 +119,33 @@ def to_pyro(mixture: Mixture) -> Any:
     return PyroMixture()
 
 
-def _latent_sites(
-    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[_Site]:
-    """The continuous latent sites of a model, in order.
+def _log_prob_of_mapped(mixture: Mixture, value: Tensor) -> Tensor:
+    """Log densities (...) of points (..., d), within ``torch.func.vmap`` too.
 
-    Raises:
-        UsageError: none, a discrete one, or a plate that subsamples.
+    vmap cannot look into a mixture, which branches on its points; it is handed the whole
+    batch of them instead.
     """
-    import pyro
-    import pyro.distributions as dist
-    from pyro import poutine
-    from pyro.poutine.messenger import Messenger
 
-    class Feasible(Messenger):
-        """Values for sites that cannot be drawn from, such as improper priors."""
+    class OfBatch(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return mixture.log_prob(x)
 
-        def _pyro_sample(self, msg: Any) -> None:
-            if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
-                shape: Any = msg["fn"].shape()
-                origin = torch.zeros(shape, dtype=torch.float64)
-                msg["value"] = transform_to(msg["fn"].support)(origin)
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
 
-    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), Feasible():
-        torch.manual_seed(0)
-        nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
-    sites = []
-    for name, node in nodes.items():
-        if node["type"] != "sample":
-            continue
-        kind = type(node["fn"]).__name__
-        if kind == "_Subsample":
-            _require_all_data(name, node["fn"])
-        elif not node["is_observed"] and kind not in ("Unit", "Delta"):
-            sites.append(_Site(name, node["fn"].support, node["value"].shape))
-    if not sites:
-        raise UsageError("the Pyro model has no latent sites")
-    for site in sites:
-        if getattr(site.support, "is_discrete", False):
-            raise UsageError(f"site {site.name!r} is discrete; sum it out of the model first")
-    return sites
+        @staticmethod
+        def backward(ctx: Any, *outer: Any) -> Any:
+            raise UsageError(
+                "torch.func.grad cannot see into a mixture; use torch.autograd.grad of the vmap"
+            )
 
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int, ...], x: Tensor) -> tuple[Tensor, int]:
+            return _log_prob_of_mapped(mixture, x.movedim(in_dims[0], 0)), 0
 
-def _require_all_data(plate: str, subsample: Any) -> None:
-    size, taken = subsample.size, subsample.subsample_size
-    if taken is not None and taken < size:
-        raise UsageError(
-            f"plate {plate!r} subsamples {taken} of {size}, so the log joint is random; "
-            "leave out subsample_size"
-        )
-
-
-def _label_entries(site: _Site) -> list[str]:
-    """Names for the entries of a site, in the order in which it is flattened."""
-    if site.shape == torch.Size():
-        return [site.name]
-    places = itertools.product(*(range(1, size + 1) for size in site.shape))
-    return [f"{site.name}[{','.join(map(str, place))}]" for place in places]
+    if torch.func.debug_unwrap(value, recurse=False) is value:
+        return mixture.log_prob(value)
+    out: Tensor = OfBatch.apply(value)  # type: ignore[no-untyped-call]
+    return out
