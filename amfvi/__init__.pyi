@@ -23,6 +23,7 @@ from .interop.arviz import to_arviz as to_arviz
 from .interop.nflows import to_nflows as to_nflows
 from .interop.numpyro import from_numpyro as from_numpyro
 from .interop.numpyro_distribution import to_numpyro as to_numpyro
+from .interop.pymc import from_pymc as from_pymc
 from .interop.pyro import from_pyro as from_pyro
 from .interop.pyro import to_pyro as to_pyro
 from .interop.stan import from_stan as from_stan

@@ -71,7 +71,7 @@ def fit(
 
     Args:
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
-            NPY or NPZ file of draws; an n × d array or tensor of draws, or
+            NPY, NPZ, Parquet or netCDF file of draws; an n × d array or tensor of draws, or
             :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`.
         density: the log density that given draws are from, or a function as
             :class:`~amfvi.LogDensity` takes it: the fit then has a verdict and an evidence, and

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from amfvi.errors import InputError, UsageError
 
-__all__ = ["Variable", "Variables", "label_entries"]
+__all__ = ["Variable", "Variables", "group_labels", "label_entries"]
 
 ENTRY = re.compile(r"(.+)\[(\d+(?:,\d+)*)\]")
 """The name of one entry of an array, counted from one."""
@@ -66,6 +66,32 @@ def label_entries(name: str, shape: Sequence[int]) -> tuple[str, ...]:
         return (name,)
     places = itertools.product(*(range(1, size + 1) for size in shape))
     return tuple(f"{name}[{','.join(map(str, place))}]" for place in places)
+
+
+def group_labels(labels: Sequence[str]) -> dict[str, tuple[tuple[int, ...], list[int]]]:
+    """Shape of each array, and the columns of its entries with the last dimension fastest.
+
+    Args:
+        labels: of entries in any order as Stan writes them, such as ``theta.2.1``.
+
+    Examples:
+        >>> group_labels(["mu", "L.1.1", "L.2.1", "L.1.2", "L.2.2"])
+        {'mu': ((), [0]), 'L': ((2, 2), [1, 3, 2, 4])}
+    """
+    places: dict[str, dict[tuple[int, ...], int]] = {}
+    for column, label in enumerate(labels):
+        name, *indices = label.replace(":", ".").split(".")
+        places.setdefault(name, {})[tuple(int(i) for i in indices)] = column
+    grouped = {}
+    for name, columns in places.items():
+        shape = (
+            tuple(np.max(list(columns), axis=0).astype(int).tolist()) if () not in columns else ()
+        )
+        ordered_columns = [columns[place] for place in sorted(columns)]
+        if len(ordered_columns) != len(label_entries(name, shape)):  # ragged, such as a tuple
+            shape = (len(ordered_columns),)
+        grouped[name] = (shape, ordered_columns)
+    return grouped
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,7 +113,7 @@ def sample(
 def log_prob(
     run: opt.Run,
     points: Annotated[
-        Path, typer.Option(metavar="FILE", help="Evaluate at points of a CSV, NPY or NPZ file.")
+        Path, typer.Option(metavar="FILE", help="Evaluate at the points of a file, as for draws.")
     ],
     out: opt.OutFile = None,
     device: opt.Device = "auto",

@@ -39,7 +39,10 @@ Device = Annotated[
 Force = Annotated[bool, _option("--force", help="Replace a file or run that already exists.")]
 OutFile = Annotated[
     Path | None,
-    _option(metavar="FILE", help="File to write: .csv, .npy or .npz.  [default: CSV to stdout]"),
+    _option(
+        metavar="FILE",
+        help="File to write: .csv, .npy, .npz or .parquet.  [default: CSV to stdout]",
+    ),
 ]
 
 Target = Annotated[
@@ -49,7 +52,8 @@ FromOption = Annotated[
     From, _option("--from", help="Fit the target to its exact draws, or by its log density.")
 ]
 DrawsFile = Annotated[
-    str | None, _option(metavar="FILE", help="Fit posterior draws: a CSV, NPY or NPZ file.")
+    str | None,
+    _option(metavar="FILE", help="Fit posterior draws: a .csv, .npy, .npz, .parquet or .nc file."),
 ]
 DensityName = Annotated[
     str | None,

@@ -99,7 +99,7 @@ class LogDensity:
             raise UsageError(f"dim must be a positive whole number, found {dim!r}")
         self.function = function
         self.value_and_grad = value_and_grad
-        self.transformed = transformed
+        self._transformed = transformed
         self.dim = dim
         if variables is not None:
             if names is not None and tuple(names) != variables.names:
@@ -193,6 +193,19 @@ class LogDensity:
                 "return a finite number, or -inf where the density is zero"
             )
         return out
+
+    def transformed(self, draws: Any) -> Mapping[str, Any]:
+        """Compute what the model has besides its parameters: arrays (n, …) of draws (n, d).
+
+        Raises:
+            UsageError: nothing is known of that.
+        """
+        if self._transformed is None:
+            raise UsageError(
+                "nothing is known that this log density's model computes from its parameters; "
+                "from_stan and from_pymc make densities that know it, or give transformed="
+            )
+        return self._transformed(draws)
 
     def describe(self, point: Tensor) -> str:
         """Write out a point (d,) with the names of its parameters."""

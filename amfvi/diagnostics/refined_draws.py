@@ -87,8 +87,7 @@ def refine_draws(
         >>> from amfvi.density.log_density import LogDensity
         >>> from amfvi.experts import GMM
         >>> generator = torch.Generator().manual_seed(0)
-        >>> draws = 0.8 * torch.randn(500, 1, generator=generator).double()
-        >>> narrow = Mixture({"gmm": GMM(max_components=1).fit(draws)}, [1.0])
+        >>> narrow = Mixture({"gmm": GMM().fit(0.8 * torch.randn(500, 1).double())}, [1.0])
         >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1))
         >>> refined = refine_draws(narrow, normal, 100, generator)
         >>> refined.x.shape, abs(float(refined.flat.std()) - 1) < 0.1
@@ -98,40 +97,48 @@ def refine_draws(
         raise UsageError(f"chains need at least 40 steps to adapt and to be judged, found {steps}")
     before = density.log_density.n_evaluations
     density = density.with_transform(mixture.transform)
-    weighted = importance_sample(mixture, density, MAX_CANDIDATES * n_chains, generator)
+    start = _choose_starts(mixture, density, n_chains, generator)
+    chains = LatentChains(density, choose_flow(mixture, start))
+    state, visited = chains.evaluate(chains.to_latent(start)), []
+    acceptance: list[tuple[float, float]] = []
+    for number in range(steps):
+        adapt = number < steps // 4
+        state, accepted = _offer_draws(mixture, density, chains, state, generator)
+        state, moved = chains.move(state, generator, adapt=adapt)
+        if not adapt:
+            visited.append(state.y)
+            acceptance.append((accepted, moved))
+    x = density.transform.from_unconstrained(torch.cat(visited)).view(len(visited), n_chains, -1)
+    x = x.transpose(0, 1).contiguous()
+    mixing = assess_mixing(x.flatten(0, 1).numpy(), np.repeat(np.arange(n_chains), x.shape[1]))
+    unknown = np.full(x.shape[2], math.nan)
+    independence, local = np.mean(acceptance, axis=0)
+    return RefinedDraws(
+        x=x,
+        independence_acceptance=float(independence),
+        local_acceptance=float(local),
+        ess=unknown if mixing is None else mixing.ess,
+        rhat=unknown if mixing is None else mixing.rhat,
+        n_evaluations=density.log_density.n_evaluations - before,
+    )
+
+
+def _choose_starts(
+    mixture: Mixture, density: UnconstrainedDensity, n: int, generator: torch.Generator
+) -> Tensor:
+    """Weighted draws of the mixture in unconstrained space, (n, m).
+
+    Raises:
+        InputError: no draw has a positive density.
+    """
+    weighted = importance_sample(mixture, density, MAX_CANDIDATES * n, generator)
     if not weighted.importance.ess > 0:
         raise InputError(
             "the log density is -inf at every draw of the mixture; is it the one that the "
             "mixture was fitted to?"
         )
-    start = density.transform.to_unconstrained(
-        weighted.x[resample(weighted.weights, n_chains, generator)]
-    )[0]
-    chains = LatentChains(density, choose_flow(mixture, start))
-    state, visited = chains.evaluate(chains.to_latent(start)), []
-    independence: list[float] = []
-    local: list[float] = []
-    n_warmup = steps // 4
-    for number in range(steps):
-        state, accepted = _offer_draws(mixture, density, chains, state, generator)
-        state, moved = chains.move(state, generator, adapt=number < n_warmup)
-        if number >= n_warmup:
-            visited.append(state.y)
-            independence.append(accepted)
-            local.append(moved)
-    x = density.transform.from_unconstrained(torch.cat(visited)).view(len(visited), n_chains, -1)
-    x = x.transpose(0, 1).contiguous()
-    chain = np.repeat(np.arange(n_chains), x.shape[1])
-    mixing = assess_mixing(x.flatten(0, 1).numpy(), chain)
-    unknown = np.full(x.shape[2], math.nan)
-    return RefinedDraws(
-        x=x,
-        independence_acceptance=float(np.mean(independence)),
-        local_acceptance=float(np.mean(local)),
-        ess=unknown if mixing is None else mixing.ess,
-        rhat=unknown if mixing is None else mixing.rhat,
-        n_evaluations=density.log_density.n_evaluations - before,
-    )
+    chosen = weighted.x[resample(weighted.weights, n, generator)]
+    return density.transform.to_unconstrained(chosen)[0]
 
 
 def _offer_draws(

@@ -12,13 +12,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amfvi.draws.table import Table, role_of, weights_from_columns
+from amfvi.draws.table import Table, require_memory, role_of, weights_from_columns
 from amfvi.errors import InputError
 
 __all__ = ["load_arrays", "read_npy", "read_npz"]
-
-MAX_UNPACKED = 4 * 2**30
-"""Largest size in bytes of an unpacked array; a compressed file may claim any size."""
 
 DAMAGED_HEADER = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 """What numpy raises while it parses the header of an array, which is a Python literal."""
@@ -179,11 +176,7 @@ def _require_readable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None
             )
         file.seek(0)
         size = max(member.file_size, _claimed_bytes(file))
-    if size > MAX_UNPACKED:
-        raise InputError(
-            f"{member.filename} unpacks to {size / 2**30:.1f} GiB, the limit "
-            f"is {MAX_UNPACKED / 2**30:.0f}; save it as .npy"
-        )
+    require_memory(size, member.filename)
 
 
 def _claimed_bytes(file: IO[bytes]) -> int:

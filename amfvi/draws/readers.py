@@ -1,4 +1,4 @@
-"""Read draws and points from CSV, NPY and NPZ files."""
+"""Read draws and points from CSV, NPY, NPZ, Parquet and netCDF files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.draws.csv_files import read_csv
 from amfvi.draws.draws import Draws, WeightsLike
+from amfvi.draws.netcdf_files import read_netcdf
 from amfvi.draws.numpy_files import load_arrays, read_npy, read_npz
+from amfvi.draws.parquet_files import read_parquet
 from amfvi.draws.table import Table
 from amfvi.errors import InputError, MissingFileError, UsageError
 
@@ -24,7 +26,13 @@ __all__ = ["columns_for", "read_arrays", "read_draws", "read_points", "read_tabl
 
 Content = TypeVar("Content")
 
-READERS = {".csv": read_csv, ".npy": read_npy, ".npz": read_npz}
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": read_csv,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".parquet": read_parquet,
+    ".nc": read_netcdf,
+}
 """The reader of each kind of file, by its ending in lower case."""
 
 UNREADABLE = (
@@ -49,10 +57,11 @@ def read_draws(
     chains: bool = False,
     nan_policy: str = "raise",
 ) -> Draws:
-    """Read draws from a CSV, NPY or NPZ file.
+    """Read draws from a CSV, NPY, NPZ, Parquet or netCDF file.
 
     Columns called ``chain``, ``draw``, ``weight`` and ``log_weight``, in upper or lower case,
-    are no parameters but order the rows and weigh them.
+    are no parameters but order the rows and weigh them. Of a netCDF file the posterior group is
+    read, with its dims and coords (extra ``arviz``); Parquet needs the extra ``parquet``.
 
     Args:
         names: of the parameters; those of the file if not given.
@@ -62,7 +71,7 @@ def read_draws(
     Raises:
         InputError: the file is missing, unreadable or holds no valid draws; the
             message starts with its path.
-        UsageError: weights both here and in the file.
+        UsageError: weights both here and in the file, or a library is missing.
 
     Examples:
         >>> import tempfile
@@ -95,16 +104,18 @@ def read_draws(
             chains=chains,
             nan_policy=nan_policy,
             source=str(path),
+            variables=table.variables if names is None else None,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def read_table(path: str | Path) -> Table:
-    """Read the columns of a CSV, NPY or NPZ file, unvalidated beyond being numbers.
+    """Read the columns of a file of draws, unvalidated beyond being numbers.
 
     Raises:
         InputError: the file is missing, unreadable, or not numbers in columns.
+        UsageError: the library that reads it is not installed.
 
     Examples:
         >>> read_table("nothing.csv")
@@ -113,12 +124,13 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: is a directory, expected a CSV, NPY or NPZ file")
+        raise InputError(f"{path}: is a directory, expected a file of draws")
     _require_file(path)
     read = READERS.get(path.suffix.lower())
     if read is None:
+        *others, last = READERS
         raise InputError(
-            f"{path}: unknown kind of file {path.suffix!r}, expected .csv, .npy or .npz"
+            f"{path}: unknown kind of file {path.suffix!r}, expected {', '.join(others)} or {last}"
         )
     return _read(path, read)
 

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amfvi.errors import InputError
+from amfvi.variables import Variables
 
-__all__ = ["Table", "role_of", "table_from_columns", "weights_from_columns"]
+__all__ = ["Table", "require_memory", "role_of", "table_from_columns", "weights_from_columns"]
+
+MAX_UNPACKED = 4 * 2**30
+"""Largest size in bytes of an unpacked array; a compressed file may claim any size."""
 
 SPECIAL_COLUMNS = {
     "chain": "chain",
@@ -43,6 +47,7 @@ class Table:
         draw: number of each row in its chain, (n,), where the file has it.
         sample_weight: importance weights, (n,), where the file has them; only their
             ratios matter.
+        variables: the arrays that the columns are entries of, where the file says.
 
     Examples:
         >>> Table(values=np.zeros((5, 2)), names=("mu", "tau")).values.shape
@@ -54,6 +59,28 @@ class Table:
     chain: Array | None = None
     draw: Array | None = None
     sample_weight: Array | None = None
+    variables: Variables | None = None
+
+
+def require_memory(n_bytes: int, part: str) -> None:
+    """Refuse to unpack more than memory can be expected to take.
+
+    Args:
+        n_bytes: that ``part`` of the file unpacks to.
+
+    Raises:
+        InputError: it is too much.
+
+    Examples:
+        >>> require_memory(2**40, "draws.npy")
+        Traceback (most recent call last):
+        amfvi.errors.InputError: draws.npy unpacks to 1024.0 GiB, the limit is 4; save it as .npy
+    """
+    if n_bytes > MAX_UNPACKED:
+        raise InputError(
+            f"{part} unpacks to {n_bytes / 2**30:.1f} GiB, the limit is "
+            f"{MAX_UNPACKED / 2**30:.0f}; save it as .npy"
+        )
 
 
 def role_of(name: str) -> str:

@@ -10,12 +10,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from amfvi.draws.parquet_files import require_parquet, write_parquet
 from amfvi.errors import InputError
 from amfvi.files import check_file, new_file
 
 __all__ = ["check_writable", "write_columns"]
 
-SUFFIXES = (".csv", ".npy", ".npz")
+SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
 """Endings of the files that can be written."""
 
 CHUNK_ROWS = 100_000
@@ -27,11 +28,12 @@ def check_writable(path: Path | None, *, overwrite: bool) -> None:
 
     Raises:
         InputError: an unknown ending, or something is in the way.
+        UsageError: a Parquet file, and pyarrow is not installed.
 
     Examples:
         >>> check_writable(Path("draws.txt"), overwrite=False)
         Traceback (most recent call last):
-        amfvi.errors.InputError: draws.txt: unknown ending '.txt', use one of .csv, .npy, .npz
+        amfvi.errors.InputError: draws.txt: unknown ending '.txt', use one of .csv, ...
     """
     if path is None:
         return
@@ -39,6 +41,8 @@ def check_writable(path: Path | None, *, overwrite: bool) -> None:
         raise InputError(
             f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(SUFFIXES)}"
         )
+    if path.suffix.lower() == ".parquet":
+        require_parquet()
     check_file(path, overwrite=overwrite)
 
 
@@ -50,7 +54,7 @@ def write_columns(
     array_name: str,
     overwrite: bool,
 ) -> None:
-    """Write (n, d) values as CSV, NPY or NPZ, by the ending of the path.
+    """Write (n, d) values as CSV, NPY, NPZ or Parquet, by the ending of the path.
 
     Args:
         path: None for CSV on standard output.
@@ -79,6 +83,8 @@ def write_columns(
             arrays: dict[str, Any] = {array_name: values, "names": np.array(names)}
             with temporary.open("wb") as binary:
                 np.savez_compressed(binary, **arrays)
+        elif path.suffix.lower() == ".parquet":
+            write_parquet(temporary, values, names)
         else:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 _write_csv(file, values, names)

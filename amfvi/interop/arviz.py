@@ -12,11 +12,12 @@ from torch import Tensor
 
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.draws.draws import Draws
+from amfvi.draws.netcdf_files import table_from_posterior
 from amfvi.errors import InputError, UsageError
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
 from amfvi.statistics import resample
-from amfvi.variables import Variable, Variables
+from amfvi.variables import Variables
 
 __all__ = ["FittedToDensity", "WeightedSample", "from_arviz", "to_arviz"]
 
@@ -108,22 +109,15 @@ def from_arviz(
     group = getattr(data, "posterior", None)
     if group is None:
         raise InputError(f"found no group 'posterior' in {type(data).__name__}")
-    columns, each, coords = [], [], {}
-    for name in list(group.data_vars) if names is None else list(names):
+    for name in names or ():
         if name not in group.data_vars:
             raise InputError(f"no variable {name!r} in the posterior group")
-        array = group[name].transpose("chain", "draw", ...)
-        values, dims = array.to_numpy(), tuple(str(dim) for dim in array.dims[2:])
-        columns.append(values.reshape(*values.shape[:2], -1))
-        each.append(Variable(str(name), values.shape[2:], dims))
-        coords |= {dim: array.coords[dim].to_numpy() for dim in dims if dim in array.coords}
-    if not columns:
-        raise InputError("the posterior group has no variables")
+    table = table_from_posterior(group if names is None else group[list(names)])
     return Draws.from_array(
-        np.concatenate(columns, axis=2),
-        variables=Variables(tuple(each), coords),
+        table.values,
+        variables=table.variables,
         constraints=constraints,
-        chains=True,
+        chain_ids=table.chain,
         nan_policy=nan_policy,
         source="ArviZ data",
     )
@@ -164,20 +158,19 @@ def to_arviz(mixture: Mixture, n: int = 4000, *, seed: int = 0, transformed: boo
     known = mixture if isinstance(mixture, FittedToDensity) else None
     variables = Variables.from_names(mixture.names) if known is None else known.variables
     arrays = variables.split(x)
+    layouts = [variables]
     if transformed:
-        compute = None if known is None else getattr(known.log_density, "transformed", None)
-        if compute is None:
-            raise UsageError(
-                "transformed=True needs a posterior fitted to the log density of a model that "
-                "computes more from its parameters, such as amfvi.from_stan makes"
-            )
-        arrays |= {name: np.asarray(values) for name, values in compute(x).items()}
+        density = None if known is None else known.log_density
+        if density is None:
+            raise UsageError("transformed=True needs a posterior that knows its log density")
+        arrays |= {n: np.asarray(values) for n, values in density.transformed(x).items()}
+        layouts += [getattr(density, "transformed_variables", Variables(()))]
     groups = {
         "posterior": {name: _as_chains(values) for name, values in arrays.items()},
         "sample_stats": {"lp": _as_chains(lp), "log_weight": _as_chains(log_weight)},
     }
-    dims = {v.name: list(v.dims) for v in variables.each if v.dims}
-    coords = dict(variables.coords)
+    dims = {v.name: list(v.dims) for layout in layouts for v in layout.each if v.dims}
+    coords = {dim: values for layout in layouts for dim, values in layout.coords.items()}
     attributes = _attributes(known)
     if int(arviz.__version__.split(".")[0]) >= 1:
         return arviz.from_dict(

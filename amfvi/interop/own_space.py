@@ -2,8 +2,7 @@
 
 Stan tells values, not constraints. But a parameter that is exp(y) + L for every y is one with
 lower bound L, and a vector that is torch's stick-breaking of y lies on the simplex. Where the
-map is one that amfvi has too, a density over the model's own parameters can be made; where it
-is another, such as for covariance matrices, the unconstrained coordinates stay.
+map is another, such as for covariance matrices, the unconstrained coordinates stay.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from amfvi.constraints.vectors import ordered
-from amfvi.variables import Variable, Variables, label_entries
+from amfvi.variables import Variable, Variables, group_labels
 
-__all__ = ["OwnSpace", "Part", "find_own_space", "group_labels"]
+__all__ = ["OwnSpace", "Part", "find_own_space"]
 
 N_PROBES = 12
 """Points at which the map is compared with those that are known."""
@@ -175,8 +174,7 @@ def find_own_space(
     coordinates = group_labels(unconstrained_labels)
     parts = []
     for name, (shape, columns) in by_name.items():
-        found = coordinates.get(name)
-        if found is None:  # an array without entries
+        if (found := coordinates.get(name)) is None:  # an array without entries
             continue
         # Stan's order, which for arrays of vectors is not that of the labels.
         places = sorted(found[1])
@@ -186,32 +184,6 @@ def find_own_space(
         part = part or _find_vectors(own, x[:, columns], y, places)
         parts.append(part or _keep_unconstrained(rest, places))
     return OwnSpace(tuple(parts), dim)
-
-
-def group_labels(labels: Sequence[str]) -> dict[str, tuple[tuple[int, ...], list[int]]]:
-    """Shape of each variable, and the columns of its entries with the last dimension fastest.
-
-    Args:
-        labels: of entries in any order, such as ``theta.2.1``.
-
-    Examples:
-        >>> group_labels(["mu", "L.1.1", "L.2.1", "L.1.2", "L.2.2"])
-        {'mu': ((), [0]), 'L': ((2, 2), [1, 3, 2, 4])}
-    """
-    places: dict[str, dict[tuple[int, ...], int]] = {}
-    for column, label in enumerate(labels):
-        name, *indices = label.replace(":", ".").split(".")
-        places.setdefault(name, {})[tuple(int(i) for i in indices)] = column
-    grouped = {}
-    for name, columns in places.items():
-        shape = (
-            tuple(np.max(list(columns), axis=0).astype(int).tolist()) if () not in columns else ()
-        )
-        ordered_columns = [columns[place] for place in sorted(columns)]
-        if len(ordered_columns) != len(label_entries(name, shape)):  # ragged, such as a tuple
-            shape = (len(ordered_columns),)
-        grouped[name] = (shape, ordered_columns)
-    return grouped
 
 
 def _find_entries(

@@ -206,7 +206,11 @@ def array_bytes(save, array):
             array_bytes(lambda b, a: np.savez(b, draws=a, chain=a[:5, 0]), ROWS),
             "one entry",
         ),
-        ("a.txt", b"a b\n1 2\n", r"unknown kind of file '.txt', expected .csv, .npy or .npz"),
+        (
+            "a.txt",
+            b"a b\n1 2\n",
+            r"unknown kind of file '.txt', expected .csv, .npy, .npz, .parquet or .nc",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_array_file(tmp_path, name, content, message):

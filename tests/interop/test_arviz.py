@@ -155,5 +155,8 @@ def test_what_a_model_computes_comes_on_request():
     assert np.allclose(data["total"], data["x1"] + data["x2"] + data["x3"])
     assert data["pair"].shape == (4, 25, 2)
     x = np.random.default_rng(0).normal(size=(500, 2))
-    with pytest.raises(UsageError, match="a model that computes more"):
+    with pytest.raises(UsageError, match="a posterior that knows its log density"):
         amfvi.fit(x, experts="gmm").to_arviz(transformed=True)
+    plain = amfvi.LogDensity(lambda x: -0.5 * x.square().sum(dim=1), 2)
+    with pytest.raises(UsageError, match="nothing is known that"):
+        amfvi.fit(x, density=plain, experts="gmm").to_arviz(transformed=True)

@@ -13,7 +13,8 @@ import amfvi
 from amfvi.density.joint import require_gradient
 from amfvi.errors import InputError, UsageError
 from amfvi.interop import stan as bridge
-from amfvi.interop.own_space import find_own_space, group_labels
+from amfvi.interop.own_space import find_own_space
+from amfvi.variables import group_labels
 
 pytest.importorskip("httpstan", reason="needs PyStan")
 
