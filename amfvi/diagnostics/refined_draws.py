@@ -87,7 +87,8 @@ def refine_draws(
         >>> from amfvi.density.log_density import LogDensity
         >>> from amfvi.experts import GMM
         >>> generator = torch.Generator().manual_seed(0)
-        >>> narrow = Mixture({"gmm": GMM().fit(0.8 * torch.randn(500, 1).double())}, [1.0])
+        >>> draws = 0.8 * torch.randn(500, 1, generator=generator).double()
+        >>> narrow = Mixture({"gmm": GMM().fit(draws)}, [1.0])
         >>> normal = UnconstrainedDensity(LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1))
         >>> refined = refine_draws(narrow, normal, 100, generator)
         >>> refined.x.shape, abs(float(refined.flat.std()) - 1) < 0.1
@@ -110,17 +111,24 @@ def refine_draws(
             acceptance.append((accepted, moved))
     x = density.transform.from_unconstrained(torch.cat(visited)).view(len(visited), n_chains, -1)
     x = x.transpose(0, 1).contiguous()
-    mixing = assess_mixing(x.flatten(0, 1).numpy(), np.repeat(np.arange(n_chains), x.shape[1]))
-    unknown = np.full(x.shape[2], math.nan)
+    ess, rhat = _assess(x)
     independence, local = np.mean(acceptance, axis=0)
     return RefinedDraws(
         x=x,
         independence_acceptance=float(independence),
         local_acceptance=float(local),
-        ess=unknown if mixing is None else mixing.ess,
-        rhat=unknown if mixing is None else mixing.rhat,
+        ess=ess,
+        rhat=rhat,
         n_evaluations=density.log_density.n_evaluations - before,
     )
+
+
+def _assess(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Effective sample sizes and R̂ (d,) of chains (chains, steps, d)."""
+    n_chains, steps, d = x.shape
+    mixing = assess_mixing(x.flatten(0, 1).numpy(), np.repeat(np.arange(n_chains), steps))
+    unknown = np.full(d, math.nan)
+    return (unknown, unknown) if mixing is None else (mixing.ess, mixing.rhat)
 
 
 def _choose_starts(

@@ -21,6 +21,9 @@ standard error; heavy tails that the mixture has too are carried by draws of equ
 KHAT_OF_WEIGHTS = 0.3
 """Rise of k̂ of squared distances by weights from which it is the weights that have the tail."""
 
+HEAVY_KHAT = 0.7
+"""k̂ of squared distances from which no number of draws tells a variance."""
+
 CLIPPED = 0.025
 """Share of the mass in each tail that is clipped where tails are heavy."""
 
@@ -36,8 +39,8 @@ class WeightShift:
             a mixture that is too wide are no sign that it lacks anything.
         bound: the largest of all changes, significant or not, and two standard errors.
         variance_khat: the largest k̂ of weights times squared distances from a mean, where it is
-            well above that of the squared distances alone; 0 where there is none. Beyond 0.7 a
-            variance hangs on weights that are too few to tell it.
+            well above that of the squared distances alone and those have a variance to tell; 0
+            where there is none. Beyond 0.7 a variance hangs on weights that are too few.
         sd_se: the largest relative standard error of a standard deviation, where that is due
             to large weights rather than to the tails of the posterior.
 
@@ -82,7 +85,9 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     squares = weights * (x - center).square()
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
     carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
-    is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~(carrying > CARRIED_BY_WEIGHTS)
+    of_squares = _khat_of_squares(x, center)
+    by_weights = (carrying > CARRIED_BY_WEIGHTS) & (of_squares < HEAVY_KHAT)
+    is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~by_weights
     x = torch.where(is_heavy, _clip(x, weights[:, 0]), x)
     standard = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-300)
     terms = (weights - 1) * standard
@@ -99,20 +104,24 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
-        variance_khat=_variance_khat(weighted, center),
+        variance_khat=_variance_khat(weighted, center, of_squares),
         sd_se=float(torch.where(is_heavy, 0.0, relative_se).max()),
     )
 
 
-def _variance_khat(weighted: WeightedDraws, center: Tensor) -> float:
-    """The largest k̂ of a weighted squared distance (d,), where weights raise it; else 0."""
-    log_squares = (weighted.x - center).square().clamp(min=1e-300).log()
-    largest = 0.0
-    for column in log_squares.T:
-        of_both = psis((weighted.log_weights + column).numpy())[1]
-        if of_both > psis(column.numpy())[1] + KHAT_OF_WEIGHTS:
-            largest = max(largest, of_both)
-    return largest
+def _khat_of_squares(x: Tensor, center: Tensor, log_weights: Tensor | None = None) -> Tensor:
+    """k̂ of the squared distances of draws (n, d) from the center, weighted or not, (d,)."""
+    log_squares = (x - center).square().clamp(min=1e-300).log()
+    if log_weights is not None:
+        log_squares = log_squares + log_weights[:, None]
+    return torch.tensor([psis(column.numpy())[1] for column in log_squares.T]).double()
+
+
+def _variance_khat(weighted: WeightedDraws, center: Tensor, of_squares: Tensor) -> float:
+    """The largest k̂ of a weighted squared distance, where weights raise it; else 0."""
+    of_both = _khat_of_squares(weighted.x, center, weighted.log_weights)
+    is_raised = (of_squares < HEAVY_KHAT) & (of_both > of_squares + KHAT_OF_WEIGHTS)
+    return float(torch.where(is_raised, of_both, 0.0).max())
 
 
 def _clip(x: Tensor, weights: Tensor) -> Tensor:

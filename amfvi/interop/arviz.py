@@ -58,7 +58,7 @@ class FittedToDensity(Protocol):
     """A mixture that may know the log density it was fitted to, as posteriors do.
 
     Examples:
-        >>> isinstance(torch.ones(1), FittedToDensity)
+        >>> isinstance("a string", FittedToDensity)
         False
     """
 
@@ -143,6 +143,7 @@ def to_arviz(mixture: Mixture, n: int = 4000, *, seed: int = 0, transformed: boo
         UsageError: ArviZ is not installed, or nothing is known of what the model computes.
 
     Examples:
+        >>> import torch
         >>> from amfvi.experts import GMM
         >>> draws = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> mixture = Mixture({"gmm": GMM().fit(draws)}, [1.0], names=("mu", "tau"))
