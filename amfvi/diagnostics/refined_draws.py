@@ -69,10 +69,9 @@ def refine_draws(
 ) -> RefinedDraws:
     """Run chains that leave a posterior invariant, from the weighted draws of a mixture.
 
-    Each step offers a draw of the mixture, which moves between modes (independence
-    Metropolis: Tierney 1994, Annals of Statistics 22), and then a Hamiltonian trajectory in
-    the latent space of the mixture's best flow, which goes where the mixture does not. Step
-    sizes are adapted in the first quarter of the steps, which is left out.
+    Each step offers a draw of the mixture, which moves between modes (Tierney 1994, Annals of
+    Statistics 22), and then a Hamiltonian trajectory in the latent space of its best flow, which
+    goes where it does not. Step sizes adapt in the first quarter, which is left out.
 
     Args:
         steps: of each chain, those left out included; some ten evaluations each.
@@ -100,8 +99,8 @@ def refine_draws(
     density = density.with_transform(mixture.transform)
     start = _choose_starts(mixture, density, n_chains, generator)
     chains = LatentChains(density, choose_flow(mixture, start))
-    state, visited = chains.evaluate(chains.to_latent(start)), []
-    acceptance: list[tuple[float, float]] = []
+    state = chains.evaluate(chains.to_latent(start))
+    visited, acceptance = [], []
     for number in range(steps):
         adapt = number < steps // 4
         state, accepted = _offer_draws(mixture, density, chains, state, generator)

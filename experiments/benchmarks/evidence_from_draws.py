@@ -1,0 +1,153 @@
+"""The evidence of ten posteriors from draws of NUTS and the density, without our sampler.
+
+    python -m experiments.benchmarks.evidence_from_draws [--seeds 1]
+
+NumPyro's NUTS draws some 4,000 times from posteriors whose log Z is known, in 2 to 30
+dimensions; ``amfvi.fit(draws, density=density)`` makes an evidence of them. Beside it the
+evidence by bridge sampling from the same mixture, and that of ``amfvi.fit(density)``, which
+samples by itself. Writes ``experiments/results/evidence-from-draws.csv`` and ``.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import amfvi
+from amfvi.draws.mixing import assess_mixing
+from amfvi.errors import AmfviWarning
+from experiments.lab.cells import CellStore
+from experiments.lab.densities import all_densities, curved_family
+from experiments.lab.densities.known import KnownDensity
+from experiments.lab.nuts import run_nuts
+from experiments.lab.pages import benchmark_parser, write_page
+from experiments.lab.provenance import AMFVI, PACKAGES, Provenance, describe_all
+from experiments.lab.tables import Row, markdown_table
+
+__all__ = ["main", "page", "run"]
+
+POSTERIORS = (
+    "quadratic-d2-bend0.1-width1-scale3", "rosenbrock-d3-chains1", "wavy-d5-bend0.1-width1-scale3",
+    "quadratic-d10-bend0.5-width0.5-scale2", "gaussian-condition10000-d5", "student4-d5",
+    "logistic-d5", "agrawal-well-conditioned-d10", "gaussian-d20", "laplace-d30",
+)  # fmt: skip
+"""Names in the library of densities: curved, ill-conditioned, heavy-tailed, of many parameters."""
+
+GRADIENTS = 200_000
+"""Gradients that NUTS may take."""
+
+N_DRAWS = 4_000
+"""Draws that are kept, thinned evenly from those of all chains."""
+
+MAX_ERROR = 0.05
+"""Largest error of log Z that is right, nats, if it is within three claimed SEs too."""
+
+
+def _density(name: str) -> KnownDensity:
+    known = all_densities() | {density.name: density for density in curved_family()}
+    return known[name]
+
+
+def run(cell: Row, folder: Path) -> list[Row]:
+    """Draw by NUTS, then find the evidence with and without these draws."""
+    density = _density(cell["posterior"])
+    if density.log_z is None:
+        raise ValueError(f"log Z of {density.name} is not known")
+    nuts = run_nuts(density, budget=GRADIENTS, seed=cell["seed"])
+    n_chains = 4
+    chains = nuts.draws.reshape(n_chains, -1, density.dim)
+    step = max(1, math.ceil(chains.shape[1] * n_chains / N_DRAWS))
+    chains = chains[:, ::step]
+    flat = chains.flatten(0, 1).numpy()
+    mixing = assess_mixing(flat, np.repeat(np.arange(n_chains), chains.shape[1]))
+    rows: Row = {"dim": density.dim, "n_draws": len(flat)}
+    rows["ess"] = None if mixing is None else float(mixing.ess.min())
+    handed = density.make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AmfviWarning)
+        started = time.monotonic()
+        fitted = amfvi.fit(chains, density=handed, chains=True, seed=cell["seed"])
+        rows["seconds"] = time.monotonic() - started
+        sampled_from = density.make()
+        sampled = amfvi.fit(sampled_from, seed=cell["seed"])
+    for name, posterior, n in (
+        ("given", fitted, handed.n_evaluations), ("sampled", sampled, sampled_from.n_evaluations)
+    ):  # fmt: skip
+        diagnostics = posterior.diagnostics
+        if diagnostics is None:
+            raise TypeError("a fit to a log density without diagnostics")
+        rows |= {
+            f"{name}_error": diagnostics.log_z - density.log_z,
+            f"{name}_se": diagnostics.log_z_se,
+            f"{name}_verdict": str(diagnostics.verdict),
+            f"{name}_evaluations": n,
+        }
+        if name == "given" and diagnostics.log_z_sampler is not None:
+            rows["bridge_error"] = diagnostics.log_z_sampler - density.log_z
+            rows["bridge_se"] = diagnostics.log_z_sampler_se
+    return [rows]
+
+
+def is_right(row: Row) -> bool:
+    """Whether the evidence from the draws is near enough to the truth."""
+    error = abs(row["given_error"])
+    return bool(error <= MAX_ERROR and error <= 3 * row["given_se"])
+
+
+def page(rows: list[Row], command: str, made_with: str) -> str:
+    """Write the page."""
+
+    def evidence(row: Row, name: str) -> str:
+        if row.get(f"{name}_error") is None:
+            return ""
+        return f"{row[f'{name}_error']:+.4f} ± {row[f'{name}_se']:.4f}"
+
+    lines = [
+        [row["posterior"], row["dim"], row["seed"], row["n_draws"],
+         "" if row["ess"] is None else f"{row['ess']:.0f}",
+         evidence(row, "given"), row["given_verdict"], row["given_evaluations"],
+         evidence(row, "bridge"), evidence(row, "sampled"), row["sampled_verdict"],
+         row["sampled_evaluations"], f"{row['seconds']:.0f}"]
+        for row in rows
+    ]  # fmt: skip
+    return "\n".join([
+        "# Evidence from draws of NUTS and the density", "",
+        f"`{command}`", "",
+        f"Errors of log Z with claimed standard errors. {sum(map(is_right, rows))} of {len(rows)}",
+        f"are within three of these and within {MAX_ERROR} nats. ESS: the smallest of all",
+        "parameters of the draws.",
+        made_with, "",
+        *markdown_table(
+            ["posterior", "d", "seed", "draws", "ESS", "log Z from draws", "verdict",
+             "evaluations", "by bridge sampling", "by our own sampler", "its verdict",
+             "its evaluations", "s"],
+            lines,
+        ), "",
+    ])  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = benchmark_parser(__doc__, "evidence-from-draws")
+    parser.set_defaults(seeds=1)
+    options = parser.parse_args(arguments)
+    cells = [
+        {"posterior": name, "seed": seed} for seed in range(options.seeds) for name in POSTERIORS
+    ]
+    store = CellStore(folder=options.folder, experiment="evidence-from-draws")
+    provenance = Provenance.current(AMFVI, (*PACKAGES, "numpyro"))
+    finished = store.run_all(cells, run, provenance)
+    rows = [row for cell in finished for row in cell.full_rows]
+    command = f"python -m experiments.benchmarks.evidence_from_draws --seeds {options.seeds}"
+    write_page(
+        options.results, "evidence-from-draws", page(rows, command, describe_all(finished)), rows
+    )
+
+
+if __name__ == "__main__":
+    main()
