@@ -98,9 +98,8 @@ def refine_draws(
     before = density.log_density.n_evaluations
     density = density.with_transform(mixture.transform)
     start = _choose_starts(mixture, density, n_chains, generator)
-    chains = LatentChains(density, choose_flow(mixture, start))
+    chains, visited, acceptance = LatentChains(density, choose_flow(mixture, start)), [], []
     state = chains.evaluate(chains.to_latent(start))
-    visited, acceptance = [], []
     for number in range(steps):
         adapt = number < steps // 4
         state, accepted = _offer_draws(mixture, density, chains, state, generator)
