@@ -75,7 +75,7 @@ class Transport(Transform):
     def __init__(self, mixture: Mixture, expert: str | None = None) -> None:
         super().__init__()
         self._transform = mixture.transform
-        self._support = mixture.support
+        self.codomain = mixture.support
         if expert is None:
             draws = mixture.sample((N_DRAWS,), torch.Generator().manual_seed(0))
             self._flow = choose_flow(mixture, self._transform.to_unconstrained(draws)[0])
@@ -88,11 +88,6 @@ class Transport(Transform):
                 f"{'are ' + ', '.join(have) if have else 'is none'}"
             )
         self._flow = chosen
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        """Where parameters lie."""
-        return self._support
 
     def _call(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])

@@ -224,10 +224,8 @@ def _as_arguments(data: Mapping[str, Any]) -> list[Any]:
 
 
 def _of(array: NDArray[Any]) -> Any:
-    """The address of an array, which the argument keeps alive."""
-    pointer = array.ctypes.data_as(ctypes.c_void_p)
-    pointer.array = array
-    return pointer
+    """The address of an array, which numpy keeps alive with it."""
+    return array.ctypes.data_as(ctypes.c_void_p)
 
 
 def _read(error: Any) -> str:

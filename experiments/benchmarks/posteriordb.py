@@ -101,7 +101,7 @@ def _fit(
 ) -> amfvi.Posterior | None:
     """A fit; None where the reference lacks a parameter of the program."""
     if method != "given draws":
-        chosen = {} if method == "default" else {"experts": method}
+        chosen: Any = {} if method == "default" else {"experts": method}
         return amfvi.fit(density, seed=seed, **chosen)
     if any(name not in posterior.chains for name in density.names):
         return None
