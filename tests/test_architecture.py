@@ -134,6 +134,8 @@ def public(module):
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of ArviZ, once a day
 @pytest.mark.parametrize("name", [m for m in MODULES if not m.endswith("__main__")])
 def test_docstrings_run(name):
+    if ".pymc" in name:
+        pytest.importorskip("pymc", reason="needs PyMC: the extra pymc")
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0

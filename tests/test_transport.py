@@ -82,6 +82,7 @@ def test_it_is_the_most_important_expert_with_a_map_or_the_one_asked_for():
     )
 
 
+@pytest.mark.slow
 def test_hamiltonian_chains_of_pyro_in_its_latent_space_are_exact():
     """NeuTra: the target is narrower than the draws that the map was fitted to."""
     from pyro.infer import MCMC, NUTS

@@ -142,6 +142,7 @@ def test_a_mixture_as_a_prior_of_a_model_handed_back(kind):
     assert torch.allclose(gradient, differences, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nuts_with_a_mixture_as_prior_has_the_conjugate_answer():
     """A Gaussian prior, read from its curvature, and a Gaussian likelihood."""
     prior = mixture_with({}, ("a", "b"), spread=2.0, components=1)
@@ -163,6 +164,7 @@ def test_nuts_with_a_mixture_as_prior_has_the_conjugate_answer():
     assert np.abs(draws.std(axis=0) / sd - 1).max() < 0.15
 
 
+@pytest.mark.slow
 def test_nuts_keeps_within_the_constraints():
     prior = mixture_with({"p": (0, 1)}, ("p", "q"), components=1)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
+pytest.importorskip("pymc", reason="needs PyMC: the extra pymc")
+
 import amfvi
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import AmfviWarning, InputError, UsageError

@@ -181,6 +181,7 @@ def test_improper_priors_of_every_shape_are_run():
     assert [(v.kind, v.size) for v in held.vectors] == [("corr_cholesky", 9), ("simplex", 4)]
 
 
+@pytest.mark.slow
 def test_a_fit_to_a_mixture_model():
     """The log evidence, against importance sampling from the posterior by its own verdict."""
     density = amfvi.from_pyro(two_components, DATA)

@@ -53,6 +53,7 @@ def numpyro_again(prior, data):
         numpyro.sample("y", numpyro_dist.Normal(theta[0], theta[1]), obs=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "whole", "again"),
     [
