@@ -5,7 +5,8 @@
 NumPyro's NUTS draws some 4,000 times from posteriors whose log Z is known, in 2 to 30
 dimensions; ``amfvi.fit(draws, density=density)`` makes an evidence of them. Beside it the
 evidence by bridge sampling from the same mixture, and with ``--sampler`` that of
-``amfvi.fit(density)``, which samples by itself. Writes ``experiments/results/evidence-from-draws.csv`` and ``.md``.
+``amfvi.fit(density)``, which samples by itself. Writes
+``experiments/results/evidence-from-draws.csv`` and ``.md``.
 """
 
 from __future__ import annotations
