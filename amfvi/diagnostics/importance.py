@@ -17,12 +17,15 @@ from torch import Tensor
 
 from amfvi.statistics import Estimate, effective_sample_size
 
-__all__ = ["ImportanceEstimate", "khat_threshold", "psis"]
+__all__ = ["HEAVY_KHAT", "ImportanceEstimate", "khat_of_squares", "khat_threshold", "psis"]
 
 Array = NDArray[np.float64]
 
 MIN_TAIL = 5
 """Fewest draws in a tail whose shape can be fitted."""
+
+HEAVY_KHAT = 0.7
+"""k̂ of squared distances from which no number of draws tells a variance."""
 
 PRIOR_SHAPE = 0.5
 """Shape of the weak prior on k̂ (Vehtari et al. 2024, appendix C)."""
@@ -162,3 +165,23 @@ class ImportanceEstimate:
     def efficiency(self) -> float:
         """Effective sample size per draw, from 0 to 1."""
         return self.ess / self.n_draws
+
+
+def khat_of_squares(x: Tensor, center: Tensor, log_weights: Tensor | None = None) -> Tensor:
+    """Estimate k̂ of the squared distances of draws (n, d) from the center, by coordinate, (d,).
+
+    Args:
+        log_weights: of the draws, (n,), if they are weighted.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> bool(khat_of_squares(x, x.mean(dim=0)) < HEAVY_KHAT), bool(
+        ...     khat_of_squares(x / x.flip(0), x.mean(dim=0)) > HEAVY_KHAT)
+        (True, True)
+    """
+    log_squares = (x - center).square().clamp(min=1e-300).log()
+    if log_weights is not None:
+        log_squares = log_squares + log_weights[:, None]
+    khats = [psis(column.numpy())[1] for column in log_squares.T]
+    return torch.tensor(khats, dtype=torch.float64)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
+from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
 from amfvi.mixture import Mixture
 from amfvi.sampler.resolution import evaluate_where_possible
 
@@ -28,6 +29,9 @@ OUTER_SHARE = 0.5
 
 LOG_THIN_RATIO = math.log(2.0)
 """Nats that q lies below p where what is lacking is counted; below, it may be noise."""
+
+N_PLAIN_DRAWS = 20_000
+"""Draws of the mixture that show whether a coordinate has a variance."""
 
 N_CHAINS = 40
 """Chains."""
@@ -51,11 +55,12 @@ def measure_outside(
 ) -> float:
     """Share of the posterior's variance that comes from where the mixture lacks density.
 
-    Of the unconstrained coordinate of which most is lacking. Chains start from the farthest
-    weighted draws that carry half of the variance, in proportion to what they carry, and take
-    Metropolis–Hastings steps with a normal proposal that has the covariance of the draws
-    nearest to a state, so that it lies along a ridge. They leave the posterior times the squared
-    distance invariant: by detailed balance what they find lacking is a share of that half.
+    Of the unconstrained coordinate of which most is lacking, of those that have a variance.
+    Chains start from the farthest weighted draws that carry half of the variance, in proportion
+    to what they carry, and take Metropolis–Hastings steps with a normal proposal that has the
+    covariance of the draws nearest to a state, so that it lies along a ridge. They leave the
+    posterior times the squared distance invariant: by detailed balance what they find lacking
+    is a share of that half.
 
     Args:
         weighted: draws of the mixture with their weights.
@@ -75,6 +80,7 @@ def measure_outside(
     y = density.transform.to_unconstrained(weighted.x)[0]
     finite = y.isfinite().all(dim=1)
     y, weights = y[finite], weighted.weights[finite]
+    has_variance = _find_variances(mixture, density, generator)
     target = _TimesSquaredDistance(density, y)
     state = y[_choose_outer(target.squared_distance(y), weights, generator)]
     proposal = _LocalProposal(y, target.scale)
@@ -100,7 +106,17 @@ def measure_outside(
             share = target.share_by_coordinate(state)
             lacking += (_missing(log_p - log_z - log_q)[:, None] * share).sum(dim=0)
             whole += share.sum(dim=0)
-    return OUTER_SHARE * float((lacking / whole.clamp(min=1e-300)).max())
+    shares = torch.where(has_variance, lacking / whole.clamp(min=1e-300), 0.0)
+    return OUTER_SHARE * float(shares.max())
+
+
+def _find_variances(
+    mixture: Mixture, density: UnconstrainedDensity, generator: torch.Generator
+) -> Tensor:
+    """Which coordinates (m,) have tails light enough for draws to tell a variance."""
+    y = density.transform.to_unconstrained(mixture.sample((N_PLAIN_DRAWS,), generator))[0]
+    y = y[y.isfinite().all(dim=1)]
+    return khat_of_squares(y, y.median(dim=0).values) < HEAVY_KHAT
 
 
 class _TimesSquaredDistance:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amfvi.diagnostics.comparison import WeightedDraws
-from amfvi.diagnostics.importance import psis
+from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
 from amfvi.diagnostics.thresholds import MAX_PLAIN_SHIFT, SIGNIFICANT
 
 __all__ = ["WeightShift", "measure_shift"]
@@ -20,9 +20,6 @@ standard error; heavy tails that the mixture has too are carried by draws of equ
 
 KHAT_OF_WEIGHTS = 0.3
 """Rise of k̂ of squared distances by weights from which it is the weights that have the tail."""
-
-HEAVY_KHAT = 0.7
-"""k̂ of squared distances from which no number of draws tells a variance."""
 
 CLIPPED = 0.025
 """Share of the mass in each tail that is clipped where tails are heavy."""
@@ -85,7 +82,7 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     squares = weights * (x - center).square()
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
     carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
-    of_squares = _khat_of_squares(x, center)
+    of_squares = khat_of_squares(x, center)
     by_weights = (carrying > CARRIED_BY_WEIGHTS) & (of_squares < HEAVY_KHAT)
     is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~by_weights
     x = torch.where(is_heavy, _clip(x, weights[:, 0]), x)
@@ -109,17 +106,9 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     )
 
 
-def _khat_of_squares(x: Tensor, center: Tensor, log_weights: Tensor | None = None) -> Tensor:
-    """k̂ of the squared distances of draws (n, d) from the center, weighted or not, (d,)."""
-    log_squares = (x - center).square().clamp(min=1e-300).log()
-    if log_weights is not None:
-        log_squares = log_squares + log_weights[:, None]
-    return torch.tensor([psis(column.numpy())[1] for column in log_squares.T]).double()
-
-
 def _variance_khat(weighted: WeightedDraws, center: Tensor, of_squares: Tensor) -> float:
     """The largest k̂ of a weighted squared distance, where weights raise it; else 0."""
-    of_both = _khat_of_squares(weighted.x, center, weighted.log_weights)
+    of_both = khat_of_squares(weighted.x, center, weighted.log_weights)
     is_raised = (of_squares < HEAVY_KHAT) & (of_both > of_squares + KHAT_OF_WEIGHTS)
     return float(torch.where(is_raised, of_both, 0.0).max())
 
