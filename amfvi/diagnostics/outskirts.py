@@ -55,12 +55,11 @@ def measure_outside(
 ) -> float:
     """Share of the posterior's variance that comes from where the mixture lacks density.
 
-    Of the unconstrained coordinate of which most is lacking, of those that have a variance.
-    Chains start from the farthest weighted draws that carry half of the variance, in proportion
-    to what they carry, and take Metropolis–Hastings steps with a normal proposal that has the
-    covariance of the draws nearest to a state, so that it lies along a ridge. They leave the
-    posterior times the squared distance invariant: by detailed balance what they find lacking
-    is a share of that half.
+    The largest over unconstrained coordinates that have a variance. Chains start from the
+    farthest weighted draws that carry half of it, and take Metropolis–Hastings steps whose
+    proposal has the covariance of the nearest draws, so that it lies along a ridge. They leave
+    the posterior times the squared distance invariant: what they find lacking is a share of
+    that half.
 
     Args:
         weighted: draws of the mixture with their weights.
@@ -82,11 +81,10 @@ def measure_outside(
     y, weights = y[finite], weighted.weights[finite]
     has_variance = _find_variances(mixture, density, generator)
     target = _TimesSquaredDistance(density, y)
+    proposal, log_z = _LocalProposal(y, target.scale), weighted.importance.log_z.mean
     state = y[_choose_outer(target.squared_distance(y), weights, generator)]
-    proposal = _LocalProposal(y, target.scale)
     log_p, log_target = target.evaluate(state)
     factor = proposal.factor(state)
-    log_z = weighted.importance.log_z.mean
     lacking, whole = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
     for step in range(N_STEPS):
         noise = torch.randn(state.shape, generator=generator, dtype=torch.float64)
