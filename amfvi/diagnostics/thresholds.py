@@ -94,7 +94,7 @@ MAX_SHIFT = 0.15
 MAX_MENDED_SHIFT = 0.3
 """The same, above which a fit to weighted draws is not tried."""
 
-MAX_OUTSIDE = 0.12
+MAX_OUTSIDE = 0.16
 """Share of a variance that may come from where the mixture lacks density."""
 
 MAX_DEPARTURE = 0.05
