@@ -102,6 +102,10 @@ class LogDensity:
         self._transformed = transformed
         self.dim = dim
         if variables is not None:
+            if not isinstance(variables, Variables):
+                raise UsageError(
+                    f"variables must be amfvi's Variables, found {type(variables).__name__}"
+                )
             if names is not None and tuple(names) != variables.names:
                 raise UsageError("give names= or variables=, not both")
             names = variables.names

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amfvi.density.joint import with_gradient
 from amfvi.density.log_density import LogDensity
-from amfvi.errors import UsageError
+from amfvi.errors import MissingFileError, UsageError
 from amfvi.files import read_json
 from amfvi.interop.own_space import OwnSpace, find_own_space
 from amfvi.interop.stan_library import StanLibrary, compile_stan
@@ -71,7 +71,7 @@ def from_stan(model: Any, data: Any = None, *, seed: int = 0) -> LogDensity:
 
     Raises:
         UsageError: PyStan or a C++ compiler is missing, or data are given twice or not at all.
-        InputError: the program or the data are not valid.
+        InputError: the program or the data are missing or not valid.
 
     Examples:
         >>> from_stan.__annotations__["return"]  # an example that runs is in the tutorial
@@ -101,7 +101,10 @@ def _compile(model: Any, data: Any, seed: int) -> CompiledModel:
         _require_no_data(data)
         return StanLibrary(compile_stan(model.program_code), model.data, seed)
     if isinstance(model, Path) or (isinstance(model, str) and model.endswith(".stan")):
-        model = Path(model).read_text(encoding="utf-8")
+        path = Path(model)
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file, expected a Stan program")
+        model = path.read_text(encoding="utf-8")
     if not isinstance(model, str):
         raise UsageError(
             "expected a model of PyStan or BridgeStan, the code of a Stan program or the path of "

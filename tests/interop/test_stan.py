@@ -194,6 +194,8 @@ def test_what_stan_refuses_is_one_line(tmp_path):
         amfvi.from_stan(EVERYTHING, data={"n": 3, "y": [0.5, -1.0, 2.0]})
     with pytest.raises(InputError, match="data 'y' must be numbers"):
         amfvi.from_stan(EVERYTHING, data=DATA | {"y": ["a", "b", "c"]})
+    with pytest.raises(InputError, match=r"missing\.stan: no such file, expected a Stan program"):
+        amfvi.from_stan("missing.stan", data={})
     with pytest.raises(UsageError, match=r"a \.stan file, found int"):
         amfvi.from_stan(3)
     program, data = tmp_path / "model.stan", tmp_path / "data.json"
