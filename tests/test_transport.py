@@ -44,8 +44,8 @@ def test_it_is_a_bijection_with_the_jacobian_of_autograd(name):
 
 
 def test_constraints_are_kept():
-    draws = (0.3 * bent()).exp()
-    draws = torch.cat([draws, torch.softmax(torch.cat([bent(), bent()[:, :1]], 1), 1)], dim=1)
+    shares = torch.softmax(torch.randn(len(bent()), 3, generator=seeded(4)).double(), dim=1)
+    draws = torch.cat([(0.3 * bent()).exp(), shares], dim=1)
     simplex = {("p[1]", "p[2]", "p[3]"): constraints.simplex, "a": constraints.positive,
                "b": constraints.positive}  # fmt: skip
     posterior = amfvi.fit(

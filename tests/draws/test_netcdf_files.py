@@ -67,9 +67,11 @@ def test_names_of_the_caller(file):
     assert draws.layout is None
 
 
-def test_draws_before_chains_and_another_library(tmp_path):
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+def test_draws_before_chains_by_either_library(tmp_path, engine):
+    pytest.importorskip("h5netcdf" if engine == "h5netcdf" else "netCDF4")
     path = tmp_path / "a.nc"
-    save(path, mu=(("draw", "chain"), MU.T), theta=over("school", values=THETA), engine="netcdf4")
+    save(path, mu=(("draw", "chain"), MU.T), theta=over("school", values=THETA), engine=engine)
     draws = read_draws(path)
     assert np.array_equal(draws.values[:, 0].numpy(), MU.ravel())
     assert draws.variables.coords["school"].tolist() == SCHOOLS
