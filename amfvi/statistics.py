@@ -96,24 +96,25 @@ def weighted_sd(values: Tensor, sample_weight: Tensor | None) -> Tensor:
 def resample(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Choose ``n`` rows in proportion to their weights, with as few repeats as there can be.
 
-    Systematic resampling, in random order: a row of weight w is chosen n·w times, rounded up
-    or down.
+    Systematic resampling, in random order: a row with a share w of the weights is chosen n·w
+    times, rounded up or down.
 
     Args:
-        weights: of the rows, (m,), which sum to one.
+        weights: of the rows, (m,), non-negative.
 
     Returns:
         Row numbers (n,).
 
     Examples:
         >>> import torch
-        >>> rows = resample(torch.full((200,), 1 / 200), 100, torch.Generator().manual_seed(0))
-        >>> len(rows), len(set(rows.tolist()))
-        (100, 100)
+        >>> weights = torch.tensor([1.0, 0.0, 3.0]).double()
+        >>> resample(weights, 4, torch.Generator().manual_seed(0)).bincount()
+        tensor([1, 0, 3])
     """
-    cumulative = weights.cumsum(dim=0)
-    positions = (torch.arange(n) + torch.rand(1, generator=generator)).double() / n
-    rows = torch.searchsorted(cumulative, positions).clamp(max=len(cumulative) - 1)
+    cumulative = weights.cumsum(dim=0) / weights.sum()
+    offset = torch.rand(1, generator=generator, dtype=torch.float64)
+    positions = (torch.arange(n, dtype=torch.float64) + offset) / n
+    rows = torch.searchsorted(cumulative, positions).clamp(max=len(weights) - 1)
     return rows[torch.randperm(n, generator=generator)]
 
 

@@ -28,7 +28,7 @@ class Convention:
     """A way to call a function that works.
 
     Attributes:
-        function: the user's, with ``sys.exit`` as an ordinary error.
+        function: the user's, with ``sys.exit`` as an ordinary error and autograd left as it was.
         many: whether it takes a batch (n, d); else one point (d,).
         numpy: whether it is handed numpy arrays; else tensors.
         out: what it returned at the points it was tried at, or at the first of them.
@@ -80,7 +80,7 @@ def find_convention(
         >>> str(convention), convention.out
         ('numpy, point by point', 0.0)
     """
-    function = _without_exit(function)
+    function = _contained(function)
     n, d = points.shape
     of_point = () if columns is None else (columns,)
     failures: list[str] = []
@@ -147,12 +147,13 @@ def _accepts_numpy(function: Function, argument: Tensor, values: Any) -> bool:
     return out.shape == values.shape and bool(np.allclose(out, values, equal_nan=True))
 
 
-def _without_exit(function: Function) -> Function:
-    """The function with ``sys.exit`` as an ordinary error, which it is in a density."""
+def _contained(function: Function) -> Function:
+    """The function with ``sys.exit`` as an ordinary error, and autograd left as it was."""
 
     def guarded(x: Any) -> Any:
         try:
-            return function(x)
+            with torch.set_grad_enabled(torch.is_grad_enabled()):
+                return function(x)
         except SystemExit as error:
             raise RuntimeError(f"it called sys.exit({error.code!r})") from None
 

@@ -87,6 +87,9 @@ def compile_jax(
         None if it cannot be compiled, such as a function that leaves JAX on its way, or
         compiled gives other values.
 
+    Warns:
+        AmfviWarning: it is None, so that there is no gradient.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> from amfvi.density.calling import find_convention
@@ -109,12 +112,14 @@ def compile_jax(
         )
     try:
         at_points, alone = joint(points), values(points)
-    except Exception:  # what JAX cannot trace
+    except Exception as error:  # what JAX cannot trace
+        _warn_of_what_is_lost(f"{type(error).__name__}: {str(error).split(chr(10), 1)[0][:150]}")
         return None
     expected = torch.from_numpy(np.array(convention.out, dtype=np.float64, ndmin=1))
     if returns_gradient:
         expected = expected.reshape(-1, at_points.shape[1])[:, 0]
     if not torch.allclose(alone[: len(expected)], expected, rtol=SAME, atol=SAME, equal_nan=True):
+        _warn_of_what_is_lost("compiled it gives other values")
         return None
     return CompiledFunction(
         values=values,
@@ -140,6 +145,16 @@ def warn_of_precision(resolution: float) -> None:
             AmfviWarning,
             stacklevel=2,
         )
+
+
+def _warn_of_what_is_lost(reason: str) -> None:
+    warnings.warn(
+        f"the log density of JAX cannot be compiled ({reason}): it is called as it is, many times "
+        "slower and without the gradient of JAX (jax.numpy.where and jax.lax.cond take the place "
+        "of if)",
+        AmfviWarning,
+        stacklevel=4,
+    )
 
 
 def _joint_function(jax: Any, convention: Convention, returns_gradient: bool) -> Callable[..., Any]:

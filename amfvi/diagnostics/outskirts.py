@@ -94,7 +94,7 @@ def measure_outside(
         log_ratio = proposed_log_target - log_target
         log_ratio += _log_normal(proposed_factor, state - proposed)
         log_ratio -= _log_normal(factor, proposed - state)
-        accepted = torch.rand(N_CHAINS, generator=generator).log() < log_ratio
+        accepted = torch.rand(N_CHAINS, generator=generator, dtype=torch.float64).log() < log_ratio
         state = torch.where(accepted[:, None], proposed, state)
         log_p = torch.where(accepted, proposed_log_p, log_p)
         log_target = torch.where(accepted, proposed_log_target, log_target)

@@ -224,7 +224,9 @@ class Hamiltonian(Kernel):
         self, path: TemperedPath, particles: Particles, beta: float, generator: torch.Generator
     ) -> tuple[Particles, Tensor]:
         # One random size for all particles keeps trajectories from resonating.
-        size = self.step * (0.8 + 0.4 * float(torch.rand(1, generator=generator)))
+        size = self.step * (
+            0.8 + 0.4 * float(torch.rand(1, generator=generator, dtype=torch.float64))
+        )
         n_steps = 1 if self.length is None else math.ceil(self.length / size)
         n_steps = max(1, min(n_steps, MAX_LEAPFROG_STEPS))
         momentum = _standard_normal(particles.y, generator)

@@ -159,7 +159,9 @@ class LatentChains:
         is False.
         """
         # Different step sizes for different chains, for regions of different width.
-        shares = SMALLEST_STEP ** torch.rand(len(state.u), 1, generator=generator).double()
+        shares = SMALLEST_STEP ** torch.rand(
+            len(state.u), 1, generator=generator, dtype=torch.float64
+        )
         if self.density.differentiable:
             kernel, target = self.move_by_trajectory, TARGET_ACCEPTANCE
         else:

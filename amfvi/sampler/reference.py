@@ -168,7 +168,7 @@ def reference_from_density(
 
     def sample_either(n: int, generator: torch.Generator) -> Tensor:
         fitted, other = sample(n, generator), around_modes.sample(n, generator)
-        choose_fitted = torch.rand(n, 1, generator=generator) < 0.5
+        choose_fitted = torch.rand(n, 1, generator=generator, dtype=torch.float64) < 0.5
         return torch.where(choose_fitted, fitted, other.to(fitted))
 
     extra = ReferenceDistribution.from_gaussians(around_modes).description

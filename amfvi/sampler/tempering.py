@@ -30,7 +30,7 @@ from amfvi.sampler.reference import ReferenceDistribution, zero_density_error
 from amfvi.sampler.schedule import HIGH_DIM, build_kernels, choose_kernel
 from amfvi.sampler.state import SamplerState
 from amfvi.sampler.tempered_path import TemperedPath
-from amfvi.statistics import effective_sample_size
+from amfvi.statistics import effective_sample_size, resample
 
 __all__ = ["TemperedSample", "temper"]
 
@@ -46,8 +46,11 @@ MAX_TEMPERATURES = 1_000
 FIRST_DECAY_CHECK = 10
 """Values of β after which a run that has not ended is suspected of having no end."""
 
-SAME_REFERENCE_TOLERANCE = 1e-4
-"""Relative difference of log densities up to which a saved run's reference is the same."""
+SAME_DENSITY_TOLERANCE = 1e-4
+"""Relative difference of log densities up to which those of a saved run are the same."""
+
+N_REEVALUATED = 16
+"""Saved particles at which the posterior is evaluated again, to see whether it is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +168,17 @@ def _load_state(
     if checkpoint is None or arrays is None:
         return None
     state = state_from_arrays(arrays)
-    log_q = path.reevaluate_reference(state.particles).log_q
-    tolerance = SAME_REFERENCE_TOLERANCE
-    if not torch.allclose(log_q, state.particles.log_q, rtol=tolerance, atol=tolerance):
+    particles, tolerance = state.particles, SAME_DENSITY_TOLERANCE
+    log_q = path.reevaluate_reference(particles).log_q
+    if not torch.allclose(log_q, particles.log_q, rtol=tolerance, atol=tolerance):
         # Its particles and its log Z belong to another path.
         checkpoint.warn(run_name, "of another reference distribution")
+        return None
+    rows = slice(None, None, max(1, len(particles.y) // N_REEVALUATED))
+    log_p = path.density.log_prob(particles.y[rows])
+    if not torch.allclose(log_p, particles.log_p[rows], rtol=tolerance, atol=tolerance):
+        # A file that the density reads has changed where no test point shows it.
+        checkpoint.warn(run_name, "of another density")
         return None
     restore_position(arrays, path.density.budget, generator)
     return state
@@ -191,7 +200,7 @@ def _advance(
     n_wanted = n_draws if final else n_particles
     n_chains = max(2, n_particles // _chain_length(particles.y.shape[1]))
     length = math.ceil(n_wanted / n_chains)
-    rows = _resample_systematic(weights, n_chains, generator)
+    rows = resample(weights, n_chains, generator)
     kernels = build_kernels(
         path, particles, weights, beta, state.steps, state.acceptance, generator
     )
@@ -245,14 +254,6 @@ def _next_beta(particles: Particles, beta: float) -> float:
         if high - low < 1e-3 * (high - beta):
             break
     return max(low, beta + MIN_BETA_STEP * (1 - beta)) if low > beta else high
-
-
-def _resample_systematic(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Choose ``n`` rows by systematic resampling, in order."""
-    offset = torch.rand(1, generator=generator).double()
-    positions = (torch.arange(n, dtype=torch.float64) + offset) / n
-    cumulative = weights.cumsum(dim=0) / weights.sum()
-    return torch.searchsorted(cumulative, positions).clamp(max=len(weights) - 1)
 
 
 def _relative_variance(weights: Tensor, n_chains: int) -> float:

@@ -93,8 +93,9 @@ def marginal_knots(
     """
     n = marginals.shape[1]
     scores = normal_scores(n, marginals)
-    phase = 0.1 + 0.8 * float(torch.rand(1, generator=generator))
-    inner = ((torch.arange(blocks) + phase) * n / blocks).round().long().clamp(1, n - 1)
+    phase = 0.1 + 0.8 * float(torch.rand(1, generator=generator, dtype=torch.float64))
+    middles = (torch.arange(blocks, dtype=torch.float64) + phase) / blocks
+    inner = (middles * n).round().long().clamp(1, n - 1)
     edges = torch.cat([torch.tensor([0]), inner, torch.tensor([n])]).to(marginals.device)
     x, y = _block_means(marginals, edges), _block_means(scores[None], edges)
     x_gap = x.diff(dim=1).clamp(min=MIN_KNOT_GAP)
@@ -115,7 +116,7 @@ def equally_weighted_quantiles(ordered: Tensor, weights: Tensor) -> Tensor:
     """
     middles = (weights.cumsum(dim=1) - weights / 2) / weights.sum(dim=1, keepdim=True)
     n = ordered.shape[1]
-    levels = (torch.arange(n, device=ordered.device) + 0.5).to(middles) / n
+    levels = (torch.arange(n, device=ordered.device, dtype=torch.float64) + 0.5).to(middles) / n
     levels = levels.expand_as(middles).contiguous()
     right = torch.searchsorted(middles, levels).clamp(1, n - 1)
     from_left, from_right = middles.gather(1, right - 1), middles.gather(1, right)

@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -162,14 +161,27 @@ def test_jax_in_single_precision_is_warned_of():
     assert message.startswith("True the log density is computed by JAX in single precision; for")
 
 
-def test_a_function_that_leaves_jax_is_called_as_it_is():
+def test_a_function_that_leaves_jax_is_called_as_it_is_and_loses_its_gradient():
     pytest.importorskip("jax")
     density = LogDensity(jax_that_leaves_jax, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(AmfviWarning, match=r"cannot be compiled \(\w+: .*without the gradient"):
         np.testing.assert_allclose(density.log_prob(POINTS), exact(POINTS)[0], rtol=1e-6)
     assert density.vectorized.calling_convention == "numpy, in batches"
     assert not density.vectorized.differentiable
+
+
+def test_a_condition_that_jax_cannot_trace_is_told():
+    pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    def with_a_condition(x):
+        return -0.5 * jnp.sum(jnp.asarray(x) ** 2) * (2.0 if x[0] > 1e9 else 1.0)
+
+    density = LogDensity(with_a_condition, 3)
+    with pytest.warns(AmfviWarning) as caught:
+        values = density.log_prob(POINTS)
+    np.testing.assert_allclose(values, -0.5 * POINTS.square().sum(dim=1), rtol=1e-6)
+    assert any("TracerBoolConversionError" in str(each.message) for each in caught)
 
 
 @pytest.mark.filterwarnings("ignore:the log density takes one point")

@@ -107,6 +107,18 @@ RUNS_APART = (Estimate(0.6, 0.05), Estimate(-0.6, 0.05))
             {"departure": Departure(excess=0.0, excess_se=0.05, lacking=0.03)},
             "3.0% of their states are where it has next to none",
         ),
+        (
+            {"departure": Departure(excess=0.0, excess_se=0.05, lacking=0.0, outside=0.3)},
+            "what it lacks far out has 30% of a variance",
+        ),
+        (
+            {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.0, variance_khat=0.9)},
+            "k̂ of a variance is 0.90, not below 0.70",
+        ),
+        (
+            {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.0, sd_se=0.1)},
+            "a standard deviation is known to 10% only",
+        ),
         ({"departure": None}, "too few evaluations were left to start chains"),
         ({"unresolved_share": 0.01}, "1.0% of the draws are nearer to a bound"),
     ],
@@ -131,6 +143,29 @@ def test_weights_too_few_for_a_tail_are_not_reliable(good, positive):
     )
     assert diagnostics.verdict is Verdict.DO_NOT_TRUST
     assert "k̂ is nan" in diagnostics.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ess": 200.0}, "only 5.0% of the mixture's draws are effective"),
+        ({"log_z": Estimate(0.0, 0.05)}, "the standard error of log Z is 0.050"),
+    ],
+)
+def test_planted_faults_of_the_weights_are_not_trusted(good, changes, reason):
+    worse = replace(good, importance=replace(good.importance, **changes))
+    diagnostics = diagnose(evidence_of(worse, shift=WeightShift(mean=0.0, sd=0.0, bound=0.0)))
+    assert diagnostics.verdict is Verdict.DO_NOT_TRUST
+    assert reason in diagnostics.reasons[0]
+
+
+@pytest.mark.parametrize(("dim", "least"), [(2, 0.008), (3, 0.0085)])
+def test_the_error_of_the_evidence_allows_for_modes_too_small_to_mention(good, dim, least):
+    """In more than two dimensions one may not even have been found."""
+    coverage = replace(SEARCHED, unmentioned_mass=0.008)
+    wide = replace(good, x=torch.zeros(len(good.x), dim).double())
+    shift = WeightShift(mean=0.0, sd=0.0, bound=0.0)
+    assert diagnose(evidence_of(wide, coverage=coverage, shift=shift)).log_z_se >= least
 
 
 def test_what_could_not_be_checked_is_said(good):

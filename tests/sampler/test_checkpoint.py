@@ -78,6 +78,17 @@ def test_a_refinement_is_not_resumed_with_the_values_of_another_reference(tmp_pa
     assert resumed.log_z == expected.log_z
 
 
+def test_values_of_a_density_that_has_changed_are_not_used(tmp_path, unconstrained):
+    """As of one that reads a file; its fingerprint knows a few points only."""
+    checkpoint = SamplerCheckpoint(tmp_path, "some density")
+    with pytest.raises(KilledError):
+        refined(unconstrained("banana"), 0.0, checkpoint, KillAt(0.0))
+    expected = refined(unconstrained("two_moons"), 0.0, None)
+    with pytest.warns(UserWarning, match="of another density; the sampler starts again"):
+        resumed = refined(unconstrained("two_moons"), 0.0, checkpoint)
+    assert torch.equal(resumed.x, expected.x)
+
+
 def test_a_refinement_is_resumed_with_its_own_reference(tmp_path, unconstrained):
     checkpoint = SamplerCheckpoint(tmp_path, "banana 0")
     with pytest.raises(KilledError):
