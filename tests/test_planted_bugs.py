@@ -229,7 +229,18 @@ def outcome_under(name):
     return run_pytest(bug, path, "-k", selection)
 
 
-@pytest.mark.parametrize("name", BUGS)
+SOME = (
+    "weights_fitted_in_the_wrong_order", "mmd_that_counts_points_with_themselves",
+    "copies_of_a_row_on_both_sides", "a_member_that_sees_its_own_fold",
+    "masks_that_let_a_coordinate_see_itself",
+)  # fmt: skip
+"""The bugs that are planted in the fast suite, too."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SOME else pytest.mark.slow) for name in BUGS],
+)
 def test_a_planted_bug_fails_the_suite(name):
     outcome = outcome_under(name)
     assert outcome.status == pytest.ExitCode.TESTS_FAILED, f"not caught:\n{outcome.output}"
@@ -237,6 +248,7 @@ def test_a_planted_bug_fails_the_suite(name):
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path, _ in BUGS.values()}))
+@pytest.mark.slow
 def test_without_a_bug_the_tests_that_failed_pass(path):
     """So that it is the bug that fails them, not the way they are run."""
     of_path = [name for name, (_, guard, _) in BUGS.items() if guard == path]

@@ -16,6 +16,7 @@ from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.thresholds import (
     GOOD_EFFICIENCY,
+    MAX_LOG_Z_SE,
     MAX_PLAIN_BOUND,
     MAX_PLAIN_SHIFT,
     MAX_SD_SE,
@@ -30,6 +31,9 @@ __all__ = ["Assessment", "Attempt"]
 
 N_PLAIN_DRAWS = 20_000
 """Draws of the mixture whose standard deviations are compared, at no evaluation."""
+
+PRECISION_MARGIN = 0.8
+"""Share of the largest standard error allowed that more draws are to bring it down to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,13 @@ class Assessment:
         """Whether draws with their weights are enough for another fit."""
         enough = self.efficiency >= MIN_REWEIGHTED_EFFICIENCY
         return enough and self.weighted.reliable and not self.undetected
+
+    @property
+    def draws_needed(self) -> float:
+        """Weighted draws after which log Z and standard deviations are known well enough."""
+        log_z_se = self.weighted.importance.log_z.se
+        excess = max(log_z_se / MAX_LOG_Z_SE, self.shift.sd_se / MAX_SD_SE)
+        return len(self.weighted.x) * (excess / PRECISION_MARGIN) ** 2 if excess > 1 else 0.0
 
     @property
     def moves_moments(self) -> bool:

@@ -178,10 +178,14 @@ class Session:
         return attempt
 
     def confirm(self, attempt: A, number: int) -> A:
-        """Look closer at a mixture that seems right, the closer the harder it was to find."""
+        """Look closer at a mixture that seems right, the closer the harder it was to find.
+
+        At so many draws, too, that what they tell is known to the precision that is wanted.
+        """
         share = CONFIRMATION_SHARE * self.budget.spent
+        n = min(round(max(share, attempt.draws_needed)), MAX_CONFIRMED)
         try:
-            return self.add_draws(attempt, min(round(share), MAX_CONFIRMED), f"confirm {number}")
+            return self.add_draws(attempt, n, f"confirm {number}")
         except OutOfBudgetError:
             return attempt
 

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 QUICK = ("--experts", "gmm", "--folds", "2", "--no-figures", "--quiet", "--json")
 
 
+@pytest.mark.slow
 def test_a_trace_is_fitted_and_keeps_its_coords(command, cli, tmp_path):
     random = np.random.default_rng(0)
     dims = ("chain", "draw")

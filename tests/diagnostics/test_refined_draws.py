@@ -36,7 +36,10 @@ DIFFERENTIABLE = amfvi.LogDensity(banana, 2)
 OPAQUE = amfvi.LogDensity(lambda x: banana(torch.from_numpy(x)).numpy(), 2)
 
 
-@pytest.mark.parametrize(("density", "steps"), [(DIFFERENTIABLE, 250), (OPAQUE, 1200)])
+@pytest.mark.parametrize(
+    ("density", "steps"),
+    [(DIFFERENTIABLE, 250), pytest.param(OPAQUE, 1200, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_moments_are_right_from_a_mixture_that_is_not(density, steps, seed):
     z = normals(2000, 1.0)

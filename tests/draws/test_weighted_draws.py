@@ -26,7 +26,7 @@ def wide_draws(n, seed):
 
 
 def test_a_column_of_weights_is_used(command, tmp_path):
-    draws, weight = wide_draws(6000, 0)
+    draws, weight = wide_draws(3000, 0)
     table = torch.cat([draws, weight[:, None]], dim=1).numpy()
     np.savetxt(tmp_path / "wide.csv", table, delimiter=",", header="a,b,weight", comments="")
     done = command("fit", "--draws", "wide.csv", "--experts", "gmm", "--folds", "2", "--json",

@@ -54,6 +54,7 @@ def run_twice(benchmark, tmp_path, *arguments):
     return next(iter(pages.values()))
 
 
+@pytest.mark.slow
 def test_race(tmp_path, monkeypatch):
     monkeypatch.setattr(race, "N_TEST", 2_000)
     monkeypatch.setattr(race, "N_SPEED", 1_000)
@@ -102,6 +103,7 @@ def test_from_density(tmp_path):
     assert verdict.startswith(row["verdict"])
 
 
+@pytest.mark.slow
 def test_race_density_without_its_peers(tmp_path):
     page = run_twice(race_density, tmp_path, "--seeds", 1, "--targets", "banana",
                      "--methods", "amfvi")  # fmt: skip

@@ -129,6 +129,7 @@ def test_a_process_of_its_own_returns_or_raises():
         run_in_own_process(divmod, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_ends_with_the_same_page(tmp_path, fits, start):
     options = ("weights", "--tiny", "--seeds", "2", "--folder", "cells", "--results", "results")
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -56,7 +56,17 @@ def figures(text):
     return re.findall(r"\d[\d,]*\.?\d*|∞", text)
 
 
-@pytest.mark.parametrize("name", [*STUDIES, *UNPUBLISHED])
+QUICK = ("weights", "gating", "verdicts")
+"""The studies whose pages are made in the fast suite."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in (*STUDIES, *UNPUBLISHED)
+    ],
+)
 @pytest.mark.usefixtures("small_metrics")
 def test_a_study_ends_in_a_page(name, fits, tmp_path, capsys):
     main([name, "--tiny", "--seeds", "1", "--folder", str(fits), "--results", str(tmp_path)])

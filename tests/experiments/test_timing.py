@@ -32,6 +32,7 @@ def test_throughput(tmp_path, fitted, capsys):
     assert float(re.search(r"peak memory of the process: ([\d.]+) GiB", out)[1]) > 0
 
 
+@pytest.mark.slow
 def test_frozen_speed(capsys):
     frozen_speed.main(["--points", "2000"])
     out = capsys.readouterr().out
@@ -43,6 +44,7 @@ def test_frozen_speed(capsys):
 
 
 @pytest.mark.usefixtures("small_metrics")
+@pytest.mark.slow
 def test_profile_fit():
     parts = profile_fit.profile_run("bimodal", seed=0, n_draws=200)
     assert parts["in all"] == pytest.approx(

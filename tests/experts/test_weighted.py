@@ -38,7 +38,7 @@ def test_rows_of_weight_zero_do_not_exist(kind, small, curved, folded):
     assert float(score) == pytest.approx(float(clean), abs=0.1)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_weighted_draws_of_one_law_give_the_density_of_another(kind, small, seed, folded):
     """Draws of a wide normal with weights p/q are draws of p, a shifted narrow one."""
     generator = torch.Generator().manual_seed(seed)

@@ -22,7 +22,7 @@ from amfvi.targets import get
 QUICK = {"experts": ("gmm",), "folds": 2, "n_draws": 3000}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["bimodal", "clusters", "linear_regression"])
 def test_a_posterior_within_reach_is_trusted(name, seed, fitted_density):
     diagnostics = fitted_density(name, seed, **QUICK).diagnostics
@@ -105,7 +105,10 @@ def test_weighted_draws_are_free_at_first_and_need_the_density_later(fitted_dens
         restored.with_log_density(LogDensity(lambda x: -x.square().sum(dim=1), 1))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 4, 11])  # 4 and 11 lose it in their first sampling
+@pytest.mark.parametrize(
+    "seed",  # 4 and 11 lose it in their first sampling
+    [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 4)), 11],
+)
 def test_a_narrow_cluster_in_a_wide_box_is_covered_or_the_fit_is_not_trusted(seed):
     target = get("clusters")
     density = LogDensity(target.log_density, target.dim, box=(-12.0, 12.0))
@@ -151,7 +154,7 @@ def test_a_fit_is_defended_where_it_needs_to_be():
     assert abs(error) < max(0.01, 4 * diagnostics.log_z_se)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_tails_of_a_gamma_need_no_component_of_their_own(seed):
     density = LogDensity(
         lambda x: -0.5 * x[:, 0] ** 2 + 2 * x[:, 1].log() - x[:, 1], 2,
@@ -173,6 +176,7 @@ def test_limits_are_kept_and_named(target_density):
         amfvi.fit(density, seed=0, max_evaluations=50, **QUICK)
 
 
+@pytest.mark.slow
 def test_refinement_improves_on_what_a_first_fit_lacks(target_density, monkeypatch):
     attempts, fit = [], Session.fit
 

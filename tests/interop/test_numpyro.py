@@ -72,6 +72,7 @@ def test_a_numpyro_model_is_the_density_written_by_hand():
     assert value.tolist() == pytest.approx([float(each) for each in theirs], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_constraints_of_every_kind_come_along():
     def model():
         with numpyro.plate("rows", 2):

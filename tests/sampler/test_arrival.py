@@ -82,7 +82,7 @@ def test_draws_from_the_middle_of_any_banana_arrive(settings, seed):
     require_arrival(Banana(*settings), seed)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_normal_arrives_in_a_few_rounds(seed, seeded):
     """Measured: three or four."""
     density = UnconstrainedDensity(LogDensity(lambda x: -0.5 * x.square().sum(dim=1), 2))

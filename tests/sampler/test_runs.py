@@ -18,7 +18,9 @@ from amfvi.targets import get
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("name", ["banana", "two_moons", "clusters", "linear_regression"])
 def test_evidence_within_its_error(name, seed, unconstrained):
     density = unconstrained(name)
@@ -28,7 +30,7 @@ def test_evidence_within_its_error(name, seed, unconstrained):
     assert density.budget.spent < 40_000
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["banana", "bimodal", "rings"])
 @pytest.mark.parametrize("gradients", [True, False])
 def test_draws_follow_the_density(name, seed, gradients, unconstrained, without_gradient, seeded):

@@ -127,7 +127,11 @@ def widened_gaussians(reference):
 
 @pytest.mark.parametrize(
     ("shape", "bend", "width", "scale"),
-    [("quadratic", 0.5, 0.4, 2.0), ("quadratic", 0.3, 0.3, 3.0), ("cubic", 0.3, 0.3, 3.0)],
+    [
+        ("quadratic", 0.5, 0.4, 2.0),
+        pytest.param("quadratic", 0.3, 0.3, 3.0, marks=pytest.mark.slow),
+        pytest.param("cubic", 0.3, 0.3, 3.0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_curved_ridge_is_extended_along_itself(shape, bend, width, scale, seeded):
     """Draws of half its length: at its ends, a widened flow has more than Gaussians have.
@@ -185,7 +189,9 @@ def test_scales_of_any_size(scale, seeded):
     assert bool(((ratio > 0.95) & (ratio < 1.5)).all())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 def test_draws_far_out_are_where_the_reference_says(seed, dim, seeded):
     """A flow stretched to 1e13 by heavy tails cannot be undone in floating-point numbers.
 
