@@ -42,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--any-version", action="store_true",
                         help="also take cells finished by other versions of the code, as the "
                              "page then says")  # fmt: skip
+    parser.add_argument(
+        "--only-finished",
+        action="store_true",
+        help="run nothing: make the page of the cells that are finished",
+    )
+    parser.add_argument("--archive", action="store_true",
+                        help="read finished cells from STUDY.jsonl beside the page, and write "
+                             "them there")  # fmt: skip
     options = parser.parse_args(arguments)
     known = (*STUDIES, *UNPUBLISHED)
     if unknown := [name for name in options.studies if name not in known]:
@@ -51,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.folder or Path("runs") / ("studies" if kind == "full" else f"studies-{kind}")
     results = options.results or (RESULTS if kind == "full" else folder / "results")
     for name in options.studies or STUDIES:
-        run_study(load_study(name), size, folder, results, any_version=options.any_version)
+        run_study(
+            load_study(name), size, folder, results,
+            any_version=options.any_version, only_finished=options.only_finished,
+            archive=results / f"{name}.jsonl" if options.archive else None,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -107,6 +107,15 @@ class CellStore:
                     return Cell(**saved, files=version / "files")
         return None
 
+    def add(self, cell: Cell, version: str) -> None:
+        """Save a cell that was finished elsewhere, under the name of a version of its own."""
+        self._write(cell, self._path(self.folder / version, cell.parameters))
+
+    def read_all(self, cells: Sequence[Row], provenance: Provenance) -> list[Cell]:
+        """Read the cells that are on disk."""
+        found = (self.read(parameters, provenance) for parameters in cells)
+        return [cell for cell in found if cell is not None]
+
     def run_all(
         self,
         cells: Sequence[Row],

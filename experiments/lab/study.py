@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
+from amfvi.errors import InputError
+from experiments.lab.archive import pack_cells, unpack_cells
 from experiments.lab.cells import CellStore, RunCell
 from experiments.lab.index import record_answer, write_index
 from experiments.lab.pages import write_page
@@ -91,7 +93,14 @@ class Study:
 
 
 def run_study(
-    study: Study, size: Size, folder: Path, results: Path, *, any_version: bool = False
+    study: Study,
+    size: Size,
+    folder: Path,
+    results: Path,
+    *,
+    any_version: bool = False,
+    only_finished: bool = False,
+    archive: Path | None = None,
 ) -> None:
     """Run the cells of a study that are not on disk; write and print its page.
 
@@ -99,12 +108,32 @@ def run_study(
         folder: of finished cells.
         results: of the page, its table and its figure.
         any_version: also take cells that were finished by other versions of the code.
+        only_finished: run no cell, and say on the page how many are lacking.
+        archive: a file of finished cells, which are read before and written after.
+
+    Raises:
+        InputError: no cell is finished, or the archive is none.
     """
     store = CellStore(folder=folder, experiment=study.name, any_version=any_version)
-    cells = store.run_all(study.cells(size), study.run, Provenance.current())
+    if archive is not None and archive.is_file():
+        unpack_cells(archive, store)
+    wanted, provenance = study.cells(size), Provenance.current()
+    if only_finished:
+        cells = store.read_all(wanted, provenance)
+        if not cells:
+            raise InputError(
+                f"{folder}: no cell of {study.name} is finished, expected one at least"
+            )
+    else:
+        cells = store.run_all(wanted, study.run, provenance)
+    if archive is not None:
+        pack_cells(cells, archive)
     rows = [row for cell in cells for row in cell.full_rows]
     report = study.report(rows)
-    page = _page(study, report, size.seeds, describe_all(cells))
+    made_with = describe_all(cells)
+    if len(cells) < len(wanted):
+        made_with = f"{len(cells)} of {len(wanted)} cells are finished. {made_with}"
+    page = _page(study, report, size.seeds, made_with)
     write_page(results, study.name, page, rows)
     report.figure.savefig(results / f"{study.name}.png", dpi=90)
     record_answer(results, study.name, study.question, report.brief)

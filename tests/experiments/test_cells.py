@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+from amfvi.errors import InputError
 from experiments.__main__ import main
+from experiments.lab.archive import pack_cells, unpack_cells
 from experiments.lab.cells import CellStore, run_in_own_process
 from experiments.lab.provenance import Provenance
 
@@ -72,6 +74,32 @@ def test_a_cell_of_other_sources_is_run_again(store, counted):
     assert cell.commit == "commit 2"
     assert store.run(CELLS[0], run, NOW).commit == "commit 1"  # both are kept
     assert len(ran) == 2
+
+
+def test_cells_of_an_archive_are_those_of_another_version(store, counted, tmp_path):
+    run, ran = counted
+    cells = store.run_all(CELLS, run, NOW)
+    pack_cells(cells, tmp_path / "study.jsonl")
+    elsewhere = CellStore(folder=tmp_path / "elsewhere", experiment="study", any_version=True)
+    unpack_cells(tmp_path / "study.jsonl", elsewhere)
+    read = elsewhere.read_all([*CELLS, {"target": "rings", "seed": 0}], LATER)
+    assert [cell.full_rows for cell in read] == [cell.full_rows for cell in cells]
+    assert [cell.commit for cell in read] == ["commit 1"] * 3
+    assert len(ran) == 3
+    (tmp_path / "study.jsonl").write_text('{"rows": []}\n')
+    with pytest.raises(InputError, match="line 1: not a finished cell"):
+        unpack_cells(tmp_path / "study.jsonl", elsewhere)
+
+
+def test_a_page_of_the_cells_that_are_finished_says_how_many_are_not(tmp_path, capsys):
+    options = ["--tiny", "--folder", str(tmp_path / "cells"), "--results", str(tmp_path)]
+    with pytest.raises(InputError, match="no cell of verdicts is finished"):
+        main(["verdicts", "--seeds", "1", "--only-finished", *options])
+    main(["verdicts", "--seeds", "1", "--archive", *options])
+    assert "cells are finished" not in (tmp_path / "verdicts.md").read_text()
+    main(["verdicts", "--seeds", "2", "--only-finished", *options])
+    assert "2 of 4 cells are finished" in (tmp_path / "verdicts.md").read_text()
+    assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 2
 
 
 def test_cells_of_other_sources_are_taken_if_that_is_asked_for(store, counted, tmp_path):
