@@ -175,7 +175,10 @@ class _LocalProposal:
         covariance = centered.mT @ centered / centered.shape[1]
         jitter = 1e-9 * covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
         covariance = covariance + jitter[:, None, None] * torch.eye(d, dtype=torch.float64)
-        factor = torch.linalg.cholesky(covariance)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        # Tails so heavy that products of distances round to no covariance at all.
+        axes = covariance.diagonal(dim1=1, dim2=2).clamp(1e-300, 1e300).sqrt().diag_embed()
+        factor = torch.where((failed > 0)[:, None, None], axes.nan_to_num(1.0), factor)
         return STEP / math.sqrt(d) * self._scale[:, None] * factor
 
 

@@ -12,7 +12,7 @@ from amfvi.density.budget import Budget, OutOfBudgetError
 from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.outskirts import measure_outside
+from amfvi.diagnostics.outskirts import _LocalProposal, measure_outside
 from amfvi.diagnostics.thresholds import MAX_OUTSIDE
 
 
@@ -91,3 +91,13 @@ def test_a_cubic_ridge_that_is_cut_off_is_noticed(seed):
         found[name] = measure_outside(mixture, density, weighted, generator)
     assert found["cut"] > MAX_OUTSIDE
     assert found["whole"] < found["cut"]
+
+
+def test_a_covariance_that_rounding_has_spoiled_is_replaced_by_its_axes():
+    """Draws of which some are 1e200 apart: no Cholesky factor, but a step nonetheless."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(100, 2, generator=generator, dtype=torch.float64)
+    y[::7] *= 1e200
+    factor = _LocalProposal(y, torch.ones(2).double()).factor(y)
+    assert bool(factor.isfinite().all())
+    assert bool((factor.diagonal(dim1=1, dim2=2) > 0).all())
