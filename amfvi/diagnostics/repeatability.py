@@ -14,8 +14,9 @@ from amfvi.density.vectorize import require_reproducible
 
 __all__ = ["require_repeatable"]
 
-N_REPEATED = 256
-"""Points at which the density is evaluated twice."""
+N_REPEATED = 1000
+"""Points at which the density is evaluated twice: what is random in one call of 200 is missed in
+less than one case of a hundred."""
 
 MAX_SECONDS = 2.0
 """Seconds after which no more points are evaluated twice."""

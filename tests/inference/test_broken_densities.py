@@ -24,7 +24,7 @@ QUICK = {"experts": ("gmm",), "folds": 2, "n_draws": 2000}
 
 REFUSED_AS_IMPROPER = (
     "forgotten-minus-d1", "forgotten-minus-d3", "growing-both-d1", "saddle-d2", "flat-d2",
-    "pole-inside-d1", "pole-square-d1", "reciprocal-d1", "scale-prior-d1",
+    "pole-inside-d1", "pole-square-d1", "reciprocal-d1",
 )  # fmt: skip
 REFUSED_AS_RANDOM = (
     "noise0.5-d2", "noise0.05-d2", "drifting-d2", "noise0.5-d2-numpy", "noise-far-d2",
@@ -42,6 +42,11 @@ def test_a_density_that_cannot_be_integrated_is_refused_soon(name):
         amfvi.fit(density, seed=0, **QUICK)
     assert time.process_time() - started < 15
     assert density.n_evaluations < 200_000
+
+
+def test_the_prior_of_a_scale_without_data_is_refused_or_not_trusted():
+    """Its mass lies beyond the numbers on both sides; where draws end up is chance."""
+    assert fit_and_judge(DENSITIES["scale-prior-d1"], 0, **QUICK)["outcome"] == "doubted"
 
 
 def test_the_message_names_a_point_and_the_sign():

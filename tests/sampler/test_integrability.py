@@ -44,7 +44,17 @@ IMPROPER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", IMPROPER)
+SLOWER = (
+    "forgotten minus, in a box", "wide", "logarithm", "five squares", "one square of three",
+    "one exponential of three",
+)  # fmt: skip
+"""Those that are left out of the fast suite, as others are of their kind."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in IMPROPER],
+)
 def test_a_density_that_does_not_fall_off_is_refused_and_soon(name):
     function, dim, options = IMPROPER[name]
     density = UnconstrainedDensity(LogDensity(function, dim, **options))
@@ -99,8 +109,15 @@ PROPER = {
 }  # fmt: skip
 
 
+COSTLY = ("rings", "forty_modes", "gaussian, d = 20", "gaussian, d = 50", "laplace")
+"""Those that are left out of the fast suite."""
+
+
 @pytest.mark.parametrize("max_evaluations", [30_000, pytest.param(600_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", PROPER)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in PROPER],
+)
 def test_a_hard_density_that_can_be_integrated_is_not_refused(name, max_evaluations):
     function, dim, options = PROPER[name]
     budget = Budget(max_evaluations=max_evaluations)

@@ -75,7 +75,9 @@ def smallest_p_value(z):
     return min(*p_values, radius)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("fitted_to", FITTED_TO)
 @pytest.mark.parametrize("name", TARGETS)
