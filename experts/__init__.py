@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amfvi.errors import UsageError, unknown_name
-from amfvi.experts.base import Expert, ExpertConfig, FitReport, Progress, TrainingRecord
+from amfvi.experts.base import Expert
+from amfvi.experts.config import ExpertConfig
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
 from amfvi.experts.maf import MAF
+from amfvi.experts.mdn import MDN, NoisyMDN
 from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
+from amfvi.experts.reports import FitReport, Progress, TrainingRecord
 from amfvi.experts.tmm import TMM
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "EXPERTS",
     "GMM",
     "MAF",
+    "MDN",
     "NSF",
     "PRESETS",
     "RBIG",
@@ -28,6 +32,7 @@ __all__ = [
     "ExpertConfig",
     "FitReport",
     "Folds",
+    "NoisyMDN",
     "Progress",
     "RealNVP",
     "TrainingRecord",
@@ -42,6 +47,8 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "nsf": NSF,
     "gmm": GMM,
     "tmm": TMM,
+    "mdn": MDN,
+    "noisy_mdn": NoisyMDN,
 }
 """Config classes by kind."""
 
@@ -51,6 +58,7 @@ DEFAULT = ("maf", "realnvp", "rbig")
 PRESETS = {
     "paper": DEFAULT,
     "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
+    "conditional": ("mdn", "noisy_mdn", "nsf", "gmm", "tmm"),
 }
 """Names that stand for several experts."""
 

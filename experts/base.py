@@ -17,38 +17,29 @@ may rely on that.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Self
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import UsageError
 from amfvi.experts.checks import check_points
 from amfvi.experts.folds import Folds, select_member
 from amfvi.experts.optimism import average_members, correct_optimism
-from amfvi.experts.parallel import one_thread
-from amfvi.experts.reports import FitReport, Progress, TrainingRecord
-from amfvi.randomness import generator_for
+from amfvi.experts.reports import FitReport
+from amfvi.experts.settings import Settings
 
-__all__ = [
-    "Expert",
-    "ExpertConfig",
-    "FitReport",
-    "Progress",
-    "TrainingRecord",
-    "check_points",
-]
+__all__ = ["Expert"]
 
 
 class Expert(ABC):
     """A fitted, frozen, normalized density on R^dim: ``∫ exp(log_prob) = 1``.
 
-    Its density is the mean of the densities of its ``n_members`` members.
+    Its density is the mean of the densities of its ``n_members`` members. It may be
+    conditional, q(y | c): points are then rows (c, y), the condition in front.
+
     :meth:`log_prob` is differentiable in its points. There is no ``rsample``: the
     parameters are frozen, so a draw depends on nothing that a gradient could be taken
     with respect to.
@@ -57,6 +48,7 @@ class Expert(ABC):
         config: the settings it was fitted with.
         dim: number of coordinates d.
         n_members: number of members F.
+        given: number of coordinates of the condition; 0 if there is none.
         report: the report of the fit where :meth:`ExpertConfig.fit` made the expert;
             otherwise None.
 
@@ -72,13 +64,14 @@ class Expert(ABC):
 
     report: FitReport | None = None
 
-    def __init__(self, config: ExpertConfig, dim: int, n_members: int) -> None:
+    def __init__(self, config: Settings, dim: int, n_members: int, given: int = 0) -> None:
         self.config = config
         self.dim = dim
         self.n_members = n_members
+        self.given = given
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log density in nats at points ``x`` of shape (..., dim); shape (...).
+        """Log density in nats at points ``x`` of shape (..., given + dim); shape (...).
 
         The dtype of ``x`` is that of the result and of the computation, which is
         never below float32. Gradients reach ``x`` where it requires them; otherwise
@@ -87,9 +80,10 @@ class Expert(ABC):
         Raises:
             InputError: wrong last dimension or not a floating tensor.
         """
-        x = check_points(x, self.dim)
+        columns = self.given + self.dim
+        x = check_points(x, columns)
         with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-            points = x.reshape(-1, self.dim)
+            points = x.reshape(-1, columns)
             if x.dtype not in (torch.float32, torch.float64):  # half precision is for storage
                 points = points.float()
             log_q = self._log_prob(points.expand(self.n_members, *points.shape))
@@ -130,10 +124,42 @@ class Expert(ABC):
         All randomness comes from the CPU ``generator``, or without one from torch's
         global generator, which ``torch.manual_seed`` seeds. A seed therefore means the
         same draws (up to rounding) on every device.
+
+        Raises:
+            UsageError: a conditional density, which :meth:`sample_given` draws from.
         """
+        if self.given:
+            raise UsageError(
+                f"a density of {self.dim} parameters given {self.given} has no draws without a "
+                "condition: use sample_given"
+            )
         size = torch.Size([shape] if isinstance(shape, int) else shape)
         n = size.numel()
         return self._sample_flat(n, generator, dtype).reshape(*size, self.dim)
+
+    @torch.no_grad()
+    def sample_given(
+        self,
+        given: Tensor,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Tensor:
+        """One draw for each condition (n, given); shape (n, dim).
+
+        Randomness as in :meth:`sample`.
+        """
+        given = check_points(given, self.given).to(dtype)
+        n = len(given)
+        member = torch.zeros(n, dtype=torch.long)
+        if self.n_members > 1:
+            member = torch.randint(self.n_members, (n,), generator=generator)
+        one_hot = torch.nn.functional.one_hot(member, self.n_members)
+        position = one_hot.cumsum(dim=0).gather(1, member[:, None]).squeeze(1) - 1
+        n_per_member = int(one_hot.sum(dim=0).max()) if n else 0
+        of_member = given.new_zeros(self.n_members, n_per_member, self.given)
+        of_member[member, position] = given
+        draws = self._sample(n_per_member, generator, dtype, of_member)
+        return draws[member.to(draws.device), position.to(draws.device)]
 
     def _sample_flat(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
         """Draws (n, dim) of members chosen at random."""
@@ -148,11 +174,21 @@ class Expert(ABC):
 
     @abstractmethod
     def _log_prob(self, x: Tensor) -> Tensor:
-        """Log densities (members, n) of each member at its own points (members, n, d)."""
+        """Log densities (members, n) of each member at its own points (members, n, given + d)."""
 
     @abstractmethod
-    def _sample(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
-        """``n`` draws of every member, (members, n, d)."""
+    def _sample(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """``n`` draws of every member, (members, n, d); each for its condition, if there is one.
+
+        Args:
+            given: conditions (members, n, given); None without a condition.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -169,130 +205,3 @@ class Expert(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config!r}, dim={self.dim})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertConfig(ABC):
-    """Settings of one family of experts; every field is JSON-serializable.
-
-    Attributes:
-        kind: name of the family.
-        step_name: what one step of its training curve is, for axis labels.
-
-    Examples:
-        >>> from amfvi.experts import RBIG
-        >>> x = torch.randn(200, generator=torch.Generator().manual_seed(0))
-        >>> expert = RBIG(max_layers=5).fit(x)
-        >>> expert.dim, expert.n_members, len(expert.report.history)
-        (1, 5, 6)
-        >>> RBIG.from_json(RBIG(max_layers=5).to_json())
-        RBIG(step_size=0.5, max_knots=None, rotations=1, max_layers=5, patience=20)
-    """
-
-    kind: ClassVar[str]
-    step_name: ClassVar[str] = "step"
-
-    def fit(
-        self,
-        x: Tensor | ArrayLike,
-        *,
-        sample_weight: Tensor | ArrayLike | None = None,
-        folds: int = 5,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        timeout: float | None = None,
-    ) -> Expert:
-        """Fit an expert to draws; its ``report`` attribute says how the fit went.
-
-        Global random state is neither read nor written: equal arguments give equal
-        experts.
-
-        Args:
-            x: finite real draws (n, d); one dimension is taken for one column.
-            sample_weight: importance weights (n,), non-negative; only their ratios
-                matter.
-            folds: number of members, each stopped early by the fold it does not train
-                on; 1 for a single member that 20% of the draws are held out from.
-            seed: of the assignment to folds and of the fit.
-            device: torch device of the fit and of the expert.
-            timeout: seconds after which training stops with the best state so far.
-
-        Raises:
-            InputError: ``x`` or ``sample_weight`` is not as described.
-            UsageError: fewer draws than folds, or no fold.
-            FitError: no usable state was found.
-        """
-        if isinstance(x, Folds):
-            raise InputError("fit takes plain draws, found Folds: pass them to fit_folds")
-        assigned = Folds.from_array(
-            x,
-            n_folds=folds,
-            generator=generator_for(seed, "folds"),
-            sample_weight=sample_weight,
-        )
-        with one_thread():
-            expert, report = self.fit_folds(
-                assigned,
-                generator=generator_for(seed, "expert", self.kind),
-                device=device,
-                timeout=timeout,
-            )
-        expert.report = report
-        return expert
-
-    @abstractmethod
-    def fit_folds(
-        self,
-        folds: Folds,
-        *,
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-        progress: Progress | None = None,
-        timeout: float | None = None,
-    ) -> tuple[Expert, FitReport]:
-        """Fit one member per fold, each stopped by the draws it does not train on.
-
-        A pure function of its arguments: global random state is neither read nor
-        written. ``timeout`` in seconds stops training early and keeps the best
-        state so far.
-
-        Raises:
-            FitError: no usable state was found; the message names the expert.
-        """
-
-    @abstractmethod
-    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> Expert:
-        """Rebuild the expert whose :meth:`Expert.tensors` these are.
-
-        Raises:
-            InputError: a tensor is missing, unexpected, or has the wrong shape.
-        """
-
-    def to_json(self) -> dict[str, Any]:
-        """The kind and every setting, as plain JSON values."""
-        return {"kind": self.kind, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild the config that :meth:`to_json` described.
-
-        Raises:
-            UsageError: a field this family does not have.
-        """
-        known = {f.name for f in dataclasses.fields(cls)}
-        settings = {name: value for name, value in fields.items() if name != "kind"}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise UsageError(
-                f"{cls.kind} has no setting {unknown[0]!r} (known: {', '.join(sorted(known))})"
-            )
-        return cls(**settings)
-
-    def _require_positive(self, *names: str) -> None:
-        """Reject settings that are not positive, or not whole where the default is."""
-        for name in names:
-            value = getattr(self, name)
-            is_whole = not isinstance(getattr(type(self), name), int) or isinstance(value, int)
-            if not value > 0 or not is_whole:
-                expected = "positive" if is_whole else "a positive whole number"
-                raise UsageError(f"{self.kind}: {name} must be {expected}, found {value!r}")

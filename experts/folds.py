@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -37,6 +37,8 @@ class Folds:
             for a row that every member trains on.
         sample_weight: importance weight of each row, (n,), non-negative; only their
             ratios matter. None where all are equal.
+        given: number of leading columns that are a condition c: experts are densities
+            q(y | c) of the other columns.
 
     Examples:
         >>> folds = Folds(torch.arange(6.0).double()[:, None], torch.arange(6) % 3)
@@ -51,6 +53,7 @@ class Folds:
     draws: Tensor
     fold: Tensor
     sample_weight: Tensor | None = None
+    given: int = 0
 
     @classmethod
     def holdout(cls, train: Tensor, heldout: Tensor) -> Folds:
@@ -67,8 +70,9 @@ class Folds:
         n_folds: int,
         generator: torch.Generator,
         sample_weight: Tensor | ArrayLike | None = None,
+        given: int = 0,
     ) -> Folds:
-        """Assign draws (n, d) at random to ``n_folds`` folds of equal size.
+        """Assign draws (n, given + d) at random to ``n_folds`` folds of equal size.
 
         One dimension is taken for one column. With a single fold 20% of the draws are
         held out.
@@ -82,6 +86,11 @@ class Folds:
         draws = draws[:, None] if draws.ndim == 1 else draws
         if draws.ndim != 2 or 0 in draws.shape:
             raise InputError(f"draws must have shape (n, d) or (n,), found {tuple(draws.shape)}")
+        if not 0 <= given < draws.shape[1]:
+            raise UsageError(
+                f"given must be between 0 and {draws.shape[1] - 1}, so that a column is left to "
+                f"be fitted, found {given}"
+            )
         if n_folds < 1 or n_folds > len(draws):
             raise UsageError(
                 f"folds must be between 1 and the number of draws ({len(draws)}), found {n_folds}"
@@ -98,15 +107,15 @@ class Folds:
         if n_folds == 1:
             fold[max(1, round(HELDOUT_SHARE * len(draws))) :] = TRAIN
         order = torch.randperm(len(draws), generator=generator)
-        return cls(draws, fold[order], weights)
+        return cls(draws, fold[order], weights, given)
 
     def __len__(self) -> int:
         return len(self.draws)
 
     @property
     def dim(self) -> int:
-        """Number of coordinates d."""
-        return self.draws.shape[1]
+        """Number of coordinates d that a density is over."""
+        return self.draws.shape[1] - self.given
 
     @cached_property
     def n_members(self) -> int:
@@ -144,7 +153,7 @@ class Folds:
 
     def first_member(self) -> Folds:
         """The same rows for a single member: that which holds out fold 0."""
-        return Folds(self.draws, torch.where(self.fold == 0, 0, TRAIN), self.sample_weight)
+        return replace(self, fold=torch.where(self.fold == 0, 0, TRAIN))
 
     def require_fittable(self, kind: str) -> None:
         """Reject draws no expert can be fitted to.

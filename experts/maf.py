@@ -32,6 +32,6 @@ class MAF(NeuralFlowConfig):
     kind: ClassVar[str] = "maf"
     activation: str = "leaky_relu"
 
-    def build(self, dim: int) -> Flow:
-        """The architecture in ``dim`` dimensions."""
-        return self._build_flow(dim, SoftplusAffine(), autoregressive=True)
+    def build(self, dim: int, given: int = 0) -> Flow:
+        """The architecture in ``dim`` dimensions, given a condition of ``given``."""
+        return self._build_flow(dim, given, SoftplusAffine(), autoregressive=True)

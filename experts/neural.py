@@ -10,9 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from amfvi.errors import UsageError, unknown_name
-from amfvi.experts.base import ExpertConfig
+from amfvi.errors import unknown_name
 from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
@@ -21,7 +21,7 @@ from amfvi.experts.folds import Folds
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.loop import train
 from amfvi.experts.training.problem import TrainingProblem
-from amfvi.experts.training.settings import Training
+from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
@@ -46,7 +46,7 @@ class NeuralFlow(BijectiveExpert):
         self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
     ) -> None:
         super().__init__(config, whitening)
-        self.flow = config.build(whitening.dim)
+        self.flow = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
         self._frozen: dict[torch.dtype, FrozenFlow] = {}
 
@@ -100,21 +100,14 @@ class NeuralFlowConfig(Training, ExpertConfig):
     activation: str = "silu"
 
     def __post_init__(self) -> None:
-        self._require_positive(
-            "layers", "hidden_features", "hidden_layers", "learning_rate", "hidden_learning_rate",
-            "batch_size", "epoch_steps", "max_batch_size", "max_steps", "check_every",
-            "patience", "clip_norm",
-        )  # fmt: skip
+        self._require_positive("layers", "hidden_features", "hidden_layers", *POSITIVE)
+        self.require_valid(self.kind)
         if self.activation not in ACTIVATIONS:
             raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)
-        if not self.cooldown >= 0:
-            raise UsageError(f"{self.kind}: cooldown cannot be negative, found {self.cooldown!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise UsageError(f"{self.kind}: ema_decay must be in [0, 1), found {self.ema_decay!r}")
 
     @abstractmethod
-    def build(self, dim: int) -> Flow:
-        """The architecture in ``dim`` dimensions."""
+    def build(self, dim: int, given: int = 0) -> Flow:
+        """The architecture in ``dim`` dimensions, given a condition of ``given``."""
 
     def fit_folds(
         self,
@@ -128,7 +121,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         """Whiten, train and freeze; see :meth:`ExpertConfig.fit_folds`."""
         folds.require_fittable(self.kind)
         whitening = Whitening.fit(folds)
-        flow = self.build(folds.dim)
+        flow = self.build(folds.dim, folds.given)
         initial = flow.initial(folds.n_members, generator)
         whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
         problem = TrainingProblem(
@@ -148,20 +141,26 @@ class NeuralFlowConfig(Training, ExpertConfig):
         expert.verify(folds)
         return expert, report
 
-    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> NeuralFlow:
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> NeuralFlow:
         """Rebuild the flow whose :meth:`NeuralFlow.tensors` these are."""
-        members = count_members(tensors)
-        shapes = self.build(dim).shapes(members)
-        expected = {"mean": torch.Size([members, dim]), "factor": torch.Size([members, dim, dim])}
+        members, columns = count_members(tensors), given + dim
+        shapes = self.build(dim, given).shapes(members)
+        expected = {
+            "mean": torch.Size([members, columns]),
+            "factor": torch.Size([members, columns, columns]),
+        }
         expected |= {f"flow.{name}": shape for name, shape in shapes.items()}
         check_tensors(self.kind, expected, tensors)
         learned = {name: tensors[f"flow.{name}"].float() for name in shapes}
-        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
         return NeuralFlow(self, whitening, learned)
 
-    def _build_flow(self, dim: int, elementwise: Elementwise, *, autoregressive: bool) -> Flow:
+    def _build_flow(
+        self, dim: int, given: int, elementwise: Elementwise, *, autoregressive: bool
+    ) -> Flow:
         return Flow(
             dim=dim,
+            given=given,
             layers=self.layers,
             width=self.hidden_features,
             depth=self.hidden_layers,

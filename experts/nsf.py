@@ -44,7 +44,7 @@ class NSF(NeuralFlowConfig):
         if not 2 <= self.bins <= 100:
             raise UsageError(f"nsf: bins must be in [2, 100], found {self.bins!r}")
 
-    def build(self, dim: int) -> Flow:
-        """The architecture in ``dim`` dimensions."""
+    def build(self, dim: int, given: int = 0) -> Flow:
+        """The architecture in ``dim`` dimensions, given a condition of ``given``."""
         elementwise = RationalQuadratic(bins=self.bins, edge=self.edge)
-        return self._build_flow(dim, elementwise, autoregressive=True)
+        return self._build_flow(dim, given, elementwise, autoregressive=True)

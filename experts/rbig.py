@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.experts.base import ExpertConfig
 from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import normal_nll
 from amfvi.experts.flows.gaussianization import Gaussianization, Layer
 from amfvi.experts.flows.marginals import (
@@ -93,6 +93,11 @@ class RBIG(ExpertConfig):
         timeout: float | None = None,
     ) -> tuple[Gaussianization, FitReport]:
         """Add layers until the held-out NLL stops improving; see :class:`ExpertConfig`."""
+        if folds.given:
+            raise UsageError(
+                "rbig has no conditional form, its layers are fitted to draws of one density: "
+                "leave it out"
+            )
         folds.require_fittable(self.kind)
         stopping = EarlyStopping(
             patience=self.patience,
@@ -139,7 +144,7 @@ class RBIG(ExpertConfig):
         rotations, x, y = (torch.stack(parts) for parts in zip(*maps, strict=True))
         return Layer(rotations, MonotoneSpline.through(x, y))
 
-    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> Gaussianization:
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> Gaussianization:
         """Rebuild the expert whose :meth:`Gaussianization.tensors` these are."""
         knots = tensors.get("knots", torch.empty(0, dtype=torch.int64))
         if knots.ndim != 1 or knots.dtype != torch.int64 or bool((knots < 2).any()):

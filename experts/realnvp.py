@@ -31,6 +31,6 @@ class RealNVP(NeuralFlowConfig):
     layers: int = 6
     activation: str = "leaky_relu"
 
-    def build(self, dim: int) -> Flow:
-        """The architecture in ``dim`` dimensions."""
-        return self._build_flow(dim, BoundedAffine(), autoregressive=False)
+    def build(self, dim: int, given: int = 0) -> Flow:
+        """The architecture in ``dim`` dimensions, given a condition of ``given``."""
+        return self._build_flow(dim, given, BoundedAffine(), autoregressive=False)

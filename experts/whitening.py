@@ -27,13 +27,18 @@ MIN_DIAGONAL = 1e-7
 class Whitening:
     """x = mean + L z for each member of an ensemble, L lower triangular, in float64.
 
+    Where leading columns are a condition, the other rows of z are the whitened residuals of
+    their linear regression on it, since L is lower triangular.
+
     Whitened points are feature-major, (members, d, n), which is how experts compute.
 
     Attributes:
         mean: shape (members, d).
         factor: L, shape (members, d, d), positive diagonal.
         inverse_factor: L⁻¹.
-        log_det: log |det dz/dx| = −Σ log Lᵢᵢ, nats, shape (members,).
+        log_det: log |det dz/dx| = −Σ log Lᵢᵢ, nats, shape (members,), over the columns that
+            are no condition.
+        given: number of leading columns that are a condition.
 
     Examples:
         >>> x = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, -2.0]], dtype=torch.float64)
@@ -49,9 +54,10 @@ class Whitening:
     factor: Tensor
     inverse_factor: Tensor
     log_det: Tensor
+    given: int = 0
 
     @classmethod
-    def from_factor(cls, mean: Tensor, factor: Tensor) -> Whitening:
+    def from_factor(cls, mean: Tensor, factor: Tensor, given: int = 0) -> Whitening:
         """The whitening with means (members, d) and factors L (members, d, d).
 
         Raises:
@@ -66,7 +72,8 @@ class Whitening:
             mean=mean,
             factor=factor,
             inverse_factor=torch.linalg.solve_triangular(factor, identity, upper=False),
-            log_det=-diagonal.double().log().sum(dim=-1),
+            log_det=-diagonal[..., given:].double().log().sum(dim=-1),
+            given=given,
         )
 
     @classmethod
@@ -82,17 +89,17 @@ class Whitening:
             for rows in folds.train_rows
         ]
         mean, factor = (torch.stack(parts) for parts in zip(*moments, strict=True))
-        return cls.from_factor(mean, factor)
+        return cls.from_factor(mean, factor, folds.given)
 
     @classmethod
-    def fit_pooled(cls, draws: Tensor, weights: Tensor | None = None) -> Whitening:
+    def fit_pooled(cls, draws: Tensor, weights: Tensor | None = None, given: int = 0) -> Whitening:
         """Whiten all members by mean and covariance of ``draws`` (n, d), weights (n,).
 
         Raises:
             FitError: a constant column.
         """
         mean, factor = _moments(draws.double(), weights)
-        return cls.from_factor(mean[None], factor[None])
+        return cls.from_factor(mean[None], factor[None], given)
 
     @property
     def n_members(self) -> int:
@@ -101,11 +108,18 @@ class Whitening:
 
     @property
     def dim(self) -> int:
-        """Number of coordinates d."""
-        return self.mean.shape[1]
+        """Number of columns d that are no condition."""
+        return self.mean.shape[1] - self.given
 
     def forward(self, x: Tensor) -> Tensor:
-        """z = L⁻¹ (x − mean), (members, n, d) to (members, d, n) in float64."""
+        """z = L⁻¹ (x − mean), (members, n, d) to (members, d, n) in float64.
+
+        Points of the condition alone, (members, n, given), are mapped as in a whole row.
+        """
+        columns = x.shape[-1]
+        if columns < self.mean.shape[1]:
+            inverse = self.inverse_factor[:, :columns, :columns]
+            return inverse @ (x.double() - self.mean[:, None, :columns]).mT
         return self.inverse_factor @ (x.double() - self.mean[:, None, :]).mT
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -119,6 +133,7 @@ class Whitening:
             factor=self.factor.to(device),
             inverse_factor=self.inverse_factor.to(device),
             log_det=self.log_det.to(device),
+            given=self.given,
         )
 
 

@@ -18,7 +18,7 @@ N_REPEATED = 1000
 """Points at which the density is evaluated twice: what is random in one call of 200 is missed in
 less than one case of a hundred."""
 
-MAX_SECONDS = 2.0
+MAX_SECONDS = 10.0
 """Seconds after which no more points are evaluated twice."""
 
 MIN_EVALUATIONS_LEFT = 2_000

@@ -94,7 +94,7 @@ class Worker:
             FitError: as there.
             WorkerError: the process is gone.
         """
-        data = (folds.draws, folds.fold, folds.sample_weight)
+        data = (folds.draws, folds.fold, folds.sample_weight, folds.given)
         job = (config, data, generator.get_state(), timeout)
         self._over_the_pipe(lambda: self._pipe.send_bytes(pickle.dumps(job)))
         while True:

@@ -210,7 +210,7 @@ class CNF(ExpertConfig):
             parameters[f"b{number}"] = torch.zeros(folds.n_members, rows, 1)
         return {name: value.requires_grad_() for name, value in parameters.items()}
 
-    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> ContinuousFlow:
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> ContinuousFlow:
         learned = {n.removeprefix("flow."): v for n, v in tensors.items() if n.startswith("flow.")}
         whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
         return ContinuousFlow(self, whitening, learned)

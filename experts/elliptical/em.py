@@ -10,16 +10,16 @@ costs nothing more.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from amfvi.experts.elliptical.components import Components
 from amfvi.experts.folds import Folds
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["Components", "maximize_expectation"]
+__all__ = ["maximize_expectation"]
 
 RIDGE = 1e-6
 """Variance added to the diagonal of every scatter matrix, in whitened units."""
@@ -38,43 +38,6 @@ MIN_MASS = 1e-10
 
 BISECTIONS = 40
 """Halvings of the interval that holds the log degrees of freedom."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """K components of each of F members, in whitened units.
-
-    Attributes:
-        log_weights: shape (F, K).
-        means: shape (F, K, d).
-        factors: lower Cholesky factors of the scatter matrices, (F, K, d, d).
-        freedom: degrees of freedom of each member, (F,); infinite for Gaussians.
-
-    Examples:
-        >>> standard = Components(
-        ...     log_weights=torch.zeros(1, 1), means=torch.zeros(1, 1, 2),
-        ...     factors=torch.eye(2)[None, None], freedom=torch.tensor([math.inf]))
-        >>> standard.log_joint(torch.tensor([[[0.0, 2.0]]]), freedom_is_infinite=True)
-        tensor([[[-1.8379, -2.8379]]])
-    """
-
-    log_weights: Tensor
-    means: Tensor
-    factors: Tensor
-    freedom: Tensor
-
-    def log_joint(self, squared: Tensor, freedom_is_infinite: bool) -> Tensor:
-        """log wₖ qₖ from squared Mahalanobis distances (F, K, n), nats."""
-        d = self.means.shape[-1]
-        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-        level = (self.log_weights - log_det).to(squared)
-        if freedom_is_infinite:
-            return (level - 0.5 * d * math.log(2 * math.pi))[..., None] - 0.5 * squared
-        nu = self.freedom.to(squared)[:, None]
-        level = level + torch.lgamma((nu + d) / 2) - torch.lgamma(nu / 2)
-        level = level - 0.5 * d * torch.log(nu * math.pi)
-        nu = nu[..., None]
-        return level[..., None] - 0.5 * (nu + d) * torch.log1p(squared / nu)
 
 
 class _Problem:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.experts.base import Expert, ExpertConfig
+from amfvi.experts.base import Expert
 from amfvi.experts.checks import check_tensors, count_members
-from amfvi.experts.elliptical.em import Components, maximize_expectation
+from amfvi.experts.config import ExpertConfig
+from amfvi.experts.elliptical.components import Components
+from amfvi.experts.elliptical.em import maximize_expectation
 from amfvi.experts.folds import Folds
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.reports import FitReport, Progress
@@ -36,6 +38,9 @@ ACCELERATOR_CHUNK_NUMBERS = 2**26
 class EllipticalMixture(Expert):
     """Fitted components behind a whitening that all members share.
 
+    Given a condition, the components are those of the joint density of condition and
+    parameters, which is conditioned in closed form.
+
     Examples:
         >>> import math
         >>> components = Components(
@@ -50,10 +55,10 @@ class EllipticalMixture(Expert):
 
     def __init__(self, config: ExpertConfig, whitening: Whitening, components: Components) -> None:
         members, self._count, dim = components.means.shape
-        super().__init__(config, dim, members)
+        super().__init__(config, dim - whitening.given, members, whitening.given)
         self.whitening = whitening
         self.components = components
-        self._gaussian = bool(torch.isinf(components.freedom).all())
+        self._gaussian = components.is_gaussian
         factors = components.factors
         identity = torch.eye(dim, dtype=factors.dtype, device=self.device)
         inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
@@ -81,30 +86,36 @@ class EllipticalMixture(Expert):
 
     def _log_prob(self, x: Tensor) -> Tensor:
         numbers = CPU_CHUNK_NUMBERS if x.device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
-        return map_chunked(self._density, x, max(1, numbers // (self._count * self.dim)))
+        return map_chunked(self._density, x, max(1, numbers // (self._count * x.shape[2])))
 
     def _density(self, x: Tensor) -> Tensor:
         scale, shift = self._scale.to(x.dtype), self._shift.to(x.dtype)
         z = self.whitening.forward(x).to(x.dtype)
         standard = torch.baddbmm(shift, scale, z)
-        squared = standard.square().unflatten(1, (self._count, self.dim)).sum(dim=2)
-        joint = self.components.log_joint(squared, self._gaussian)
-        return joint.logsumexp(dim=1) + float(self.whitening.log_det)
+        squares = standard.square().unflatten(1, (self._count, x.shape[2]))
+        joint = self.components.log_joint(squares.sum(dim=2), self._gaussian)
+        log_q = joint.logsumexp(dim=1) + float(self.whitening.log_det)
+        if not self.given:
+            return log_q
+        # Factors are lower triangular: the first rows are those of the condition alone.
+        of_condition = squares[:, :, : self.given].sum(dim=2)
+        marginal = self.components.marginal(self.given)
+        return log_q - marginal.log_joint(of_condition, self._gaussian).logsumexp(dim=1)
 
-    def _sample(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
-        parts = self.components
-        weights = parts.log_weights.exp().cpu()
-        index = torch.multinomial(weights, n, replacement=True, generator=generator)
-        noise = torch.randn(self.n_members, n, self.dim, generator=generator, dtype=torch.float64)
-        if not self._gaussian:
-            random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-            freedom = parts.freedom.cpu().numpy()[:, None]
-            spread = torch.from_numpy(freedom / random.chisquare(freedom, (self.n_members, n)))
-            noise = noise * spread.sqrt()[..., None]
-        member = torch.arange(self.n_members)[:, None]
-        means, factors = parts.means.cpu()[member, index], parts.factors.cpu()[member, index]
-        z = means + (factors @ noise[..., None]).squeeze(-1)
-        return self.whitening.inverse(z.mT.to(self.device)).to(dtype)
+    def _sample(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        parts = self.components.to("cpu")
+        if given is None:
+            z = parts.sample(n, generator)
+        else:
+            whitened = self.whitening.forward(given.to(self.device)).mT.cpu()
+            z = torch.cat([whitened, parts.sample_given(whitened, generator)], dim=2)
+        return self.whitening.inverse(z.mT.to(self.device))[..., self.given :].to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """Whitening and components by name, on the CPU."""
@@ -121,14 +132,7 @@ class EllipticalMixture(Expert):
 
     def to(self, device: torch.device | str) -> Self:
         """The same expert with its numbers on ``device``."""
-        parts = self.components
-        components = Components(
-            log_weights=parts.log_weights.to(device),
-            means=parts.means.to(device),
-            factors=parts.factors.to(device),
-            freedom=parts.freedom.to(device),
-        )
-        moved = type(self)(self.config, self.whitening.to(device), components)
+        moved = type(self)(self.config, self.whitening.to(device), self.components.to(device))
         moved.report = self.report
         return moved
 
@@ -194,11 +198,11 @@ class EllipticalConfig(ExpertConfig):
             timeout=timeout,
         )
         # For numerical reasons only: EM is invariant under affine maps.
-        whitening = Whitening.fit_pooled(folds.draws, folds.sample_weight)
+        whitening = Whitening.fit_pooled(folds.draws, folds.sample_weight, folds.given)
         z = whitening.forward(folds.draws[None])[0].T.to(device)
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        offset = -float(whitening.log_det)
-        best: Components | None = None
+        whitening, offset = whitening.to(device), -float(whitening.log_det)
+        best: EllipticalMixture | None = None
         for count in counts:
             components, train_nll, heldout_nll = maximize_expectation(
                 z,
@@ -209,32 +213,38 @@ class EllipticalConfig(ExpertConfig):
                 tolerance=self.tolerance,
                 max_iterations=self.max_iterations,
             )
-            if stopping.record(count, train_nll + offset, heldout_nll + offset):
-                best = components
+            mixture = EllipticalMixture(self, whitening, components)
+            if folds.given:  # EM fits the joint density, but it is the conditional that counts
+                train_nll, heldout_nll = _conditional_scores(mixture, folds)
+            else:
+                train_nll, heldout_nll = train_nll + offset, heldout_nll + offset
+            if stopping.record(count, train_nll, heldout_nll):
+                best = mixture
             if stopping.should_stop():
                 break
         if best is None:
             raise FitError(f"{self.kind}: no mixture has a finite held-out density")
-        return EllipticalMixture(self, whitening.to(device), best), stopping.report()
+        return best, stopping.report()
 
     def _component_counts(self, folds: Folds) -> list[int]:
         """The counts to try: those with d + 1 training draws per component, at least one."""
-        most = min(len(rows) for rows in folds.train_rows) // (folds.dim + 1)
+        most = min(len(rows) for rows in folds.train_rows) // (folds.given + folds.dim + 1)
         return [k for k in COMPONENT_COUNTS if k <= min(self.max_components, max(most, 1))]
 
-    def restore(self, dim: int, tensors: Mapping[str, Tensor]) -> EllipticalMixture:
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> EllipticalMixture:
         """Rebuild the mixture whose :meth:`EllipticalMixture.tensors` these are."""
+        columns = given + dim
         log_weights = tensors.get("log_weights", torch.zeros(1, 1))
         members, count = log_weights.shape if log_weights.ndim == 2 else (count_members(tensors), 1)
         shape = torch.Size
         check_tensors(
             self.kind,
             {
-                "mean": shape([1, dim]),
-                "factor": shape([1, dim, dim]),
+                "mean": shape([1, columns]),
+                "factor": shape([1, columns, columns]),
                 "log_weights": shape([members, count]),
-                "means": shape([members, count, dim]),
-                "factors": shape([members, count, dim, dim]),
+                "means": shape([members, count, columns]),
+                "factors": shape([members, count, columns, columns]),
                 "freedom": shape([members]),
             },
             tensors,
@@ -255,5 +265,17 @@ class EllipticalConfig(ExpertConfig):
             factors=factors,
             freedom=freedom,
         )
-        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"])
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
         return EllipticalMixture(self, whitening, components)
+
+
+def _conditional_scores(mixture: EllipticalMixture, folds: Folds) -> tuple[float, float]:
+    """Mean conditional negative log densities at the training and the held-out rows, nats."""
+    rows = folds.draws.to(mixture.device).expand(mixture.n_members, -1, -1)
+    nll = -mixture._log_prob(rows).cpu()
+    weights = folds.normalized_weights.expand(len(nll), -1)
+    is_heldout = folds.fold == torch.arange(len(nll))[:, None]
+    return tuple(  # type: ignore[return-value]
+        float((nll * weights)[chosen].sum() / weights[chosen].sum())
+        for chosen in (~is_heldout, is_heldout)
+    )

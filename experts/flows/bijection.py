@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import FitError
-from amfvi.experts.base import Expert, ExpertConfig
+from amfvi.experts.base import Expert
+from amfvi.experts.config import ExpertConfig
 from amfvi.experts.folds import Folds
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.whitening import Whitening
@@ -64,20 +65,23 @@ class BijectiveExpert(Expert):
     """
 
     def __init__(self, config: ExpertConfig, whitening: Whitening) -> None:
-        super().__init__(config, whitening.dim, whitening.n_members)
+        super().__init__(config, whitening.dim, whitening.n_members, whitening.given)
         self.whitening = whitening
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map points of each member (members, n, d) to normal scores (members, n, d).
+        """Map points of each member (members, n, given + d) to normal scores (members, n, d).
 
         Also log |det du/dx|, (members, n), nats.
         """
         return map_chunked(self._forward, x, self._chunk_rows)
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Map normal scores (members, n, d) to points (members, n, d).
+        """Map normal scores to points (members, n, d).
 
         Also log |det dx/du|, (members, n), nats.
+
+        Args:
+            u: (members, n, given + d), the condition in front of the scores.
         """
         return map_chunked(self._inverse, u, self._chunk_rows)
 
@@ -95,7 +99,9 @@ class BijectiveExpert(Expert):
         x = folds.draws[folds.is_heldout][:MAX_VERIFIED_DRAWS].to(self.device)
         x = x.expand(self.n_members, *x.shape)
         u, log_det = self.forward(x)
-        back, inverse_log_det = self.inverse(u)
+        condition = x[..., : self.given]
+        back, inverse_log_det = self.inverse(torch.cat([condition, u], dim=-1))
+        back = torch.cat([condition, back], dim=-1)
         z, z_back = self.whitening.forward(x), self.whitening.forward(back)
         distance = ((z - z_back).abs() / z.abs().clamp(min=1)).amax(dim=1)
         discrepancy = (log_det + inverse_log_det).abs()
@@ -116,9 +122,16 @@ class BijectiveExpert(Expert):
     def _log_prob(self, x: Tensor) -> Tensor:
         return map_chunked(self._density, x, self._chunk_rows)
 
-    def _sample(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+        given: Tensor | None = None,
+    ) -> Tensor:
         u = torch.randn(self.n_members, n, self.dim, generator=generator, dtype=torch.float64)
-        return self.inverse(u.to(self.device, dtype))[0]
+        u = u.to(self.device, dtype)
+        return self.inverse(u if given is None else torch.cat([given.to(u), u], dim=-1))[0]
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.whitening.forward(x).clamp(-MAX_DISTANCE, MAX_DISTANCE)
@@ -126,9 +139,16 @@ class BijectiveExpert(Expert):
         return u.mT, log_det + self.whitening.log_det[:, None].to(x.dtype)
 
     def _inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = self._from_normal(u.mT.contiguous())
-        log_det = log_det - self.whitening.log_det[:, None].to(u.dtype)
-        return self.whitening.inverse(z).to(u.dtype), log_det
+        condition, scores = u[..., : self.given], u[..., self.given :].mT
+        log_det = self.whitening.log_det[:, None].to(u.dtype)
+        if not self.given:
+            z, log_slope = self._from_normal(scores.contiguous())
+            return self.whitening.inverse(z).to(u.dtype), log_slope - log_det
+        whitened = self.whitening.forward(condition).clamp(-MAX_DISTANCE, MAX_DISTANCE)
+        whitened = whitened.to(u.dtype)
+        z, log_slope = self._from_normal(torch.cat([whitened, scores], dim=1))
+        x = self.whitening.inverse(torch.cat([whitened, z], dim=1))
+        return x[..., self.given :].to(u.dtype), log_slope - log_det
 
     def _density(self, x: Tensor) -> Tensor:
         u, log_det = self._forward(x)
@@ -140,7 +160,7 @@ class BijectiveExpert(Expert):
 
     @abstractmethod
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Whitened points (members, d, n) to normal scores and log |det du/dz| (members, n)."""
+        """Whitened points to normal scores (members, d, n) and log |det du/dz| (members, n)."""
 
     @abstractmethod
     def _from_normal(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,9 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 class Flow:
     """The architecture of a flow; learned parameters are an argument of each call.
 
+    Where leading rows of the points are a condition, every network reads them, and they pass
+    through unchanged: normal scores and log-determinants are of the other coordinates.
+
     Attributes:
         dim: number of coordinates d.
         layers: number of layers L.
@@ -54,6 +57,7 @@ class Flow:
             reversed from layer to layer; otherwise the two halves alternate.
         elementwise: the family of increasing functions.
         activation: of the hidden units, a name in ``ACTIVATIONS``.
+        given: number of leading rows of the points that are a condition.
 
     Examples:
         >>> from amfvi.experts import MAF
@@ -72,13 +76,14 @@ class Flow:
     autoregressive: bool
     elementwise: Elementwise
     activation: str
+    given: int = 0
 
     def shapes(self, members: int) -> dict[str, torch.Size]:
         """Shapes of the parameters by name; the outputs are ordered (parameter, coordinate)."""
         outputs = self.elementwise.parameters * self.dim
         lead = (members, self.layers)
         return {
-            "input.weight": torch.Size((*lead, self.width, self.dim)),
+            "input.weight": torch.Size((*lead, self.width, self.given + self.dim)),
             "input.bias": torch.Size((*lead, self.width, 1)),
             HIDDEN: torch.Size((*lead, self.depth - 1, self.width, self.width)),
             "hidden.bias": torch.Size((*lead, self.depth - 1, self.width, 1)),
@@ -102,20 +107,22 @@ class Flow:
             elif name == "output.bias":
                 parameters[name] = identity.expand(shape).clone()
             else:
-                fan_in = self.dim if name.startswith("input") else self.width
+                fan_in = self.given + self.dim if name.startswith("input") else self.width
                 uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1
                 parameters[name] = uniform / math.sqrt(fan_in) * self.masks[name]
         return parameters
 
     def nll(self, parameters: Parameters, z: Tensor) -> Tensor:
-        """−log density of the flow to the standard normal at z (members, d, n), nats."""
+        """−log density of the flow to the standard normal at z (members, given + d, n), nats."""
         return normal_nll(*self.forward(parameters, z))
 
     def forward(self, parameters: Parameters, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (members, d, n) to normal scores and log-determinants (members, n)."""
+        """Points (members, given + d, n) to normal scores and log-determinants (members, n)."""
         log_det = z.new_zeros(z.shape[0], z.shape[2])
+        condition, z = z[:, : self.given], z[:, self.given :]
         for layer in self.unstacked(parameters):
-            z, log_slope = self.elementwise.forward(z, self.network(layer, z))
+            joint = torch.cat([condition, z], dim=1) if self.given else z
+            z, log_slope = self.elementwise.forward(z, self.network(layer, joint))
             log_det = log_det + log_slope.sum(dim=1)
         return z, log_det
 
@@ -124,7 +131,7 @@ class Flow:
         return zip(*(parameters[name].unbind(1) for name in self.shapes(1)), strict=True)
 
     def network(self, layer: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        """Raw parameters (members, parameters, d, n) of one layer at z (members, d, n)."""
+        """Raw parameters (members, parameters, d, n) of one layer at (members, given + d, n)."""
         w_in, b_in, w_hidden, b_hidden, w_out, b_out = layer
         activation = ACTIVATIONS[self.activation]
         h = activation(torch.baddbmm(b_in, w_in, z))
@@ -138,8 +145,10 @@ class Flow:
         order = torch.arange(1, self.dim + 1)
         if self.autoregressive:
             order = order.flip(0) if layer % 2 else order
-            # As in nflows' MADE, so that a flow can be written as its modules.
-            degree = torch.arange(self.width) % max(1, self.dim - 1) + min(1, self.dim - 1)
+            if self.given:  # units of degree 0 see the condition alone
+                degree = torch.arange(self.width) % self.dim
+            else:  # as in nflows' MADE, so that a flow can be written as its modules
+                degree = torch.arange(self.width) % max(1, self.dim - 1) + min(1, self.dim - 1)
             sees_input = degree[:, None] >= order[None]
             sees_hidden = degree[:, None] >= degree[None]
             sees_output = order[:, None] > degree[None]
@@ -151,8 +160,9 @@ class Flow:
             sees_output = (~conditions)[:, None].expand(self.dim, self.width)
             has_bias = ~conditions[:, None]
         copies = self.elementwise.parameters
+        sees_condition = torch.ones(self.width, self.given, dtype=torch.bool)
         masks = {
-            "input.weight": sees_input,
+            "input.weight": torch.cat([sees_condition, sees_input], dim=1),
             "input.bias": torch.ones(self.width, 1),
             HIDDEN: sees_hidden.expand(self.depth - 1, -1, -1),
             "hidden.bias": torch.ones(self.depth - 1, self.width, 1),

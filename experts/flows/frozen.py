@@ -36,6 +36,7 @@ class FrozenFlow:
     """
 
     def __init__(self, flow: Flow, parameters: Parameters) -> None:
+        self._given = flow.given
         self._elementwise = flow.elementwise
         self._activation = ACTIVATIONS[flow.activation]
         self._layers = [
@@ -46,13 +47,15 @@ class FrozenFlow:
         self._one_pass = not flow.autoregressive
 
     def nll(self, z: Tensor) -> Tensor:
-        """−log density of the flow to the standard normal at z (members, d, n), nats."""
+        """−log density of the flow to the standard normal at z (members, given + d, n), nats."""
         return normal_nll(*self.forward(z))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (members, d, n) to normal scores and log-determinants (members, n)."""
+        """Points (members, given + d, n) to normal scores and log-determinants (members, n)."""
         log_det = z.new_zeros(z.shape[0], z.shape[2])
+        condition, z = z[:, : self._given], z[:, self._given :]
         for layer in self._layers:
+            start = layer.condition_terms(condition)
             u = torch.empty_like(z)
             u[:, layer.fixed], log_slope = self._elementwise.forward(
                 z[:, layer.fixed], layer.constant
@@ -60,16 +63,21 @@ class FrozenFlow:
             log_det += log_slope.sum(dim=1)
             if layer.moves:
                 u[:, layer.moved], log_slope = self._elementwise.forward(
-                    z[:, layer.moved], self._network(layer, z)
+                    z[:, layer.moved], self._network(layer, z, start)
                 )
                 log_det += log_slope.sum(dim=1)
             z = u
         return z, log_det
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal scores (members, d, n) to points and log-determinants (members, n)."""
+        """Normal scores to points (members, d, n) and log-determinants (members, n).
+
+        A condition stands in front of the scores, (members, given + d, n).
+        """
         log_det = u.new_zeros(u.shape[0], u.shape[2])
+        condition, u = u[:, : self._given], u[:, self._given :]
         for layer in reversed(self._layers):
+            start = layer.condition_terms(condition)
             z = u.clone()
             z[:, layer.fixed], log_slope = self._elementwise.inverse(
                 u[:, layer.fixed], layer.constant
@@ -78,16 +86,21 @@ class FrozenFlow:
             if layer.moves:
                 for _ in range(1 if self._one_pass else layer.moves):
                     z[:, layer.moved], log_slope = self._elementwise.inverse(
-                        u[:, layer.moved], self._network(layer, z)
+                        u[:, layer.moved], self._network(layer, z, start)
                     )
                 log_det += log_slope.sum(dim=1)
             u = z
         return u, log_det
 
-    def _network(self, layer: _Layer, z: Tensor) -> Tensor:
-        """Raw parameters (members, parameters, moved, n) of the moved coordinates."""
+    def _network(self, layer: _Layer, z: Tensor, start: Tensor | None) -> Tensor:
+        """Raw parameters (members, parameters, moved, n) of the moved coordinates.
+
+        Args:
+            start: what a condition adds in the first hidden layer, (members, n, H).
+        """
         h = z[:, layer.seen].mT
-        for w, b in layer.hidden:
+        for number, (w, b) in enumerate(layer.hidden):
+            b = b if start is None or number > 0 else start
             # A product with one column is a sum in disguise, and quicker as one.
             h = torch.addcmul(b, h, w) if w.shape[1] == 1 else torch.baddbmm(b, h, w)
             # In place only where autograd does not need the value.
@@ -108,6 +121,8 @@ class _Layer:
         constant: raw parameters of the fixed ones, (members, parameters, fixed, 1).
         hidden: weights (members, inputs, H) and biases (members, 1, H).
         output: weight (members, parameters · moved, H) and bias (…, 1).
+        condition: weights (members, given, H) of a condition in the first hidden layer; None
+            without one.
     """
 
     seen: slice
@@ -117,23 +132,31 @@ class _Layer:
     constant: Tensor
     hidden: list[tuple[Tensor, Tensor]]
     output: tuple[Tensor, Tensor]
+    condition: Tensor | None
+
+    def condition_terms(self, condition: Tensor) -> Tensor | None:
+        """Bias of the first hidden layer with what a condition (members, given, n) adds."""
+        if self.condition is None:
+            return None
+        return torch.baddbmm(self.hidden[0][1], condition.mT, self.condition)
 
     @classmethod
     def from_weights(cls, flow: Flow, number: int, weights: tuple[Tensor, ...]) -> _Layer:
         """Lay out one layer's weights, in the order of :meth:`Flow.unstacked`."""
         w_in, b_in, w_hidden, b_hidden, w_out, b_out = weights
         copies, dim, members = flow.elementwise.parameters, flow.dim, len(w_in)
-        sees = flow.masks["input.weight"][number].any(dim=0)
+        sees = flow.masks["input.weight"][number][:, flow.given :].any(dim=0)
         moves = flow.masks["output.weight"][number].view(copies, dim, -1).any(dim=2).any(dim=0)
-        moves = moves & sees.any()
+        moves = moves & (sees.any() | (flow.given > 0))
         seen, moved, fixed = _slice(sees), _slice(moves), _slice(~moves)
-        at_zero = flow.network(weights, w_in.new_zeros(members, dim, 1))
+        at_zero = flow.network(weights, w_in.new_zeros(members, flow.given + dim, 1))
         w_out, b_out = (
             part.view(members, copies, dim, -1)[:, :, moved].flatten(1, 2).contiguous()
             for part in (w_out, b_out)
         )
         deeper = zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True)
-        hidden = [(w_in[:, :, seen], b_in), *deeper]
+        hidden = [(w_in[:, :, flow.given :][:, :, seen], b_in), *deeper]
+        condition = w_in[:, :, : flow.given].mT.contiguous() if flow.given else None
         return cls(
             seen=seen,
             moved=moved,
@@ -142,6 +165,7 @@ class _Layer:
             constant=at_zero[:, :, fixed].contiguous(),
             hidden=[(w.mT.contiguous(), b.mT.contiguous()) for w, b in hidden],
             output=(w_out, b_out),
+            condition=condition,
         )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from amfvi.experts.base import ExpertConfig
+from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.spline import MonotoneSpline
 from amfvi.experts.whitening import Whitening

@@ -45,6 +45,7 @@ class EnsembleOptimizer:
     ) -> None:
         draws, folds, initial = problem.draws, problem.folds, problem.initial
         self._nll, self._draws, self._settings = problem.nll, draws, settings
+        self._noise = problem.noise
         self._generator = generator
         self._rows = folds.train_rows
         self._epoch_rows = min(len(rows) for rows in self._rows)
@@ -86,6 +87,9 @@ class EnsembleOptimizer:
             self._shuffle()
         columns = slice(self._position, self._position + self._batch_size)
         batch = self._shuffled[:, :, columns]
+        if self._noise:
+            noise = torch.randn(batch.shape, generator=self._generator, dtype=torch.float32)
+            batch = batch + self._noise * noise.to(batch)
         if self._weights is not None:
             self._point_weights.copy_(self._weights.gather(1, self._order[:, columns]))
         self._position += self._batch_size

@@ -29,6 +29,7 @@ class TrainingProblem:
         masks: for each parameter 1 where it may change, shaped as for one member.
         draws: all draws as each member sees them, (members, d, n).
         folds: which draws each member trains on.
+        noise: standard deviation of normal noise that is added to the points of every step.
         offset: (members,), added to every reported NLL, so that curves are in the
             units of the unwhitened draws.
 
@@ -52,6 +53,7 @@ class TrainingProblem:
     draws: Tensor
     folds: Folds
     offset: Tensor | float = 0.0
+    noise: float = 0.0
 
     @property
     def mean_offset(self) -> float:

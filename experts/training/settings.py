@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Training"]
+from amfvi.errors import UsageError
+
+__all__ = ["POSITIVE", "Training"]
+
+POSITIVE = (
+    "learning_rate", "hidden_learning_rate", "batch_size", "epoch_steps", "max_batch_size",
+    "max_steps", "check_every", "patience", "clip_norm",
+)  # fmt: skip
+"""Names of the settings that must be positive."""
 
 MIN_COOLDOWN_STEPS = 150
 """Fewest steps over which the learning rates fall to zero."""
@@ -63,6 +71,17 @@ class Training:
     cooldown: float = 0.4
     clip_norm: float = 5.0
     ema_decay: float = 0.99
+
+    def require_valid(self, kind: str) -> None:
+        """Reject settings out of their range, but for those in ``POSITIVE``.
+
+        Raises:
+            UsageError: one is; the message begins with ``kind``.
+        """
+        if not self.cooldown >= 0:
+            raise UsageError(f"{kind}: cooldown cannot be negative, found {self.cooldown!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"{kind}: ema_decay must be in [0, 1), found {self.ema_decay!r}")
 
     def batch_size_for(self, n_train: int) -> int:
         """Number of rows per step for ``n_train`` training draws."""

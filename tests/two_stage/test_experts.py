@@ -14,7 +14,7 @@ import torch
 import amfvi
 from amfvi.errors import AmfviWarning, FitError
 from amfvi.experts import EXPERTS, GMM, Expert, ExpertConfig, FitReport
-from amfvi.experts.base import TrainingRecord
+from amfvi.experts.reports import TrainingRecord
 from amfvi.two_stage import experts as stage_one
 from amfvi.two_stage.worker import WorkerError
 from amfvi.two_stage.worker_process import fit_on_one_thread

@@ -1,0 +1,219 @@
+"""Mixture density networks (Bishop 1994): a network gives the components at each condition.
+
+Full precision factors, log-sum-exp, and a start at the linear regression: behind the
+whitening the parameters are residuals of it, and the network at first gives the standard
+normal whatever the condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from amfvi.errors import UsageError, unknown_name
+from amfvi.experts.base import Expert
+from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.config import ExpertConfig
+from amfvi.experts.density_network import Network
+from amfvi.experts.flows.flow import ACTIVATIONS, Parameters
+from amfvi.experts.folds import Folds
+from amfvi.experts.parallel import map_chunked
+from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.loop import train
+from amfvi.experts.training.problem import TrainingProblem
+from amfvi.experts.training.settings import POSITIVE, Training
+from amfvi.experts.whitening import Whitening
+
+__all__ = ["MDN", "DensityNetwork", "NoisyMDN"]
+
+MAX_DISTANCE = 1e9
+"""Whitened conditions are clamped here, so that the network does not overflow."""
+
+CHUNK_ROWS = 2**13
+"""Rows of all members that are evaluated at a time."""
+
+
+class DensityNetwork(Expert):
+    """A trained mixture density network behind a whitening of condition and parameters.
+
+    Attributes:
+        network: the architecture.
+        parameters: the learned tensors by name, float32.
+
+    Examples:
+        >>> c = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> expert = MDN(components=2, max_steps=25).fit(torch.cat([c, -c], 1), given=1, folds=2)
+        >>> expert.dim, expert.given, expert.sample_given(c[:5]).shape
+        (1, 1, torch.Size([5, 1]))
+    """
+
+    def __init__(self, config: MDN, whitening: Whitening, parameters: Parameters) -> None:
+        super().__init__(config, whitening.dim, whitening.n_members, whitening.given)
+        self.whitening = whitening
+        self.network = config.build(whitening.dim, whitening.given)
+        self.parameters = parameters
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Whitening and learned parameters by name, on the CPU."""
+        learned = {
+            f"network.{name}": value.cpu().contiguous() for name, value in self.parameters.items()
+        }
+        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same expert with its numbers on ``device``."""
+        learned = {name: value.to(device) for name, value in self.parameters.items()}
+        moved = type(self)(self.config, self.whitening.to(device), learned)  # type: ignore[arg-type]
+        moved.report = self.report
+        return moved
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the fitted numbers."""
+        return self.whitening.mean.device
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        return map_chunked(self._density, x, CHUNK_ROWS)
+
+    def _density(self, x: Tensor) -> Tensor:
+        z = self._whiten(x)
+        nll = self.network.nll(self._learned(x.dtype), z)
+        return self.whitening.log_det[:, None].to(x.dtype) - nll
+
+    def _sample(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        if given is None:
+            raise UsageError("a mixture density network has no draws without a condition")
+        z = self._whiten(given)
+        uniform = torch.rand(self.n_members, n, generator=generator, dtype=torch.float64)
+        noise = torch.randn(self.n_members, n, self.dim, generator=generator, dtype=torch.float64)
+        parts = self.network.components(self._learned(z.dtype), z)
+        drawn = parts.sample(uniform.to(z), noise.to(z))
+        return self.whitening.inverse(torch.cat([z, drawn.mT], dim=1))[..., self.given :].to(dtype)
+
+    def _whiten(self, x: Tensor) -> Tensor:
+        return self.whitening.forward(x).clamp(-MAX_DISTANCE, MAX_DISTANCE).to(x.dtype)
+
+    def _learned(self, dtype: torch.dtype) -> Parameters:
+        return {name: value.to(dtype) for name, value in self.parameters.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDN(Training, ExpertConfig):
+    """Settings of a mixture density network; it needs a condition.
+
+    Attributes:
+        components: number of components K.
+        hidden_features: hidden units of each layer.
+        hidden_layers: hidden layers.
+        activation: of the hidden units, "leaky_relu" or "silu".
+        noise: standard deviation of normal noise on whitened condition and parameters while
+            training, which smooths the density (Rothfuss et al. 2019, arXiv:1907.08982).
+
+    Examples:
+        >>> MDN().components, NoisyMDN().noise
+        (8, 0.05)
+    """
+
+    kind: ClassVar[str] = "mdn"
+
+    components: int = 8
+    hidden_features: int = 64
+    hidden_layers: int = 2
+    activation: str = "silu"
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require_positive("components", "hidden_features", "hidden_layers", *POSITIVE)
+        self.require_valid(self.kind)
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)
+        if not self.noise >= 0:
+            raise UsageError(f"{self.kind}: noise cannot be negative, found {self.noise!r}")
+
+    def build(self, dim: int, given: int) -> Network:
+        """The architecture in ``dim`` dimensions, given a condition of ``given``."""
+        return Network(
+            dim=dim,
+            given=given,
+            n_components=self.components,
+            width=self.hidden_features,
+            depth=self.hidden_layers,
+            activation=self.activation,
+        )
+
+    def fit_folds(
+        self,
+        folds: Folds,
+        *,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> tuple[DensityNetwork, FitReport]:
+        """Whiten and train; see :meth:`ExpertConfig.fit_folds`.
+
+        Raises:
+            UsageError: there is no condition.
+        """
+        if not folds.given:
+            raise UsageError(
+                f"{self.kind} is a density given a condition, and there is none: give given=, or "
+                "take gmm"
+            )
+        folds.require_fittable(self.kind)
+        whitening = Whitening.fit(folds)
+        network = self.build(folds.dim, folds.given)
+        initial = network.initial(folds.n_members, generator)
+        whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
+        problem = TrainingProblem(
+            name=self.kind,
+            nll=network.nll,
+            frozen_nll=network.nll,
+            initial={name: value.to(device) for name, value in initial.items()},
+            masks={name: torch.ones(shape[1:]) for name, shape in network.shapes(1).items()},
+            draws=whitened.float().to(device),
+            folds=folds,
+            offset=-whitening.log_det,
+            noise=self.noise,
+        )
+        learned, report = train(
+            problem, self, generator=generator, progress=progress, timeout=timeout
+        )
+        return DensityNetwork(self, whitening.to(device), learned), report
+
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> DensityNetwork:
+        """Rebuild the network whose :meth:`DensityNetwork.tensors` these are."""
+        members, columns = count_members(tensors), given + dim
+        shapes = self.build(dim, given).shapes(members)
+        expected = {
+            "mean": torch.Size([members, columns]),
+            "factor": torch.Size([members, columns, columns]),
+        }
+        expected |= {f"network.{name}": shape for name, shape in shapes.items()}
+        check_tensors(self.kind, expected, tensors)
+        learned = {name: tensors[f"network.{name}"].float() for name in shapes}
+        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
+        return DensityNetwork(self, whitening, learned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyMDN(MDN):
+    """Settings of a mixture density network that is trained with noise on its inputs.
+
+    Examples:
+        >>> NoisyMDN.kind
+        'noisy_mdn'
+    """
+
+    kind: ClassVar[str] = "noisy_mdn"
+    noise: float = 0.05

@@ -1,0 +1,60 @@
+"""Settings of an expert as plain values, there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from amfvi.errors import UsageError
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ABC):
+    """Settings of one family of experts; every field is JSON-serializable.
+
+    Attributes:
+        kind: name of the family.
+        step_name: what one step of its training curve is, for axis labels.
+
+    Examples:
+        >>> from amfvi.experts import RBIG
+        >>> RBIG.from_json({"kind": "rbig", "patience": 3}).patience
+        3
+    """
+
+    kind: ClassVar[str]
+    step_name: ClassVar[str] = "step"
+
+    def to_json(self) -> dict[str, Any]:
+        """The kind and every setting, as plain JSON values."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild the config that :meth:`to_json` described.
+
+        Raises:
+            UsageError: a field this family does not have.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        settings = {name: value for name, value in fields.items() if name != "kind"}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise UsageError(
+                f"{cls.kind} has no setting {unknown[0]!r} (known: {', '.join(sorted(known))})"
+            )
+        return cls(**settings)
+
+    def _require_positive(self, *names: str) -> None:
+        """Reject settings that are not positive, or not whole where the default is."""
+        for name in names:
+            value = getattr(self, name)
+            is_whole = not isinstance(getattr(type(self), name), int) or isinstance(value, int)
+            if not value > 0 or not is_whole:
+                expected = "positive" if is_whole else "a positive whole number"
+                raise UsageError(f"{self.kind}: {name} must be {expected}, found {value!r}")
