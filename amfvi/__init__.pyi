@@ -33,6 +33,8 @@ from .mixture import Mixture as Mixture
 from .posterior import Posterior as Posterior
 from .posterior import load as load
 from .reporting import Reporter as Reporter
+from .simulation.pairs import Pairs as Pairs
+from .simulation.simulator import Simulator as Simulator
 from .transport import Transport as Transport
 from .two_stage.fit import FitSummary as FitSummary
 from .two_stage.options import FitOptions as FitOptions

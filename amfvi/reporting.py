@@ -35,3 +35,6 @@ class Reporter:
 
         ``log_z`` is the estimate so far, nats.
         """
+
+    def simulation_progress(self, done: int, total: int) -> None:
+        """Receive how many simulations of those asked for have been made."""

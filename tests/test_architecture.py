@@ -19,7 +19,7 @@ LEVELS = (
     ("amfvi.cache", "amfvi.constraints", "amfvi.device", "amfvi.files", "amfvi.variables"),
     ("amfvi.density", "amfvi.draws", "amfvi.experts", "amfvi.sealed_json", "amfvi.targets"),
     ("amfvi.mixture", "amfvi.sampler"),
-    ("amfvi.transport", "amfvi.two_stage"),
+    ("amfvi.simulation", "amfvi.transport", "amfvi.two_stage"),
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
     ("amfvi.inference", "amfvi.posterior"),
     ("amfvi.fitting",),

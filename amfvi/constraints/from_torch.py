@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.distributions import constraints as torch_constraints
 
 from amfvi.constraints.constraints import ConstrainedVector
 from amfvi.constraints.scalars import bounds_of
 from amfvi.constraints.vectors import KINDS, kind_of
+from amfvi.errors import UsageError
 
-__all__ = ["constraints_of_entries"]
+__all__ = ["constraints_of_distribution", "constraints_of_entries"]
 
 UNCONSTRAINED = (torch_constraints.real, torch_constraints.real_vector)
 """Constraints that hold nothing."""
@@ -41,10 +43,37 @@ def constraints_of_entries(constraint: Any, shape: torch.Size) -> dict[tuple[int
     return _assign(constraint, torch.arange(shape.numel()).reshape(shape))
 
 
+def constraints_of_distribution(
+    prior: Distribution, names: Sequence[str]
+) -> dict[tuple[str, ...], Any]:
+    """Find the constraints that a prior has on its entries, by their names.
+
+    Args:
+        prior: over an array of batch and event dimensions.
+        names: of its entries, the last dimension fastest.
+
+    Raises:
+        UsageError: one that is not supported.
+
+    Examples:
+        >>> from torch.distributions import Exponential
+        >>> constraints_of_distribution(Exponential(torch.ones(2)), ["a", "b"])
+        {('a',): (0.0, inf), ('b',): (0.0, inf)}
+    """
+    try:
+        support: Any = prior.support
+    except NotImplementedError:  # which torch allows; nothing is known then
+        return {}
+    try:
+        held = constraints_of_entries(support, prior.batch_shape + prior.event_shape)
+    except UsageError as error:
+        raise UsageError(f"prior: {error}; or give constraints=") from None
+    return {tuple(names[i] for i in entries): each for entries, each in held.items()}
+
+
 def _assign(constraint: Any, entries: Tensor) -> dict[tuple[int, ...], Any]:
     """As :func:`constraints_of_entries`, for the entries at these positions."""
-    while isinstance(constraint, torch_constraints.independent):
-        constraint = constraint.base_constraint
+    constraint = _unwrap(constraint)
     if any(constraint is free for free in UNCONSTRAINED):
         return {}
     if isinstance(constraint, ConstrainedVector):
@@ -57,6 +86,17 @@ def _assign(constraint: Any, entries: Tensor) -> dict[tuple[int, ...], Any]:
         batch = entries.shape[: entries.ndim - constraint.event_dim]
         return {tuple(row): constraint for row in entries.reshape(batch.numel(), -1).tolist()}
     return _assign_bounds(constraint, entries)
+
+
+def _unwrap(constraint: Any) -> Any:
+    """The constraint inside those that only count dimensions; one that holds nothing, if so."""
+    while isinstance(constraint, torch_constraints.independent):
+        constraint = constraint.base_constraint
+    if type(constraint).__name__ == "MixtureSameFamilyConstraint":  # not in every torch
+        component = _unwrap(constraint.base_constraint)
+        if any(component is free for free in UNCONSTRAINED):
+            return component
+    return constraint
 
 
 def _assign_each(each: Sequence[Any], parts: Sequence[Tensor]) -> dict[tuple[int, ...], Any]:

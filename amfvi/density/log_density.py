@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from amfvi.constraints.constraints import Constraints, ConstraintsLike, default_names
-from amfvi.constraints.from_torch import constraints_of_entries
+from amfvi.constraints.from_torch import constraints_of_distribution
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.user_gradient import vectorize_with_gradient
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
@@ -117,7 +117,7 @@ class LogDensity:
             raise UsageError("give prior= or box=, not both")
         self.prior = None if prior is None else _over_vectors(prior, dim)
         if constraints is None and self.prior is not None:
-            constraints = _constraints_of(self.prior, self.names)
+            constraints = constraints_of_distribution(self.prior, self.names)
         self.constraints = Constraints.parse(self.names, constraints)
         self.transform = UnconstrainingTransform(self.constraints)
         self.box = None if box is None else _parse_box(box, self.constraints)
@@ -242,23 +242,6 @@ def _over_vectors(prior: Distribution, dim: int) -> Distribution:
         f"prior must be over {dim} parameters, found batch shape {tuple(prior.batch_shape)} and "
         f"event shape {tuple(prior.event_shape)}"
     )
-
-
-def _constraints_of(prior: Distribution, names: Sequence[str]) -> dict[tuple[str, ...], Any]:
-    """The constraints that the prior has on the parameters.
-
-    Raises:
-        UsageError: one that is not supported.
-    """
-    try:
-        support: Any = prior.support
-    except NotImplementedError:  # which torch allows; nothing is known then
-        return {}
-    try:
-        held = constraints_of_entries(support, torch.Size([len(names)]))
-    except UsageError as error:
-        raise UsageError(f"prior: {error}; or give constraints=") from None
-    return {tuple(names[i] for i in entries): each for entries, each in held.items()}
 
 
 def _parse_box(box: Sequence[Any], within: Constraints) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,7 @@ class SamplerCheckpoint:
         path: the directory; made when something is saved.
         fingerprint: of all that the sampler's numbers depend on. What was saved under
             another fingerprint is not used.
+        subject: whose numbers they are, for messages.
 
     Examples:
         >>> import tempfile
@@ -49,9 +50,10 @@ class SamplerCheckpoint:
         {'beta': array(0.5)}
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
+    def __init__(self, path: str | Path, fingerprint: str, *, subject: str = "the sampler") -> None:
         self.path = Path(path)
         self.fingerprint = fingerprint
+        self.subject = subject
 
     def load(self, name: str) -> dict[str, NDArray[Any]] | None:
         """Load the arrays saved under ``name``, or None if there are none to be used.
@@ -87,7 +89,7 @@ class SamplerCheckpoint:
                 np.savez(file, fingerprint=np.array(self.fingerprint), **arrays)
             temporary.replace(self.path / f"{name}.npz")
         except OSError as error:
-            raise InputError(f"{self.path}: the sampler cannot be saved ({error})") from None
+            raise InputError(f"{self.path}: {self.subject} cannot be saved ({error})") from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -98,7 +100,7 @@ class SamplerCheckpoint:
     def warn(self, name: str, reason: str) -> None:
         """Warn that what was saved under ``name`` is not used."""
         file = self.path / f"{name}.npz"
-        warnings.warn(f"{file}: {reason}; the sampler starts again", AmfviWarning, stacklevel=3)
+        warnings.warn(f"{file}: {reason}; {self.subject} starts again", AmfviWarning, stacklevel=3)
 
 
 def arrays_from_state(
