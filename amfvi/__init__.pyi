@@ -1,6 +1,8 @@
 from . import experts as experts
 from . import metrics as metrics
 from . import targets as targets
+from .conditional.mixture import ConditionalMixture as ConditionalMixture
+from .conditional.posterior import ConditionalPosterior as ConditionalPosterior
 from .constraints.constraints import Constraints as Constraints
 from .constraints.vectors import ordered as ordered
 from .density.log_density import LogDensity as LogDensity
@@ -27,13 +29,13 @@ from .interop.pymc import from_pymc as from_pymc
 from .interop.pyro import from_pyro as from_pyro
 from .interop.pyro import to_pyro as to_pyro
 from .interop.stan import from_stan as from_stan
+from .loading import load as load
 from .metrics.evaluation import Evaluation as Evaluation
 from .metrics.evaluation import evaluate as evaluate
 from .mixture import Mixture as Mixture
 from .posterior import Posterior as Posterior
-from .posterior import load as load
 from .reporting import Reporter as Reporter
-from .simulation.pairs import Pairs as Pairs
+from .simulation.simulations import Simulations as Simulations
 from .simulation.simulator import Simulator as Simulator
 from .transport import Transport as Transport
 from .two_stage.fit import FitSummary as FitSummary

@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, overload
 
+from amfvi.conditional.fit import fit_pairs
+from amfvi.conditional.posterior import ConditionalPosterior
+from amfvi.conditional.sources import GivenLike, PairsLike, recognize_pairs, to_pairs
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
@@ -59,20 +62,49 @@ class Settings(FitSettings, DrawsSettings, total=False):
     """
 
 
+@overload
 def fit(
     data: InputLike,
     *,
+    given: None = None,
     density: DensityLike | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
-) -> Posterior:
+) -> Posterior: ...
+@overload
+def fit(
+    data: PairsLike,
+    *,
+    given: GivenLike | None = None,
+    given_names: Sequence[str] | None = None,
+    options: FitOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[Settings],
+) -> ConditionalPosterior: ...
+def fit(
+    data: Any,
+    *,
+    given: Any = None,
+    given_names: Sequence[str] | None = None,
+    density: DensityLike | None = None,
+    options: FitOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[Settings],
+) -> Posterior | ConditionalPosterior:
     """Fit a mixture of normalizing flows to a posterior (AMF-VI, arXiv:2510.02056).
+
+    With a condition, to all posteriors p(y | c) at once.
 
     Args:
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
             NPY, NPZ, Parquet or netCDF file of draws; an n × d array or tensor of draws, or
-            :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`.
+            :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`. With a condition: parameters
+            y, a file of pairs, a :class:`~amfvi.Simulator` or what it made, or the name of a
+            conditional target.
+        given: conditions c beside the parameters, one a row, (n, g) or (n,); of a file the
+            names of its columns that are conditions.
+        given_names: ``c1, c2, …`` if not given.
         density: the log density that given draws are from, or a function as
             :class:`~amfvi.LogDensity` takes it: the fit then has a verdict and an evidence, and
             nothing is sampled.
@@ -85,7 +117,8 @@ def fit(
 
     Returns:
         A posterior in the user's parameters. ``posterior.summary`` tells how it was
-        fitted and, with a log density, ``posterior.diagnostics`` how far to trust it.
+        fitted and, with a log density, ``posterior.diagnostics`` how far to trust it. With a
+        condition a :class:`~amfvi.ConditionalPosterior`, whose ``given(c)`` is a mixture.
 
     Raises:
         UsageError: an unknown name or an option that does not apply to ``data``.
@@ -100,6 +133,16 @@ def fit(
         torch.Size([3])
     """
     of_draws, options = _sort_settings(settings, options)
+    if (of_pairs := recognize_pairs(data, given)) is not None:
+        if density is not None:
+            raise UsageError(f"density= goes with given draws, the input is {of_pairs}")
+        options.check_for(of_pairs)
+        resolve_device(options.device)
+        options = options.for_pairs()
+        pairs = to_pairs(data, given, given_names, of_draws, options, reporter)
+        return ConditionalPosterior.from_mixture(*fit_pairs(pairs, options, reporter=reporter))
+    if given_names is not None:
+        raise UsageError("given_names= goes with given=")
     data = recognize(data)
     kind = kind_of(data, density)
     options.check_for(kind)

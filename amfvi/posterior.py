@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from amfvi.density.log_density import LogDensity
@@ -16,16 +15,16 @@ from amfvi.diagnostics.comparison import WeightedDraws, importance_sample
 from amfvi.diagnostics.correction import correct_draws
 from amfvi.diagnostics.refined_draws import RefinedDraws, refine_draws
 from amfvi.diagnostics.report import Diagnostics
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import UsageError
 from amfvi.experts import Expert
 from amfvi.mixture import Mixture
 from amfvi.randomness import generator_for
-from amfvi.saving import read_model, save
+from amfvi.saving import save
 from amfvi.transport import Transport
 from amfvi.two_stage.fit import FitSummary
 from amfvi.variables import Variables
 
-__all__ = ["Posterior", "load"]
+__all__ = ["Posterior"]
 
 
 class Posterior(Mixture):
@@ -249,35 +248,3 @@ class Posterior(Mixture):
         from amfvi.interop.numpyro_distribution import to_numpyro
 
         return to_numpyro(self)
-
-
-def load(path: str | Path, device: torch.device | str = "cpu") -> Posterior:
-    """Read a posterior from a saved model or from a whole run directory.
-
-    Draws of a loaded posterior follow torch's global random state unless a generator is
-    given, so two loads do not repeat each other's draws.
-
-    Raises:
-        InputError: nothing there, a damaged or foreign file, an unknown schema;
-            the message names the file.
-
-    Examples:
-        >>> import amfvi, tempfile
-        >>> posterior = amfvi.fit("bimodal", experts="gmm", n_draws=200)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     restored = load(posterior.save(f"{folder}/model"))
-        >>> bool((restored.log_prob([[0.0, 0.0]]) == posterior.log_prob([[0.0, 0.0]])).all())
-        True
-    """
-    saved = read_model(path, device)
-    fields = saved.metadata.get("diagnostics")
-    try:
-        diagnostics = None if fields is None else Diagnostics.from_json(fields)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: its diagnostics cannot be read ({error})") from None
-    fields = saved.metadata.get("variables")
-    try:
-        variables = None if fields is None else Variables.from_json(fields)
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise InputError(f"{path}: its variables cannot be read ({error})") from None
-    return Posterior.from_mixture(saved.mixture, diagnostics=diagnostics, variables=variables)

@@ -6,26 +6,34 @@ what was saved is an error.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from amfvi.constraints.constraints import Constraints
-from amfvi.constraints.tails import TailCompression
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import AmfviError, InputError, MissingFileError
-from amfvi.experts import config_from_json
+from amfvi.experts import Expert, config_from_json
 from amfvi.files import file_hash, new_directory, read_json
 from amfvi.mixture import Mixture
 from amfvi.sealed_json import describe_damage, write_sealed_json
 
-__all__ = ["SavedModel", "read_model", "save", "write_model"]
+__all__ = [
+    "SavedModel",
+    "assemble_checked",
+    "read_manifest",
+    "read_model",
+    "restore_experts",
+    "save",
+    "write_experts",
+    "write_model",
+]
+
+M = TypeVar("M")
 
 SCHEMA = 6
 """Version of the format; raised whenever an older file could no longer be read."""
@@ -93,36 +101,41 @@ def write_model(
         ...     sorted(path.name for path in Path(folder).iterdir())
         ['manifest.json', 'tensors.safetensors']
     """
+    manifest = {
+        "names": list(mixture.names),
+        **mixture.transform.to_json(),
+        "scale": None if mixture.scale is None else mixture.scale.tolist(),
+        "weights": mixture.weights.tolist(),
+        "metadata": dict(metadata or {}),
+    }
+    write_experts(mixture.experts, directory, manifest)
+
+
+def write_experts(
+    experts: Mapping[str, Expert], directory: Path, manifest: Mapping[str, Any]
+) -> None:
+    """Write the tensors of experts, and a manifest that names them with what else it holds.
+
+    Examples:
+        See :func:`write_model`, which does:
+
+        >>> write_experts.__annotations__["return"]
+        'None'
+    """
     tensors = {
         f"{number}.{key}": tensor.contiguous().clone()
-        for number, expert in enumerate(mixture.experts.values())
+        for number, expert in enumerate(experts.values())
         for key, tensor in expert.tensors().items()
     }
     try:
         save_file(tensors, str(directory / TENSORS))
     except SafetensorError as error:  # its way to say that the disk is full
         raise OSError(str(error)) from None
-    scales = mixture.transform.softplus_scales
-    tails = mixture.transform.compression
-    compression = None
-    if tails is not None:
-        compression = {"centers": list(tails.centers), "scales": _without_infinity(tails.scales)}
-    manifest = {
-        "schema": SCHEMA,
-        "tensors_sha256": file_hash(directory / TENSORS),
-        "names": list(mixture.names),
-        "constraints": mixture.constraints.to_json(),
-        "softplus_scales": _without_infinity(scales),
-        "compression": compression,
-        "scale": None if mixture.scale is None else mixture.scale.tolist(),
-        "weights": mixture.weights.tolist(),
-        "experts": [
-            {"name": name, "config": expert.config.to_json()}
-            for name, expert in mixture.experts.items()
-        ],
-        "metadata": dict(metadata or {}),
-    }
-    write_sealed_json(directory / MANIFEST, manifest)
+    described = [
+        {"name": name, "config": expert.config.to_json()} for name, expert in experts.items()
+    ]
+    head = {"schema": SCHEMA, "tensors_sha256": file_hash(directory / TENSORS)}
+    write_sealed_json(directory / MANIFEST, {**head, **manifest, "experts": described})
 
 
 def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedModel:
@@ -137,6 +150,24 @@ def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedMod
         Traceback (most recent call last):
         amfvi.errors.MissingFileError: no-such-model: no such model or run directory
     """
+    directory, manifest = read_manifest(path)
+    model = assemble_checked(manifest, directory, _assemble)
+    if str(device) == "cpu":
+        return model
+    return SavedModel(model.mixture.to(device), model.metadata)
+
+
+def read_manifest(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Find the model in a directory, and read its manifest, unchecked but for its schema.
+
+    Raises:
+        InputError: nothing there, a damaged or foreign file, an unknown schema.
+
+    Examples:
+        >>> read_manifest("no-such-model")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-model: no such model or run directory
+    """
     directory = Path(path)
     if not directory.is_dir():
         raise MissingFileError(f"{directory}: no such model or run directory")
@@ -148,11 +179,7 @@ def read_model(path: str | Path, device: torch.device | str = "cpu") -> SavedMod
             f"{directory / MANIFEST}: schema {manifest.get('schema')!r} is not one this version "
             f"of amfvi reads ({SCHEMA}); read it with the version that wrote it, or fit again"
         )
-    tensors = _read_tensors(directory / TENSORS, manifest.get("tensors_sha256"))
-    model = _assemble_checked(manifest, tensors, directory)
-    if str(device) == "cpu":
-        return model
-    return SavedModel(model.mixture.to(device), model.metadata)
+    return directory, manifest
 
 
 def _read_tensors(path: Path, sha256: object) -> dict[str, torch.Tensor]:
@@ -169,20 +196,32 @@ def _read_tensors(path: Path, sha256: object) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _assemble_checked(
-    manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], directory: Path
-) -> SavedModel:
-    """The model of a manifest, if that is the one that was saved.
+def assemble_checked(
+    manifest: Mapping[str, Any],
+    directory: Path,
+    assemble: Callable[[Mapping[str, Any], Mapping[str, torch.Tensor]], M],
+) -> M:
+    """Assemble the model of a manifest, if that is the one that was saved.
 
     What is wrong in a manifest is named where it can be; then its hash is compared.
 
+    Args:
+        assemble: from the manifest and the tensors by name to a model.
+
     Raises:
         InputError: it is not the manifest that was saved, or makes no model.
+
+    Examples:
+        See :func:`read_model`, which does:
+
+        >>> sorted(assemble_checked.__annotations__)
+        ['assemble', 'directory', 'manifest', 'return']
     """
+    tensors = _read_tensors(directory / TENSORS, manifest.get("tensors_sha256"))
     path = directory / MANIFEST
     damage = describe_damage(manifest, path)
     try:
-        model = _assemble(manifest, tensors)
+        model = assemble(manifest, tensors)
     except AmfviError as error:
         raise InputError(f"{directory}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -198,12 +237,30 @@ def _assemble_checked(
 
 
 def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedModel:
-    constraints = Constraints.from_json(manifest["constraints"])
-    scales = _with_infinity(manifest["softplus_scales"])
-    tails, compression = manifest.get("compression"), None
-    if tails is not None:
-        centers = tuple(float(center) for center in tails["centers"])
-        compression = TailCompression(centers, _with_infinity(tails["scales"]))
+    transform = UnconstrainingTransform.from_json(manifest)
+    dim = transform.constraints.unconstrained_dim
+    mixture = Mixture(
+        restore_experts(manifest, tensors, dim),
+        manifest["weights"],
+        transform=transform,
+        names=tuple(str(name) for name in manifest["names"]),
+        scale=manifest["scale"],
+    )
+    return SavedModel(mixture, dict(manifest["metadata"]))
+
+
+def restore_experts(
+    manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], dim: int, given: int = 0
+) -> dict[str, Expert]:
+    """Rebuild the experts of a manifest by name, in order.
+
+    Raises:
+        InputError: tensors or names that make none.
+
+    Examples:
+        >>> restore_experts({"experts": []}, {}, dim=1)
+        {}
+    """
     entries = manifest["experts"]
     parts: list[dict[str, torch.Tensor]] = [{} for _ in entries]
     for key, tensor in tensors.items():
@@ -214,25 +271,8 @@ def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) 
     names = [str(entry["name"]) for entry in entries]
     if len(set(names)) != len(names):
         raise InputError(f"two experts of the saved model have one name: {', '.join(names)}")
-    dim = constraints.unconstrained_dim
-    experts = {
-        name: config_from_json(entry["config"]).restore(dim, part)
+    of_condition = {"given": given} if given else {}
+    return {
+        name: config_from_json(entry["config"]).restore(dim, part, **of_condition)
         for name, entry, part in zip(names, entries, parts, strict=True)
     }
-    mixture = Mixture(
-        experts,
-        manifest["weights"],
-        transform=UnconstrainingTransform(constraints, scales, compression),
-        names=tuple(str(name) for name in manifest["names"]),
-        scale=manifest["scale"],
-    )
-    return SavedModel(mixture, dict(manifest["metadata"]))
-
-
-def _without_infinity(scales: tuple[float, ...]) -> list[float | None]:
-    """Scales as JSON has them, None for infinity."""
-    return [scale if math.isfinite(scale) else None for scale in scales]
-
-
-def _with_infinity(scales: list[float | None]) -> tuple[float, ...]:
-    return tuple(math.inf if scale is None else float(scale) for scale in scales)

@@ -7,6 +7,7 @@ from typing import Any
 
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts.base import Expert
+from amfvi.experts.conditioned import Conditioned, ConditionedExpert
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
@@ -28,6 +29,8 @@ __all__ = [
     "PRESETS",
     "RBIG",
     "TMM",
+    "Conditioned",
+    "ConditionedExpert",
     "Expert",
     "ExpertConfig",
     "FitReport",
@@ -114,6 +117,8 @@ def config_from_json(fields: Mapping[str, Any]) -> ExpertConfig:
         >>> config_from_json({"kind": "gmm", "max_components": 3}).max_components
         3
     """
+    if fields.get("kind") == Conditioned.kind:
+        return Conditioned(expert=config_from_json(fields["expert"]))
     return _config_class(str(fields.get("kind"))).from_json(fields)
 
 

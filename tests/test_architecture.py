@@ -21,8 +21,8 @@ LEVELS = (
     ("amfvi.mixture", "amfvi.sampler"),
     ("amfvi.simulation", "amfvi.transport", "amfvi.two_stage"),
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
-    ("amfvi.inference", "amfvi.posterior"),
-    ("amfvi.fitting",),
+    ("amfvi.conditional", "amfvi.inference", "amfvi.posterior"),
+    ("amfvi.fitting", "amfvi.loading"),
     ("amfvi.runs",),
     ("amfvi.cli", "amfvi"),
 )

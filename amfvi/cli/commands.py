@@ -100,7 +100,7 @@ def sample(
     """Draw from the mixture of a saved run."""
     from amfvi.device import resolve_device
     from amfvi.draws.writers import check_writable, write_columns
-    from amfvi.posterior import load
+    from amfvi.loading import load_posterior as load
     from amfvi.randomness import generator_for
 
     check_writable(out, overwrite=force)
@@ -124,7 +124,7 @@ def log_prob(
     from amfvi.device import resolve_device
     from amfvi.draws.readers import read_points
     from amfvi.draws.writers import check_writable, write_columns
-    from amfvi.posterior import load
+    from amfvi.loading import load_posterior as load
 
     check_writable(out, overwrite=force)
     posterior = load(run, device=resolve_device(device))

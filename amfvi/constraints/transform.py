@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform, So
 
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.scalars import scalar_constraint
+from amfvi.constraints.soft_clamp import SoftClamp
 from amfvi.constraints.tails import PERHAPS_HEAVY, TailCompression
 from amfvi.errors import UsageError
 
@@ -27,10 +29,10 @@ SCALE_FACTORS = (0.25, 1.0, 4.0)
 class UnconstrainingTransform:
     """A bijection between constrained parameters and R^m.
 
-    An interval is mapped by a scaled logistic function. A half line is mapped by
-    s·softplus(y/s), which is exp near the bound and linear far from it; with an infinite
-    scale s it is exp everywhere. Vectors are mapped by torch's ``biject_to``. Then heavy
-    tails may be compressed.
+    An interval is mapped by a scaled logistic function, or with a finite scale s by a soft
+    clamp of that width. A half line is mapped by s·softplus(y/s), which is exp near the bound
+    and linear far from it; with an infinite scale s it is exp everywhere. Vectors are mapped by
+    torch's ``biject_to``. Then heavy tails may be compressed.
 
     Attributes:
         constraints: what is removed.
@@ -88,6 +90,33 @@ class UnconstrainingTransform:
             scalar = Constraints((low,), (high,))
             scales[i] = max(candidates, key=partial(_gaussianity, scalar, x[:, i], share))
         return cls(constraints, tuple(scales))
+
+    def to_json(self) -> dict[str, Any]:
+        """Constraints, scales and compression as JSON values; None stands for infinity."""
+        tails, compression = self.compression, None
+        if tails is not None:
+            scales = _without_infinity(tails.scales)
+            compression = {"centers": list(tails.centers), "scales": scales}
+        return {
+            "constraints": self.constraints.to_json(),
+            "softplus_scales": _without_infinity(self.softplus_scales),
+            "compression": compression,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> UnconstrainingTransform:
+        """Rebuild the transform that :meth:`to_json` described.
+
+        Raises:
+            KeyError, TypeError, ValueError: other fields than those.
+        """
+        constraints = Constraints.from_json(fields["constraints"])
+        scales = _with_infinity(fields["softplus_scales"])
+        tails, compression = fields.get("compression"), None
+        if tails is not None:
+            centers = tuple(float(center) for center in tails["centers"])
+            compression = TailCompression(centers, _with_infinity(tails["scales"]))
+        return cls(constraints, scales, compression)
 
     @property
     def is_identity(self) -> bool:
@@ -205,7 +234,17 @@ def _bijection(low: float, high: float, scale: float) -> Transform | None:
     if not math.isfinite(low) and not math.isfinite(high):
         return None
     interval = math.isfinite(low) and math.isfinite(high)
-    if interval or not math.isfinite(scale):
+    if interval and math.isfinite(scale):
+        return SoftClamp(low, high, scale)
+    if not math.isfinite(scale):
         return biject_to(scalar_constraint(low, high))
     outward = AffineTransform(low, scale) if math.isfinite(low) else AffineTransform(high, -scale)
     return ComposeTransform([AffineTransform(0.0, 1 / scale), SoftplusTransform(), outward])
+
+
+def _without_infinity(scales: tuple[float, ...]) -> list[float | None]:
+    return [scale if math.isfinite(scale) else None for scale in scales]
+
+
+def _with_infinity(scales: list[float | None]) -> tuple[float, ...]:
+    return tuple(math.inf if scale is None else float(scale) for scale in scales)

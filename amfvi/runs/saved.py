@@ -17,13 +17,14 @@ from amfvi.draws.draws import Draws
 from amfvi.draws.readers import columns_for, read_arrays, read_draws, read_table
 from amfvi.errors import InputError, MissingFileError, UsageError
 from amfvi.files import file_hash, read_json
+from amfvi.loading import load_posterior as load
 from amfvi.metrics.evaluation import (
     Evaluation,
     evaluate_on_draws,
     evaluate_on_split,
     evaluate_on_target,
 )
-from amfvi.posterior import Posterior, load
+from amfvi.posterior import Posterior
 from amfvi.runs.record import CONFIG, METRICS, SCHEMA, SCORES
 from amfvi.runs.run import SAMPLE
 from amfvi.sealed_json import describe_damage

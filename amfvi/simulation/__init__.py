@@ -1,1 +1,1 @@
-"""Pairs of parameters and simulated data, from a prior and a user's simulator."""
+"""Simulations of parameters and simulated data, from a prior and a user's simulator."""

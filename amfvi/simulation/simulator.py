@@ -18,10 +18,10 @@ from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.reporting import Reporter
 from amfvi.simulation.calling import TRIAL_POINTS, Calling, find_calling
 from amfvi.simulation.chunks import Simulated, make_chunks
-from amfvi.simulation.pairs import Pairs
 from amfvi.simulation.pools import check_pool, map_chunks
 from amfvi.simulation.prior import Prior, parse_names
 from amfvi.simulation.saved import SavedSimulations, saved_draws
+from amfvi.simulation.simulations import Simulations
 from amfvi.simulation.values import Array
 
 __all__ = ["Simulator"]
@@ -70,7 +70,7 @@ class Simulator:
         ...     return y + rng.normal(size=y.shape)
         >>> simulator = Simulator(simulate, prior=Normal(torch.zeros(2), 1.0))
         >>> simulator.simulate(1000, seed=0)
-        <Pairs: 1000 of 2 data and 2 parameters>
+        <Simulations: 1000 of 2 data and 2 parameters>
         >>> simulator.calling_convention
         'numpy, in batches, with rng'
     """
@@ -143,7 +143,7 @@ class Simulator:
         seed: int = 0,
         reporter: Reporter | None = None,
         checkpoint: str | Path | None = None,
-    ) -> Pairs:
+    ) -> Simulations:
         """Draw n times from the prior, and simulate data from each draw.
 
         Simulations that raise, or give NaN or infinity, are left out and counted. The same
@@ -206,7 +206,7 @@ class Simulator:
 
     def _pairs(
         self, y: Tensor, given: Array, given_names: tuple[str, ...], messages: list[str]
-    ) -> Pairs:
+    ) -> Simulations:
         """The pairs of the simulations that did not fail.
 
         Raises:
@@ -219,7 +219,7 @@ class Simulator:
                 f"all {len(given)} simulations give the same data, which tell nothing of the "
                 "parameters"
             )
-        return Pairs(
+        return Simulations(
             given=torch.from_numpy(given),
             y=y[torch.from_numpy(good)],
             names=self.names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, TypedDict
@@ -49,6 +49,8 @@ class InputKind(enum.StrEnum):
     DRAWS = "given draws"
     DENSITY = "a log density"
     DRAWS_WITH_DENSITY = "given draws with their log density"
+    PAIRS = "pairs"
+    SIMULATOR = "a simulator"
 
 
 class FitSettings(TypedDict, total=False):
@@ -152,6 +154,10 @@ class FitOptions:
         """The experts' settings by name, in order."""
         return resolve(self.experts)
 
+    def for_pairs(self) -> FitOptions:
+        """The same options, with the experts for pairs if no others were chosen."""
+        return replace(self, experts="conditional") if self.experts == DEFAULT else self
+
     @property
     def momentum(self) -> float:
         """β as used."""
@@ -213,9 +219,15 @@ EVALUATED = (InputKind.DENSITY, InputKind.DRAWS_WITH_DENSITY)
 """Kinds of input whose log density is evaluated."""
 
 APPLICABLE = {
-    "n_draws": ((InputKind.TARGET, InputKind.DENSITY), "a target or a log density"),
+    "n_draws": (
+        (InputKind.TARGET, InputKind.DENSITY, InputKind.SIMULATOR),
+        "a target, a log density or a simulator",
+    ),
     "n_weight_draws": ((InputKind.TARGET,), "exact draws of a target"),
-    "test_fraction": ((InputKind.DRAWS, *EVALUATED), "given draws or a log density"),
+    "test_fraction": (
+        (InputKind.DRAWS, InputKind.PAIRS, InputKind.SIMULATOR, *EVALUATED),
+        "given draws, pairs or a log density",
+    ),
     "max_evaluations": (EVALUATED, "a log density"),
     "max_refinements": (EVALUATED, "a log density"),
 }

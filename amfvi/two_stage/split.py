@@ -20,7 +20,7 @@ from amfvi.randomness import generator_for
 from amfvi.statistics import effective_sample_size, weighted_sd, weighted_subset
 from amfvi.targets import ExactTarget
 
-__all__ = ["N_TEST", "Split", "split_draws", "split_target"]
+__all__ = ["N_TEST", "Split", "assign_folds", "split_draws", "split_target"]
 
 N_TEST = 20_000
 """Exact draws that score a fit to a named target."""
@@ -179,6 +179,41 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
         >>> len(split.draws) + len(split.test)
         200
     """
+    role, is_test = assign_folds(draws, test_fraction, seed, folds)
+    fitted = draws.values[~is_test]
+    weight = None if draws.sample_weight is None else draws.sample_weight[~is_test]
+    has_test = test_fraction > 0
+    test_weight = None if draws.sample_weight is None else draws.sample_weight[is_test]
+    return Split(
+        draws=fitted,
+        fold=role[~is_test],
+        weight_draws=None,
+        test=draws.values[is_test] if has_test else None,
+        names=draws.names,
+        transform=UnconstrainingTransform.fit(draws.constraints, fitted, weight),
+        sample_weight=weight,
+        test_sample_weight=test_weight if has_test else None,
+    )
+
+
+def assign_folds(
+    draws: Draws, test_fraction: float, seed: int, folds: int
+) -> tuple[Tensor, Tensor]:
+    """Assign draws to folds, as :func:`split_draws` does.
+
+    Returns:
+        The fold of each row (n,), −1 for one that all members train on, and which rows are
+        for testing (n,), whose folds mean nothing.
+
+    Raises:
+        InputError: a role would be left without draws.
+
+    Examples:
+        >>> draws = Draws.from_array(torch.randn(200, 2, generator=generator_for(0)).double())
+        >>> fold, is_test = assign_folds(draws, 0.2, seed=0, folds=4)
+        >>> int(is_test.sum()), fold[~is_test].bincount().tolist()
+        (40, [40, 40, 40, 40])
+    """
     of_folds = [1 / folds] * folds if folds > 1 else [1 - HELDOUT_SHARE, HELDOUT_SHARE]
     names = [f"fold {f + 1}" for f in range(folds)] if folds > 1 else ["train", "held-out"]
     shares = np.array([*(share * (1 - test_fraction) for share in of_folds), test_fraction])
@@ -191,21 +226,7 @@ def split_draws(draws: Draws, test_fraction: float, seed: int, folds: int) -> Sp
                 "give more distinct draws"
             )
     is_test = role == len(names)
-    fold = role[~is_test]
-    fitted = draws.values[~is_test]
-    weight = None if draws.sample_weight is None else draws.sample_weight[~is_test]
-    has_test = test_fraction > 0
-    test_weight = None if draws.sample_weight is None else draws.sample_weight[is_test]
-    return Split(
-        draws=fitted,
-        fold=fold if folds > 1 else fold - 1,  # role 0 is TRAIN then
-        weight_draws=None,
-        test=draws.values[is_test] if has_test else None,
-        names=draws.names,
-        transform=UnconstrainingTransform.fit(draws.constraints, fitted, weight),
-        sample_weight=weight,
-        test_sample_weight=test_weight if has_test else None,
-    )
+    return (role if folds > 1 else role - 1), is_test  # role 0 is TRAIN with one fold
 
 
 def _assign_roles(draws: Draws, shares: NDArray[np.float64], seed: int) -> Tensor:

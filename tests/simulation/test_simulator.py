@@ -1,4 +1,4 @@
-"""Pairs of a simulator: the same whatever the pool, with what failed counted and told."""
+"""Simulations of a simulator: the same whatever the pool, with what failed counted and told."""
 
 from __future__ import annotations
 

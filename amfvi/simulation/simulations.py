@@ -1,4 +1,4 @@
-"""Pairs of simulated data and the parameters they were simulated from."""
+"""Simulations of simulated data and the parameters they were simulated from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from amfvi.constraints.constraints import Constraints
 from amfvi.errors import UsageError
 
-__all__ = ["Pairs"]
+__all__ = ["Simulations"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pairs:
+class Simulations:
     """What a simulator made: data c beside the parameters y that they are of.
 
     Attributes:
@@ -29,10 +29,10 @@ class Pairs:
 
     Examples:
         >>> import torch
-        >>> pairs = Pairs(given=torch.zeros(5, 3), y=torch.zeros(5, 1), names=("y1",),
+        >>> pairs = Simulations(given=torch.zeros(5, 3), y=torch.zeros(5, 1), names=("y1",),
         ...               given_names=("c1", "c2", "c3"), constraints=Constraints.unbounded(1))
         >>> pairs
-        <Pairs: 5 of 3 data and 1 parameters>
+        <Simulations: 5 of 3 data and 1 parameters>
     """
 
     given: Tensor
@@ -62,6 +62,6 @@ class Pairs:
     def __repr__(self) -> str:
         failed = f", {self.n_failed} failed" if self.n_failed else ""
         return (
-            f"<Pairs: {len(self)} of {self.given.shape[1]} data and {self.y.shape[1]} "
+            f"<Simulations: {len(self)} of {self.given.shape[1]} data and {self.y.shape[1]} "
             f"parameters{failed}>"
         )

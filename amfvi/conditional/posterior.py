@@ -1,0 +1,135 @@
+"""The conditional posterior that a fit to pairs returns: a mixture with its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amfvi.conditional.familiarity import Familiarity
+from amfvi.conditional.fit import ConditionalSummary
+from amfvi.conditional.mixture import ConditionalMixture
+from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.errors import InputError
+from amfvi.files import new_directory
+from amfvi.saving import (
+    MANIFEST,
+    assemble_checked,
+    read_manifest,
+    restore_experts,
+    write_experts,
+)
+
+__all__ = ["ConditionalPosterior", "is_conditional"]
+
+CONDITIONS = "conditions"
+"""The name of the density of the conditions beside the experts of a saved model."""
+
+
+class ConditionalPosterior(ConditionalMixture):
+    """A fitted conditional mixture, and how it was fitted.
+
+    Made by :func:`amfvi.fit` from pairs, and by :func:`amfvi.load`.
+
+    Attributes:
+        summary: how it was fitted; None if it was loaded.
+
+    Examples:
+        >>> import amfvi, tempfile
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> c = torch.randn(200, 1, generator=generator, dtype=torch.float64)
+        >>> model = amfvi.fit(c.square(), given=c, experts="gmm", names=["energy"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     restored = amfvi.load(model.save(f"{folder}/model"))
+        >>> restored.names, restored.given_names
+        (('energy',), ('c1',))
+    """
+
+    summary: ConditionalSummary | None = None
+
+    @classmethod
+    def from_mixture(
+        cls, mixture: ConditionalMixture, summary: ConditionalSummary | None = None
+    ) -> ConditionalPosterior:
+        """A posterior from a mixture and the summary of its fit."""
+        posterior = cls.__new__(cls)
+        posterior.__dict__.update(mixture.__dict__)
+        posterior.summary = summary
+        return posterior
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to a new directory, whole or not at all.
+
+        Raises:
+            InputError: the directory exists, or cannot be written.
+        """
+        path = Path(path)
+        with new_directory(path, overwrite=overwrite, marker=MANIFEST) as temporary:
+            self.write(temporary)
+        return path
+
+    def write(self, directory: Path) -> None:
+        """Write manifest and tensors into an existing directory."""
+        manifest = {
+            "names": list(self.names),
+            "given_names": list(self.given_names),
+            **self.transform.to_json(),
+            "weights": self.weights.tolist(),
+            "reference": self._familiarity.reference.tolist(),
+        }
+        experts = {**self.experts, CONDITIONS: self._familiarity.density}
+        write_experts(experts, directory, manifest)
+
+    @classmethod
+    def read(cls, path: str | Path, device: torch.device | str = "cpu") -> ConditionalPosterior:
+        """Read a saved conditional posterior.
+
+        Raises:
+            InputError: nothing there, a damaged or foreign file, an unknown schema.
+        """
+        directory, manifest = read_manifest(path)
+        model = assemble_checked(manifest, directory, _assemble)
+        return model if str(device) == "cpu" else model.to(device)
+
+
+def is_conditional(path: str | Path) -> bool:
+    """Whether a saved model has a condition.
+
+    Raises:
+        InputError: as :func:`~amfvi.saving.read_manifest`.
+
+    Examples:
+        >>> is_conditional("no-such-model")
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-model: no such model or run directory
+    """
+    return "given_names" in read_manifest(path)[1]
+
+
+def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ConditionalPosterior:
+    transform = UnconstrainingTransform.from_json(manifest)
+    given_names = tuple(str(name) for name in manifest["given_names"])
+    *of_mixture, of_conditions = manifest["experts"]
+    if of_conditions["name"] != CONDITIONS:
+        raise InputError("the saved model has no density of its conditions")
+    last = f"{len(of_mixture)}."
+    own = {key: tensor for key, tensor in tensors.items() if not key.startswith(last)}
+    rest = {f"0.{key[len(last) :]}": t for key, t in tensors.items() if key.startswith(last)}
+    density = restore_experts({"experts": [of_conditions]}, rest, len(given_names))
+    mixture = ConditionalMixture(
+        restore_experts(
+            {"experts": of_mixture}, own, transform.constraints.unconstrained_dim, len(given_names)
+        ),
+        manifest["weights"],
+        transform=transform,
+        names=tuple(str(name) for name in manifest["names"]),
+        given_names=given_names,
+        familiarity=Familiarity(
+            density=density[CONDITIONS],
+            reference=torch.tensor(manifest["reference"], dtype=torch.float64),
+        ),
+    )
+    return ConditionalPosterior.from_mixture(mixture)
