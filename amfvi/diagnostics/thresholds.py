@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 __all__ = [
+    "CALIBRATION_FALSE_ALARMS",
     "DEFENSIVE_WEIGHT",
     "FAR_RADIUS",
     "GOOD_EFFICIENCY",
@@ -75,6 +76,9 @@ MAX_DEFENSIVE_FREEDOM = 10.0
 
 DEFENSIVE_WEIGHT = 0.05
 """Weight of a defensive component."""
+
+CALIBRATION_FALSE_ALARMS = 0.005
+"""Share of right conditional densities that all tests of calibration together may reject."""
 
 SIGNIFICANT = 3.0
 """Standard errors from which a difference counts as one."""
