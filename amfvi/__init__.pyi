@@ -1,6 +1,7 @@
 from . import experts as experts
 from . import metrics as metrics
 from . import targets as targets
+from .checking import check as check
 from .conditional.mixture import ConditionalMixture as ConditionalMixture
 from .conditional.posterior import ConditionalPosterior as ConditionalPosterior
 from .constraints.constraints import Constraints as Constraints
@@ -18,7 +19,6 @@ from .errors import FitError as FitError
 from .errors import InputError as InputError
 from .errors import UsageError as UsageError
 from .experts import FitReport as FitReport
-from .fitting import check as check
 from .fitting import fit as fit
 from .interop.arviz import from_arviz as from_arviz
 from .interop.arviz import to_arviz as to_arviz

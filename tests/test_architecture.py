@@ -22,7 +22,7 @@ LEVELS = (
     ("amfvi.simulation", "amfvi.transport", "amfvi.two_stage"),
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
     ("amfvi.conditional", "amfvi.inference", "amfvi.posterior"),
-    ("amfvi.fitting", "amfvi.loading"),
+    ("amfvi.checking", "amfvi.fitting", "amfvi.loading"),
     ("amfvi.runs",),
     ("amfvi.cli", "amfvi"),
 )

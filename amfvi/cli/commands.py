@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from amfvi.cli import options as opt
+from amfvi.cli.conditional import parse_condition
 from amfvi.cli.fit import HELP, fit
-from amfvi.errors import ExitCode
+from amfvi.errors import ExitCode, UsageError
 
 __all__ = ["app"]
 
@@ -91,6 +92,7 @@ def sample(
     n: Annotated[
         int, typer.Option("-n", "--n", metavar="N", min=1, help="Number of draws.")
     ] = 1000,
+    given: opt.Condition = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
     out: opt.OutFile = None,
     device: opt.Device = "auto",
@@ -100,13 +102,42 @@ def sample(
     """Draw from the mixture of a saved run."""
     from amfvi.device import resolve_device
     from amfvi.draws.writers import check_writable, write_columns
-    from amfvi.loading import load_posterior as load
+    from amfvi.loading import load, load_posterior
+    from amfvi.posterior import Posterior
     from amfvi.randomness import generator_for
 
     check_writable(out, overwrite=force)
-    posterior = load(run, device=resolve_device(device))
-    draws = posterior.sample((n,), generator_for(seed, "sample")).numpy()
+    on = resolve_device(device)
+    posterior = load_posterior(run, device=on) if given is None else load(run, device=on)
+    generator = generator_for(seed, "sample")
+    if given is None and isinstance(posterior, Posterior):
+        draws = posterior.sample((n,), generator).numpy()
+    elif given is not None and not isinstance(posterior, Posterior):
+        draws = posterior.sample(n, given=parse_condition(given), generator=generator).numpy()
+    else:
+        raise UsageError(f"{run}: given= goes with a fit to pairs, and this is none")
     write_columns(out, draws, posterior.names, array_name="draws", overwrite=force)
+
+
+@app.command()
+def calibrate(
+    run: opt.Run,
+    n_draws: Annotated[
+        int, typer.Option(metavar="N", min=10, help="Draws at each condition.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Measure the calibration of a fit to pairs on those that it held back."""
+    from amfvi.cli import console
+    from amfvi.runs.conditional_run import calibrate_run
+
+    calibration = calibrate_run(run, n_draws=n_draws, seed=seed)
+    if as_json:
+        console.print_json(calibration.to_json())
+    else:
+        console.show(str(calibration))
 
 
 @app.command()

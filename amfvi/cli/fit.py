@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from amfvi.cli import options as opt
+from amfvi.cli.conditional import fit_conditional, is_conditional_fit
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
@@ -16,7 +17,8 @@ __all__ = ["HELP", "fit"]
 HELP = """Fit a mixture to draws, to a log density or to a target.
 
 Give --draws, --log-density or --target; or --draws and the --log-density they are from, for a
-verdict and an evidence without sampling. The fit is scored and saved with figures in a run
+verdict and an evidence without sampling; or --draws and the --given columns that are conditions,
+for every posterior p(y | c) at once. The fit is scored and saved with figures in a run
 directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
 """
 
@@ -25,6 +27,7 @@ def fit(
     target: opt.Target = None,
     by: opt.FromOption = opt.From.draws,
     draws: opt.DrawsFile = None,
+    given_columns: opt.GivenColumns = None,
     log_density: opt.DensityName = None,
     dim: opt.Dim = None,
     names: opt.Names = None,
@@ -64,6 +67,9 @@ def fit(
     """
     given = dict(locals())
     _prestart_worker(given)
+    if is_conditional_fit(given):
+        fit_conditional(given)
+        return
     settings = _settings(given)
     from amfvi.cli import console
     from amfvi.runs.run import run

@@ -55,6 +55,20 @@ DrawsFile = Annotated[
     str | None,
     _option(metavar="FILE", help="Fit posterior draws: a .csv, .npy, .npz, .parquet or .nc file."),
 ]
+GivenColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--given",
+        metavar="COLUMNS",
+        help="Columns of the draws that are conditions c, such as c1,c2: fit p(y | c).",
+    ),
+]
+Condition = Annotated[
+    str | None,
+    typer.Option(
+        "--given", metavar="VALUES", help="The condition, such as c1=.3,c2=1, of a fit to pairs."
+    ),
+]
 DensityName = Annotated[
     str | None,
     _option(
@@ -159,7 +173,7 @@ FLAGS = {
     **{
         name: "--" + name.replace("_", "-")
         for name in (
-            "target", "draws", "log_density", "dim", "names", "box", "max_evaluations",
+            "target", "draws", "given", "log_density", "dim", "names", "box", "max_evaluations",
             "max_refinements", "weight_rule", "beta", "n_draws", "n_weight_draws", "folds",
             "test_fraction", "chains", "nan_policy", "seed", "device", "timeout", "out",
         )

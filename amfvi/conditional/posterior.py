@@ -13,7 +13,9 @@ from amfvi.conditional.familiarity import Familiarity
 from amfvi.conditional.fit import ConditionalSummary
 from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.errors import InputError
+from amfvi.diagnostics.calibration import measure_calibration
+from amfvi.diagnostics.calibration_report import Calibration
+from amfvi.errors import InputError, UsageError
 from amfvi.files import new_directory
 from amfvi.saving import (
     MANIFEST,
@@ -59,6 +61,25 @@ class ConditionalPosterior(ConditionalMixture):
         posterior.__dict__.update(mixture.__dict__)
         posterior.summary = summary
         return posterior
+
+    def calibration(self, *, n_draws: int = 200, seed: int = 0) -> Calibration:
+        """Compare the mixture with the pairs that were held back from its fit.
+
+        Ranks of parameters among draws, coverage of regions of highest density, and of regions
+        around random points; see :func:`~amfvi.diagnostics.calibration.measure_calibration`.
+
+        Raises:
+            UsageError: no pair was held back, or the posterior was loaded.
+        """
+        split = None if self.summary is None else self.summary.split
+        if split is None or split.test is None or split.test_given is None:
+            raise UsageError(
+                "no pairs were held back from this fit (test_fraction=), or it was loaded: give "
+                "pairs to amfvi.diagnostics.calibration.measure_calibration"
+            )
+        return measure_calibration(
+            self, split.test_given, split.test, n_draws=n_draws, seed=seed, names=self.names
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to a new directory, whole or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from amfvi.conditional.pairs import Pairs
 from amfvi.draws.draws import DrawsLike
 from amfvi.draws.readers import read_draws
-from amfvi.errors import UsageError
+from amfvi.errors import AmfviWarning, UsageError
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.simulation.simulations import Simulations
@@ -106,7 +107,9 @@ def _read(path: Path, given: Any, of_draws: Mapping[str, Any]) -> Pairs:
     constraints = of_draws.get("constraints")
     if constraints is not None and not isinstance(constraints, Mapping):
         raise UsageError("constraints= of a file of pairs map names of columns to constraints")
-    table = read_draws(path, **of_draws)
+    with warnings.catch_warnings():  # of the parameters alone, below
+        warnings.simplefilter("ignore", AmfviWarning)
+        table = read_draws(path, **of_draws)
     if missing := [name for name in names if name not in table.names]:
         raise UsageError(f"{path}: no column {missing[0]!r} (columns: {', '.join(table.names)})")
     others = [name for name in table.names if name not in names]

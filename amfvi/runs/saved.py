@@ -241,6 +241,11 @@ def _read_record(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str,
         InputError: another schema, or a key is missing or of another type.
     """
     record = read_json(path)
+    if "given" in record and "schema" not in record:
+        raise InputError(
+            f"{path}: a run of pairs, which needs a condition: amfvi sample --given and amfvi "
+            "calibrate read it"
+        )
     if record.get("schema") != SCHEMA:
         raise _foreign(path, f"schema {record.get('schema')!r}")
     for key, allowed in types.items():
