@@ -134,24 +134,41 @@ def fit(
     if (of_pairs := recognize_pairs(data, given)) is not None:
         if density is not None:
             raise UsageError(f"density= goes with given draws, the input is {of_pairs}")
-        options.check_for(of_pairs)
-        resolve_device(options.device)
-        options = options.for_pairs()
+        options = _check_options(options, of_pairs).for_pairs()
         pairs = to_pairs(data, given, given_names, of_draws, options, reporter)
         return ConditionalPosterior.from_mixture(*fit_pairs(pairs, options, reporter=reporter))
     if given_names is not None:
         raise UsageError("given_names= goes with given=")
     data = recognize(data)
     kind = kind_of(data, density)
+    _check_options(options, kind)
+    _check_names(of_draws, data, kind)
+    return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
+
+
+def _check_options(options: FitOptions, kind: InputKind) -> FitOptions:
+    """Options that go with the input, checked before any draw is made.
+
+    Raises:
+        UsageError: one does not, or an unknown device.
+    """
     options.check_for(kind)
-    resolve_device(options.device)  # an unknown device is an error before any draw is made
+    resolve_device(options.device)
+    return options
+
+
+def _check_names(of_draws: Mapping[str, Any], data: Any, kind: InputKind) -> None:
+    """Check that what describes an array or a file of draws is given with one.
+
+    Raises:
+        UsageError: it is not.
+    """
     for name in of_draws:
         if kind in (InputKind.TARGET, InputKind.DENSITY) or isinstance(data, Draws):
             source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
             raise UsageError(
                 f"{name}= goes with an array or a file of draws, the input is {source}"
             )
-    return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
 
 
 def _sort_settings(

@@ -165,11 +165,11 @@ def test_a_wrong_value_of_any_option_is_refused_before_any_work(source, option):
         (Counted, {"names": ["a", "b"]}, "names= goes with an array or a file of draws"),
         (Counted, {"constraints": [None, None]}, "constraints= goes with an array or a file"),
         (Counted, {"chains": True}, "chains= goes with an array or a file of draws"),
-        (CountedTarget, {"test_fraction": 0.1}, "test_fraction= goes with given draws or a log d"),
+        (CountedTarget, {"test_fraction": 0.1}, "test_fraction= goes with given draws, pairs or"),
         (CountedTarget, {"max_evaluations": 10}, "max_evaluations= goes with a log density"),
         (CountedTarget, {"max_refinements": 1}, "max_refinements= goes with a log density"),
         (CountedTarget, {"sample_weight": ROWS[:, 0]}, "sample_weight= goes with an array"),
-        (CountedDraws, {"n_draws": 100}, "n_draws= goes with a target or a log density"),
+        (CountedDraws, {"n_draws": 100}, "n_draws= goes with a target, a log density or"),
         (CountedDraws, {"n_weight_draws": 10}, "n_weight_draws= goes with exact draws"),
         (CountedDraws, {"max_evaluations": 10}, "max_evaluations= goes with a log density"),
     ],
@@ -217,7 +217,8 @@ def test_options_are_given_as_an_object_or_one_by_one_and_not_as_both():
 def test_help_lists_every_option():
     """Twenty parameters had become ``**settings``, which tells nothing."""
     parameters = inspect.signature(amfvi.fit).parameters
-    expected = ["data", "density", "options", "reporter", *(f.name for f in fields(FitOptions))]
+    own = ["data", "given", "given_names", "density", "options", "reporter"]
+    expected = [*own, *(f.name for f in fields(FitOptions))]
     assert list(parameters) == [*expected, *DRAWS_SETTINGS]
     for field in fields(FitOptions):
         assert parameters[field.name].default == field.default

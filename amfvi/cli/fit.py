@@ -81,8 +81,7 @@ def fit(
     else:
         console.show_run(metrics)
         console.show(f"saved:   {settings.directory}")
-    density = metrics["density"]
-    if density is not None and density["verdict"] == Verdict.DO_NOT_TRUST:
+    if (metrics["density"] or {}).get("verdict") == Verdict.DO_NOT_TRUST:
         raise typer.Exit(ExitCode.NOT_TRUSTED)
 
 

@@ -23,6 +23,7 @@ def choose_bounds(split: PairSplit, seed: int) -> UnconstrainingTransform:
     """Choose logistic maps or soft clamps for all intervals, by the density of held-out rows.
 
     Examples:
+        >>> import torch
         >>> from amfvi.conditional.pairs import Pairs, split_pairs
         >>> generator = torch.Generator().manual_seed(0)
         >>> y = torch.rand(300, 1, generator=generator, dtype=torch.float64)

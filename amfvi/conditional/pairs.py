@@ -15,6 +15,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
 from amfvi.errors import InputError, UsageError
 from amfvi.experts.folds import Folds
+from amfvi.randomness import generator_for
 from amfvi.two_stage.split import assign_folds
 
 __all__ = ["PairSplit", "Pairs", "split_pairs"]
@@ -66,8 +67,9 @@ class Pairs:
             UsageError: names or weights that do not go with the data.
         """
         draws = Draws.from_array(
-            y, names=names, constraints=constraints, sample_weight=sample_weight
-        )
+            y, names=names, constraints=constraints, sample_weight=sample_weight,
+            independent=True,
+        )  # fmt: skip
         if draws.n_omitted:
             raise UsageError("rows of pairs cannot be left out: remove them from both arrays")
         conditions = _as_conditions(given)
@@ -130,7 +132,7 @@ class PairSplit:
 
 
 def split_pairs(pairs: Pairs, test_fraction: float, seed: int, folds: int) -> PairSplit:
-    """Assign pairs to folds and the test set; repeats of a condition stay together.
+    """Assign pairs to folds and the test set at random; repeats of a condition stay together.
 
     Raises:
         InputError: a role would be left without pairs.
@@ -142,15 +144,17 @@ def split_pairs(pairs: Pairs, test_fraction: float, seed: int, folds: int) -> Pa
         >>> len(split.draws), len(split.test)
         (80, 20)
     """
-    # Conditions in the place of draws: what they are split by.
+    # Conditions in the place of draws, in random order: their own may be sorted.
+    order = torch.randperm(len(pairs), generator=generator_for(seed, "order of pairs"))
     conditions = replace(
         pairs.draws,
-        values=pairs.given,
+        values=pairs.given[order],
         names=pairs.given_names,
         constraints=Constraints.unbounded(pairs.given.shape[1]),
         layout=None,
     )
-    role, is_test = assign_folds(conditions, test_fraction, seed, folds)
+    place = order.argsort()
+    role, is_test = (part[place] for part in assign_folds(conditions, test_fraction, seed, folds))
     y, weight = pairs.draws.values, pairs.draws.sample_weight
     kept = ~is_test
     fitted_weight = None if weight is None else weight[kept]

@@ -26,7 +26,7 @@ class SoftClamp(Transform):
         >>> clamp = SoftClamp(0.0, 1.0, 0.01)
         >>> y = torch.tensor([-1.0, 0.5, 2.0]).double()
         >>> x = clamp(y)
-        >>> bool(((x > 0) & (x < 1)).all()), bool((x[1] - 0.5).abs() < 1e-12)
+        >>> bool(((x >= 0) & (x <= 1)).all()), bool((x[1] - 0.5).abs() < 1e-12)
         (True, True)
     """
 

@@ -164,6 +164,8 @@ def find_suspicious_features(
     constraints: Constraints,
     sample_weight: Tensor | None,
     chain: Tensor | None = None,
+    *,
+    independent: bool = False,
 ) -> list[str]:
     """Describe what is suspicious, though not wrong, about draws (n, d).
 
@@ -171,6 +173,7 @@ def find_suspicious_features(
 
     Args:
         chain: the chain of each row, (n,), in the order in which it made them.
+        independent: whether the rows are, whatever their order: no chain is judged then.
 
     Examples:
         >>> import torch
@@ -185,8 +188,10 @@ def find_suspicious_features(
         _describe_repeated_rows(x) if sample_weight is None else None,
         _describe_integer_columns(x, names, constraints),
         _describe_few_draws(n, d, sample_weight),
-        describe_mixing(x, names, None if chain is None else chain.numpy(), sample_weight),
     ]
+    if not independent:
+        of_row = None if chain is None else chain.numpy()
+        messages.append(describe_mixing(x, names, of_row, sample_weight))
     relations, dependent = describe_relations(values, names, constraints)
     if sample_weight is not None:
         n = int(effective_sample_size(sample_weight))

@@ -98,6 +98,7 @@ class Draws:
         nan_policy: str = "raise",
         source: str = "an array",
         variables: Variables | None = None,
+        independent: bool = False,
     ) -> Draws:
         """Validate draws; ``Draws`` are returned as they are.
 
@@ -111,6 +112,7 @@ class Draws:
             chain_ids: which chain each row is from, (n,); one chain if not given.
             nan_policy: "raise", or "omit" to leave out rows with NaN or infinity.
             variables: the arrays that the columns are entries of.
+            independent: whether the rows are no chain: nothing is said of its mixing then.
 
         Raises:
             InputError: draws that nothing can be fitted to; says which row or column.
@@ -142,10 +144,15 @@ class Draws:
             layout=variables,
         )
         require_inside(draws.values, names, constraints, rows.tolist())
-        found = find_suspicious_features(draws.values, names, constraints, normalized, draws.chain)
-        for message in found:
+        for message in draws._suspicious_features(independent):
             warnings.warn(message, AmfviWarning, stacklevel=2)
         return draws
+
+    def _suspicious_features(self, independent: bool) -> list[str]:
+        return find_suspicious_features(
+            self.values, self.names, self.constraints, self.sample_weight, self.chain,
+            independent=independent,
+        )  # fmt: skip
 
 
 WeightsLike = Tensor | ArrayLike

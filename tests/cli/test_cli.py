@@ -211,7 +211,7 @@ LIBRARY_ERRORS = [
     (("--target", "rings", "--beta", "0.5", "--weight-rule", "em"), 2, "--beta goes with ema"),
     (("--target", "funnel", "--log-density", "m:f"), 2, "give --target, --draws"),
     (("--draws", "d.csv", "--from", "density"), 2, "--from density goes with --target"),
-    (("--draws", "d.csv", "--n-draws", "30"), 2, "--n-draws goes with a target or a log density"),
+    (("--draws", "d.csv", "--n-draws", "30"), 2, "--n-draws goes with a target, a log density or"),
     (("--draws", "d.csv", "--n-weight-draws", "9"), 2, "--n-weight-draws goes with exact draws"),
     (("--draws", "d.csv", "--positive", "sigma"), 2, "no parameter 'sigma' to constrain"),
     (("--draws", "d.csv", "--test-fraction", "0.9"), 2, "--test-fraction must be in [0, 0.5]"),

@@ -151,7 +151,7 @@ DRAWS = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)).double(
         (NORMAL, {}, "density= goes with given draws, the input is a log density"),
         (DRAWS[:, :1], {}, "names"),
         (DRAWS, {"test_fraction": 0}, "test_fraction= must be above 0"),
-        (DRAWS, {"n_draws": 500}, "n_draws= goes with a target or a log density"),
+        (DRAWS, {"n_draws": 500}, "n_draws= goes with a target, a log density or"),
         (DRAWS, {"names": ["nu", "mu"]}, "give both the same names, in the same order"),
         (amfvi.Draws.from_array(DRAWS.exp(), constraints=[(0, None), (0, None)]), {},
          "different constraints"),
