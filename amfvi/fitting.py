@@ -131,18 +131,14 @@ def fit(
         torch.Size([3])
     """
     of_draws, options = _sort_settings(settings, options)
-    if (of_pairs := recognize_pairs(data, given)) is not None:
-        if density is not None:
-            raise UsageError(f"density= goes with given draws, the input is {of_pairs}")
+    of_pairs = recognize_pairs(data, given)
+    _check_condition(of_pairs, given_names, density)
+    if of_pairs is not None:
         options = _check_options(options, of_pairs).for_pairs()
         pairs = to_pairs(data, given, given_names, of_draws, options, reporter)
         return ConditionalPosterior.from_mixture(*fit_pairs(pairs, options, reporter=reporter))
-    if given_names is not None:
-        raise UsageError("given_names= goes with given=")
     data = recognize(data)
-    kind = kind_of(data, density)
-    _check_options(options, kind)
-    _check_names(of_draws, data, kind)
+    _check_names(of_draws, data, kind_of(data, density), options)
     return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
 
 
@@ -157,12 +153,27 @@ def _check_options(options: FitOptions, kind: InputKind) -> FitOptions:
     return options
 
 
-def _check_names(of_draws: Mapping[str, Any], data: Any, kind: InputKind) -> None:
-    """Check that what describes an array or a file of draws is given with one.
+def _check_condition(kind: InputKind | None, given_names: Any, density: Any) -> None:
+    """Check the arguments that go only with a condition, or not with one.
 
     Raises:
-        UsageError: it is not.
+        UsageError: one does not go with the input.
     """
+    if kind is None and given_names is not None:
+        raise UsageError("given_names= goes with given=")
+    if kind is not None and density is not None:
+        raise UsageError(f"density= goes with given draws, the input is {kind}")
+
+
+def _check_names(
+    of_draws: Mapping[str, Any], data: Any, kind: InputKind, options: FitOptions
+) -> None:
+    """Check the options, and that what describes an array or a file of draws is given with one.
+
+    Raises:
+        UsageError: one does not go with the input.
+    """
+    _check_options(options, kind)
     for name in of_draws:
         if kind in (InputKind.TARGET, InputKind.DENSITY) or isinstance(data, Draws):
             source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind

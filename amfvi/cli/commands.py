@@ -129,7 +129,7 @@ def calibrate(
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Measure the calibration of a fit to pairs on those that it held back."""
+    """Measure the calibration of a fit to pairs."""
     from amfvi.cli import console
     from amfvi.runs.conditional_run import calibrate_run
 

@@ -112,15 +112,14 @@ class Draws:
             chain_ids: which chain each row is from, (n,); one chain if not given.
             nan_policy: "raise", or "omit" to leave out rows with NaN or infinity.
             variables: the arrays that the columns are entries of.
-            independent: whether the rows are no chain: nothing is said of its mixing then.
+            independent: whether the rows are no chain, whose mixing would be judged.
 
         Raises:
             InputError: draws that nothing can be fitted to; says which row or column.
             UsageError: an argument that does not go with the data.
 
         Warns:
-            AmfviWarning: repeated rows, integer or redundant columns, heavy tails, outliers,
-                few draws, chains that are worth few draws or disagree.
+            AmfviWarning: what is suspicious, as repeated rows, heavy tails or few draws.
         """
         if isinstance(data, Draws):
             return data
