@@ -27,15 +27,15 @@ from amfvi.sources import (
     Source,
     kind_of,
     recognize,
+    split_source,
     to_source,
 )
-from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import fit_split
 from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
-from amfvi.two_stage.split import Split, split_draws, split_target
+from amfvi.two_stage.split import Split
 from amfvi.variables import Variables
 
-__all__ = ["DrawsSettings", "fit", "fit_source", "split_source"]
+__all__ = ["DrawsSettings", "fit", "fit_source"]
 
 
 class DrawsSettings(TypedDict, total=False):
@@ -245,28 +245,6 @@ def _judged(inference: Inference, density: LogDensity, variables: Variables) -> 
         log_density=density,
         weighted=inference.weighted,
         variables=variables,
-    )
-
-
-def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
-    """The draws of a target, or given draws, by role.
-
-    Raises:
-        InputError: too few distinct draws.
-
-    Examples:
-        >>> from amfvi import targets
-        >>> len(split_source(targets.get("bimodal"), FitOptions(n_draws=200)).draws)
-        200
-    """
-    if isinstance(source, Draws):
-        return split_draws(source, options.test_share, options.seed, options.folds)
-    return split_target(
-        source,
-        options.draws_wanted,
-        seed=options.seed,
-        n_weight_draws=options.n_weight_draws,
-        folds=options.folds,
     )
 
 

@@ -14,7 +14,8 @@ from amfvi.draws.draws import Draws, DrawsLike
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError
 from amfvi.targets import ExactTarget, Target
-from amfvi.two_stage.options import InputKind
+from amfvi.two_stage.options import FitOptions, InputKind
+from amfvi.two_stage.split import Split, split_draws, split_target
 
 __all__ = [
     "DensityLike",
@@ -24,6 +25,7 @@ __all__ = [
     "kind_of",
     "pair",
     "recognize",
+    "split_source",
     "to_source",
 ]
 
@@ -161,3 +163,25 @@ def pair(draws: Draws, density: DensityLike) -> DrawsWithDensity:
             "the LogDensity, and the draws as an array or a file"
         )
     return DrawsWithDensity(draws=draws, density=density)
+
+
+def split_source(source: ExactTarget | Draws, options: FitOptions) -> Split:
+    """The draws of a target, or given draws, by role.
+
+    Raises:
+        InputError: too few distinct draws.
+
+    Examples:
+        >>> from amfvi import targets
+        >>> len(split_source(targets.get("bimodal"), FitOptions(n_draws=200)).draws)
+        200
+    """
+    if isinstance(source, Draws):
+        return split_draws(source, options.test_share, options.seed, options.folds)
+    return split_target(
+        source,
+        options.draws_wanted,
+        seed=options.seed,
+        n_weight_draws=options.n_weight_draws,
+        folds=options.folds,
+    )
