@@ -30,6 +30,7 @@ from .interop.pyro import from_pyro as from_pyro
 from .interop.pyro import to_pyro as to_pyro
 from .interop.stan import from_stan as from_stan
 from .loading import load as load
+from .loading import load_posterior as load_posterior
 from .metrics.evaluation import Evaluation as Evaluation
 from .metrics.evaluation import evaluate as evaluate
 from .mixture import Mixture as Mixture

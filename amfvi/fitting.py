@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
 from amfvi.conditional.fit import fit_pairs
@@ -13,7 +14,7 @@ from amfvi.conditional.sources import GivenLike, PairsLike, recognize_pairs, to_
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
-from amfvi.draws.draws import Draws, WeightsLike
+from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
 from amfvi.errors import UsageError, unknown_name
 from amfvi.inference.given_draws import infer_from_draws
 from amfvi.inference.infer import Inference, infer
@@ -72,10 +73,18 @@ def fit(
 ) -> Posterior: ...
 @overload
 def fit(
+    data: str | Path | DrawsLike,
+    *,
+    given: GivenLike,
+    given_names: Sequence[str] | None = None,
+    options: FitOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[Settings],
+) -> ConditionalPosterior: ...
+@overload
+def fit(
     data: PairsLike,
     *,
-    given: GivenLike | None = None,
-    given_names: Sequence[str] | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],

@@ -19,12 +19,17 @@ def block(language):
 
 @pytest.mark.parametrize(
     ("number", "printed"),
-    [(0, "Posterior(d = 2, maf:"), (1, "trust: "), (2, "trust: ")],
-    ids=["draws", "density", "draws with a density"],
+    [
+        (0, "Posterior(d = 2, maf:"),
+        (1, "trust: "),
+        (2, "trust: "),
+        (3, "calibrated"),
+    ],
+    ids=["draws", "density", "draws with a density", "pairs"],
 )
 def test_the_python_examples_run_as_they_stand(tmp_path, number, printed):
     examples = block("python")
-    assert len(examples) == 3
+    assert len(examples) == 4
     example = examples[number]
     assert len([line for line in example.splitlines() if line.strip()]) <= 14
     done = subprocess.run(

@@ -133,7 +133,7 @@ class ConditionalMixture:
         Raises:
             InputError: other shapes, or numbers that are not finite.
         """
-        y = as_points(y, self.dim).double().reshape(-1, self.dim)
+        y = self._as_rows(y, self.dim)
         c = self._as_conditions(given)
         if len(c) not in (1, len(y)):
             raise InputError(f"{len(y)} rows of parameters and {len(c)} of conditions")
@@ -213,8 +213,12 @@ class ConditionalMixture:
                 )
             given = [given[name] for name in self.given_names]
             given = torch.stack([torch.as_tensor(value).double() for value in given], dim=-1)
-        c = torch.as_tensor(given).double().detach().cpu()
-        c = c.reshape(1, -1) if c.ndim <= 1 and (self.given_dim > 1 or c.ndim == 0) else c
-        if c.ndim == 1:  # one number each
-            c = c[:, None]
-        return as_points(c, self.given_dim)
+        return self._as_rows(given, self.given_dim)
+
+    @staticmethod
+    def _as_rows(value: Any, columns: int) -> Tensor:
+        """Finite rows (n, columns) from rows, one row, or one number a row, float64."""
+        rows = torch.as_tensor(value).detach().cpu().double()
+        if rows.ndim <= 1:
+            rows = rows.reshape(-1, 1) if columns == 1 else rows.reshape(1, -1)
+        return as_points(rows, columns).reshape(-1, columns)

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from amfvi.conditional.pairs import Pairs
-from amfvi.draws.draws import DrawsLike
 from amfvi.draws.readers import read_draws
 from amfvi.errors import AmfviWarning, UsageError
 from amfvi.randomness import generator_for
@@ -26,8 +25,8 @@ __all__ = ["GivenLike", "PairsLike", "recognize_pairs", "to_pairs"]
 GivenLike = ArrayLike | Tensor | Sequence[str]
 """What :func:`amfvi.fit` takes as ``given``: conditions, or the names of a file's columns."""
 
-PairsLike = str | Path | DrawsLike | Simulator | Simulations | ConditionalTarget
-"""What it takes as data beside them, or without them."""
+PairsLike = Simulator | Simulations | ConditionalTarget
+"""What it takes as data that have conditions of their own."""
 
 OF_ARRAYS = ("names", "constraints", "sample_weight")
 """Settings of draws that pairs have, too."""
@@ -57,7 +56,7 @@ def to_pairs(
     """Validate pairs, reading or simulating them first.
 
     Args:
-        data: as :data:`PairsLike`.
+        data: as :data:`PairsLike`, the name of a target, a path, or parameters.
         given: as :data:`GivenLike`, or None.
 
     Raises:

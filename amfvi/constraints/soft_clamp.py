@@ -37,10 +37,7 @@ class SoftClamp(Transform):
     def __init__(self, low: float, high: float, width: float) -> None:
         super().__init__()
         self.low, self.high, self.width = low, high, width
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        return constraints.interval(self.low, self.high)
+        self.codomain = constraints.interval(low, high)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -61,8 +58,8 @@ class SoftClamp(Transform):
         bend = torch.log1p(-torch.exp(-from_low)) - torch.log1p(-torch.exp(-from_high))
         return x + self.width * bend
 
-    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:
-        """log dx/dy, of the shape of ``y``."""
-        inside = F.logsigmoid((y - self.low) / self.width)
-        inside = inside + F.logsigmoid((self.high - y) / self.width)
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log dy/dx of a value y in the interval at x on the line, of the shape of ``x``."""
+        inside = F.logsigmoid((x - self.low) / self.width)
+        inside = inside + F.logsigmoid((self.high - x) / self.width)
         return inside + math.log1p(-math.exp(-(self.high - self.low) / self.width))

@@ -100,6 +100,7 @@ def run_conditional(
     log = RunLog(reporter or Reporter())
     check_directory(settings.directory, overwrite=settings.force, marker=CONFIG)
     with log.catching_warnings():
+        posterior: object
         if settings.given is None:
             posterior = fit(settings.data, options=settings.options, reporter=log)
         else:

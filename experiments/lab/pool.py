@@ -85,7 +85,7 @@ class Pool:
             path.parent.mkdir(parents=True, exist_ok=True)
             seconds.write_text(json.dumps(summary.seconds["stage_one"]))
             save(mixture, path)
-        saved = amfvi.load(path)
+        saved = amfvi.load_posterior(path)
         heldout = optimism_corrected_log_densities(saved.experts, split.folds)
         return cls(
             target=target,

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     device = resolve_device(options.device)
-    on_cpu = amfvi.load(options.run)
+    on_cpu = amfvi.load_posterior(options.run)
     mixture = on_cpu.to(device)
     x = on_cpu.sample((options.points,), torch.Generator().manual_seed(0))
     print(f"{options.points} points of {mixture.dim} parameters on {device}")

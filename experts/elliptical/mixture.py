@@ -20,6 +20,7 @@ from amfvi.experts.elliptical.em import maximize_expectation
 from amfvi.experts.folds import Folds
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.settings import Settings
 from amfvi.experts.training.early_stopping import EarlyStopping
 from amfvi.experts.whitening import Whitening
 
@@ -53,7 +54,7 @@ class EllipticalMixture(Expert):
         tensor(-1.6121)
     """
 
-    def __init__(self, config: ExpertConfig, whitening: Whitening, components: Components) -> None:
+    def __init__(self, config: Settings, whitening: Whitening, components: Components) -> None:
         members, self._count, dim = components.means.shape
         super().__init__(config, dim - whitening.given, members, whitening.given)
         self.whitening = whitening

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from amfvi.errors import FitError
 from amfvi.experts.base import Expert
-from amfvi.experts.config import ExpertConfig
 from amfvi.experts.folds import Folds
 from amfvi.experts.parallel import map_chunked
+from amfvi.experts.settings import Settings
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["BijectiveExpert", "normal_nll"]
@@ -64,7 +64,7 @@ class BijectiveExpert(Expert):
         (True, True)
     """
 
-    def __init__(self, config: ExpertConfig, whitening: Whitening) -> None:
+    def __init__(self, config: Settings, whitening: Whitening) -> None:
         super().__init__(config, whitening.dim, whitening.n_members, whitening.given)
         self.whitening = whitening
 

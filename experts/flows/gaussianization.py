@@ -8,9 +8,9 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.spline import MonotoneSpline
+from amfvi.experts.settings import Settings
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["Gaussianization", "Layer"]
@@ -61,7 +61,7 @@ class Gaussianization(BijectiveExpert):
         True
     """
 
-    def __init__(self, config: ExpertConfig, whitening: Whitening, layers: Sequence[Layer]) -> None:
+    def __init__(self, config: Settings, whitening: Whitening, layers: Sequence[Layer]) -> None:
         super().__init__(config, whitening)
         self._layers = {torch.float64: list(layers)}
 
