@@ -17,8 +17,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +26,21 @@ import torch
 from numpy.typing import NDArray
 
 import amfvi
-from amfvi.draws.mixing import assess_mixing
 from amfvi.errors import AmfviError, AmfviWarning
-from amfvi.interop.stan_library import StanLibrary, compile_stan
 from amfvi.statistics import resample
-from amfvi.variables import group_labels, label_entries
 from experiments.lab.cells import Cell, CellStore
 from experiments.lab.pages import benchmark_parser, write_page
 from experiments.lab.posteriordb import (
     ReferencePosterior,
+    by_entry,
     compare_with_reference,
     list_posteriors,
     read_posterior,
 )
+from experiments.lab.posteriordb_peers import VARIATIONAL, run_stan_nuts, run_variational
 from experiments.lab.provenance import AMFVI, PACKAGES, Provenance, describe_all
 from experiments.lab.tables import Row, distinct, markdown_table
-from experiments.lab.variational import (
-    ADVI_FAMILIES,
-    Approximation,
-    missing_module,
-    run_advi,
-    run_pathfinder,
-)
+from experiments.lab.variational import missing_module
 
 __all__ = ["main", "page", "run"]
 
@@ -57,12 +49,6 @@ N_DRAWS = 10_000
 
 METHODS = ("default", "robust", "given draws", "nuts", "pathfinder", "advi")
 """Ways to each posterior: two sets of experts, the reference draws with the density, and peers."""
-
-VARIATIONAL: dict[str, dict[str, Callable[..., Approximation]]] = {
-    "pathfinder": {"pathfinder": run_pathfinder},
-    "advi": {f"advi {family}": partial(run_advi, family=family) for family in ADVI_FAMILIES},
-}
-"""Methods of BlackJAX, each with what it adds to the page."""
 
 JUDGED = ("default", "robust", "given draws")
 """Methods that come with a verdict."""
@@ -85,9 +71,9 @@ def run(cell: Row, database: Path) -> list[Row]:
     """Approach one posterior of a database in one way."""
     posterior = read_posterior(database, cell["posterior"])
     if cell["method"] == "nuts":
-        return [_run_nuts(posterior, cell["seed"])]
+        return [run_stan_nuts(posterior, cell["seed"])]
     if cell["method"] in VARIATIONAL:
-        return _run_variational(posterior, cell["method"], cell["seed"])
+        return run_variational(posterior, cell["method"], N_DRAWS, cell["seed"])
     return [_run_amfvi(posterior, cell["method"], cell["seed"])]
 
 
@@ -118,7 +104,7 @@ def _run_amfvi(posterior: ReferencePosterior, method: str, seed: int) -> Row:
         "khat": diagnostics.khat,
         "calls": density.n_evaluations,
         "ess": diagnostics.ess / diagnostics.n_draws * N_DRAWS,
-        **compare_with_reference(_by_entry(arrays), posterior.draws),
+        **compare_with_reference(by_entry(arrays), posterior.draws),
     }
 
 
@@ -145,74 +131,6 @@ def _draws_of_a_user(fitted: amfvi.Posterior, seed: int) -> NDArray[np.float64]:
     return weighted.x[resample(weighted.weights, N_DRAWS, generator)].numpy()
 
 
-def _by_entry(arrays: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Draws (n,) by entry of arrays (n, …)."""
-    return {
-        label: column
-        for name, values in arrays.items()
-        for label, column in zip(
-            label_entries(name, values.shape[1:]), values.reshape(len(values), -1).T, strict=True
-        )
-    }
-
-
-def _run_nuts(posterior: ReferencePosterior, seed: int) -> Row:
-    """PyStan's NUTS with its defaults: four chains of 1,000 draws after 1,000 of warm-up."""
-    import stan
-
-    model = stan.build(posterior.code, data=dict(posterior.data), random_seed=seed + 1)
-    started = time.monotonic()
-    fit = model.sample(num_chains=4, save_warmup=True)
-    seconds = time.monotonic() - started
-    kept = {name: np.asarray(fit[name])[..., 4000:] for name in (*fit.param_names, "n_leapfrog__")}
-    arrays = {name: np.moveaxis(kept[name], -1, 0) for name in fit.param_names}
-    arrays = {n: v[:, 0] if v.shape[1:] == (1,) and not d else v
-              for (n, v), d in zip(arrays.items(), fit.dims, strict=True)}  # fmt: skip
-    entries = _by_entry(arrays)
-    x = np.column_stack([entries[name] for name in posterior.chains])
-    chain = np.tile(np.arange(4), len(x) // 4)
-    mixing = assess_mixing(x, chain)
-    return {
-        "dim": len(posterior.chains),
-        "verdict": "none",
-        "calls": int(np.asarray(fit["n_leapfrog__"]).sum()),
-        "seconds": seconds,
-        "ess": None if mixing is None else float(mixing.ess.min()),
-        **compare_with_reference(entries, posterior.draws),
-    }
-
-
-def _run_variational(posterior: ReferencePosterior, method: str, seed: int) -> list[Row]:
-    """BlackJAX over Stan's unconstrained space: a row for each approximation of a method."""
-    import blackjax  # noqa: F401  # before the clock starts
-
-    model = StanLibrary(compile_stan(posterior.code), dict(posterior.data), seed)
-    dim = len(model.unconstrained_names)
-    groups = group_labels(model.names(generated=True)).items()
-    rows: list[Row] = []
-    for name, approximate in VARIATIONAL[method].items():
-        row: Row = {"method": name, "dim": dim, "verdict": "none"}
-        started, cpu = time.monotonic(), time.process_time()
-        try:
-            found = approximate(model, dim, n_draws=N_DRAWS, seed=seed)
-        except ValueError as error:
-            rows.append(row | {"reason": str(error)})
-            continue
-        row |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
-        values = model.constrain(found.draws, generated=True)
-        arrays = {n: values[:, columns].reshape(-1, *shape) for n, (shape, columns) in groups}
-        rows.append(row | {
-            "elbo": found.elbo,
-            "efficiency": found.efficiency,
-            "khat": found.khat,
-            "calls": found.n_gradients + found.n_values,
-            "gradients": found.n_gradients,
-            "ess": None if found.efficiency is None else found.efficiency * N_DRAWS,
-            **compare_with_reference(_by_entry(arrays), posterior.draws),
-        })  # fmt: skip
-    return rows
-
-
 def is_right(row: Row) -> bool:
     """Whether means and standard deviations are near enough to the reference."""
     return bool(row["mean_error"] <= MAX_MEAN_ERROR and row["sd_error"] <= MAX_SD_ERROR)
@@ -231,8 +149,8 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         f"{N_DRAWS:,} draws by importance weights; for NUTS the smallest of all parameters.",
         "NUTS, Pathfinder and ADVI give no verdict: their draws are right or not. Pathfinder is",
         "multi-path, resampled by importance weights, with BlackJAX's mean corrected; ADVI fits a",
-        "normal over unconstrained parameters, of diagonal (mean-field) or full covariance, at four",
-        "learning rates of which the best by its ELBO is kept. Their seconds include JAX's",
+        "normal over unconstrained parameters, of diagonal (mean-field) or full covariance, at",
+        "four learning rates of which the best by its ELBO is kept. Their seconds include JAX's",
         "compilation, not Stan's.",
         made_with, "",
         *_counts(rows), "", "## Every run", "", *_runs(rows), "",
@@ -280,7 +198,7 @@ def _runs(rows: list[Row]) -> list[str]:
 def provenance_of(cell: Row) -> Provenance:
     """What a cell depends on: amfvi, and how a peer is called."""
     if cell["method"] in VARIATIONAL:
-        modules = (*AMFVI, "experiments.lab.variational")
+        modules = (*AMFVI, "experiments.lab.variational", "experiments.lab.jax_density")
         return Provenance.current(modules, (*PACKAGES, "pystan", "blackjax"))
     return Provenance.current(AMFVI, (*PACKAGES, "pystan"))
 

@@ -13,16 +13,16 @@ gradients of the ELBO.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ADVI_FAMILIES", "Approximation", "Density", "missing_module", "run_advi",
+from experiments.lab.jax_density import CountedDensity, Density, float64
+
+__all__ = ["ADVI_FAMILIES", "Approximation", "missing_module", "run_advi",
            "run_pathfinder"]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -64,16 +64,6 @@ ADVI_LAST = 200
 """Steps at the end over which the ELBO is averaged."""
 
 
-class Density(Protocol):
-    """An unnormalized log density over all of R^d, and its gradient."""
-
-    def log_density(self, y: Array) -> Array:
-        """Log densities (n,), nats, of points (n, d)."""
-
-    def log_density_gradient(self, y: Array) -> tuple[Array, Array]:
-        """The same, with gradients (n, d)."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Approximation:
     """What a method found.
@@ -100,81 +90,17 @@ def missing_module() -> str | None:
     return None if find_spec("blackjax") else "blackjax"
 
 
-@contextmanager
-def _float64() -> Iterator[None]:
-    """Let JAX compute in float64, in its callbacks too, whose threads know global settings only."""
-    import jax
-
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
-class _Counted:
-    """A density that counts its points, for numpy and for JAX."""
-
-    def __init__(self, density: Density, dim: int) -> None:
-        self._density = density
-        self.dim = dim
-        self.n_values = 0
-        self.n_gradients = 0
-
-    def value(self, y: Any) -> Array:
-        """Log densities (...) of points (..., d); −∞ where they are not numbers."""
-        points, finite = self._points(y)
-        values = np.full(len(points), -np.inf)
-        self.n_values += int(finite.sum())
-        values[finite] = self._density.log_density(points[finite])
-        return np.where(np.isnan(values), -np.inf, values).reshape(np.shape(y)[:-1])
-
-    def value_and_gradient(self, y: Any) -> tuple[Array, Array]:
-        """The same, with gradients (..., d), zero where the density is."""
-        points, finite = self._points(y)
-        values, gradients = np.full(len(points), -np.inf), np.zeros(points.shape)
-        self.n_gradients += int(finite.sum())
-        values[finite], gradients[finite] = self._density.log_density_gradient(points[finite])
-        valid = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
-        values, gradients = np.where(valid, values, -np.inf), np.where(valid[:, None], gradients, 0)
-        return values.reshape(np.shape(y)[:-1]), gradients.reshape(np.shape(y))
-
-    def _points(self, y: Any) -> tuple[Array, NDArray[np.bool_]]:
-        points = np.array(y, dtype=np.float64).reshape(-1, self.dim)
-        return points, np.isfinite(points).all(axis=1)
-
-    def for_jax(self) -> Callable[[Any], Any]:
-        """Make a function from a point (d,) of JAX to its log density, which JAX differentiates."""
-        import jax
-
-        number = jax.ShapeDtypeStruct((), np.float64)
-        vector = jax.ShapeDtypeStruct((self.dim,), np.float64)
-
-        @jax.custom_vjp
-        def log_density(y: Any) -> Any:
-            return jax.pure_callback(self.value, number, y, vmap_method="expand_dims")
-
-        def forward(y: Any) -> Any:
-            return jax.pure_callback(
-                self.value_and_gradient, (number, vector), y, vmap_method="expand_dims"
-            )
-
-        log_density.defvjp(forward, lambda gradient, slope: (slope * gradient,))
-        return log_density
-
-
 def run_pathfinder(density: Density, dim: int, *, n_draws: int, seed: int) -> Approximation:
     """Approximate a density over R^d by multi-path Pathfinder.
 
     Raises:
         ValueError: the density is zero around the origin, or no path leads to a normal.
     """
-    with _float64():
-        return _pathfinder(_Counted(density, dim), n_draws, seed)
+    with float64():
+        return _pathfinder(CountedDensity(density, dim), n_draws, seed)
 
 
-def _pathfinder(counted: _Counted, n_draws: int, seed: int) -> Approximation:
+def _pathfinder(counted: CountedDensity, n_draws: int, seed: int) -> Approximation:
     import jax
     from blackjax.vi import pathfinder
 
@@ -233,7 +159,7 @@ def _resample(
     return np.array(draws), np.exp(np.asarray(log_weights)), float(khat)
 
 
-def _starts(counted: _Counted, seed: int) -> Array:
+def _starts(counted: CountedDensity, seed: int) -> Array:
     """Points (paths, d) at which the density is positive."""
     random = np.random.default_rng(seed)
     tried = random.uniform(-START_RADIUS, START_RADIUS, (START_TRIES * PATHS, counted.dim))
@@ -274,7 +200,7 @@ def _describe(key: Any, path: Any, n: int) -> tuple[Any, Any, Any]:
 
 
 def _normals(
-    path: Any, described: tuple[Any, Any, Any], counted: _Counted
+    path: Any, described: tuple[Any, Any, Any], counted: CountedDensity
 ) -> tuple[NDArray[np.intp], Array, Array]:
     """Which states of a path are points of their own, (m,), draws (m, n, d) and log q (m, n).
 
@@ -298,11 +224,11 @@ def run_advi(density: Density, dim: int, *, family: str, n_draws: int, seed: int
     """
     if family not in ADVI_FAMILIES:
         raise ValueError(f"expected a family of {', '.join(ADVI_FAMILIES)}, found {family!r}")
-    with _float64():
-        return _advi(_Counted(density, dim), family, n_draws, seed)
+    with float64():
+        return _advi(CountedDensity(density, dim), family, n_draws, seed)
 
 
-def _advi(counted: _Counted, family: str, n_draws: int, seed: int) -> Approximation:
+def _advi(counted: CountedDensity, family: str, n_draws: int, seed: int) -> Approximation:
     import blackjax
     import jax
     import optax
