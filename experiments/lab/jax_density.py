@@ -66,7 +66,7 @@ class CountedDensity:
 
     def _points(self, y: Any) -> tuple[Array, NDArray[np.bool_]]:
         points = np.array(y, dtype=np.float64).reshape(-1, self.dim)
-        return points, np.isfinite(points).all(axis=1)
+        return points, np.asarray(np.isfinite(points).all(axis=1))
 
     def for_jax(self) -> Callable[[Any], Any]:
         """Make a function from a point (d,) of JAX to its log density, which JAX differentiates."""
@@ -75,8 +75,7 @@ class CountedDensity:
         number = jax.ShapeDtypeStruct((), np.float64)
         vector = jax.ShapeDtypeStruct((self.dim,), np.float64)
 
-        @jax.custom_vjp
-        def log_density(y: Any) -> Any:
+        def value(y: Any) -> Any:
             return jax.pure_callback(self.value, number, y, vmap_method="expand_dims")
 
         def forward(y: Any) -> Any:
@@ -84,5 +83,6 @@ class CountedDensity:
                 self.value_and_gradient, (number, vector), y, vmap_method="expand_dims"
             )
 
+        log_density = jax.custom_vjp(value)
         log_density.defvjp(forward, lambda gradient, slope: (slope * gradient,))
         return log_density

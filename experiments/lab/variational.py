@@ -148,14 +148,13 @@ def _resample(
     import jax
     from blackjax.vi import multipathfinder
 
-    @jax.jit
     def resample(key: Any, pool: Any, log_p: Any, log_q: Any) -> Any:
         state = multipathfinder.MultipathfinderState(None, pool, log_p, log_q)
         log_weights, khat = multipathfinder.psis_weights(state)
         algorithm = blackjax.multipathfinder(lambda _: 0.0)  # which it does not call to resample
         return algorithm.sample(key, state, n), log_weights, khat
 
-    draws, log_weights, khat = resample(key, pool, log_p, log_q)
+    draws, log_weights, khat = jax.jit(resample)(key, pool, log_p, log_q)
     return np.array(draws), np.exp(np.asarray(log_weights)), float(khat)
 
 
@@ -240,7 +239,6 @@ def _advi(counted: CountedDensity, family: str, n_draws: int, seed: int) -> Appr
         schedule = optax.cosine_decay_schedule(rate, ADVI_STEPS)
         return make(log_density, optax.adam(schedule), ADVI_DRAWS)
 
-    @jax.jit
     def train(key: Any, rate: Any) -> Any:
         method = algorithm(rate)
 
@@ -253,7 +251,8 @@ def _advi(counted: CountedDensity, family: str, n_draws: int, seed: int) -> Appr
         return state, -losses[-ADVI_LAST:].mean()
 
     *keys, last = jax.random.split(jax.random.key(seed), len(ADVI_RATES) + 1)
-    fits = [train(key, rate) for key, rate in zip(keys, ADVI_RATES, strict=True)]
+    compiled = jax.jit(train)
+    fits = [compiled(key, rate) for key, rate in zip(keys, ADVI_RATES, strict=True)]
     elbo, best = max((float(np.nan_to_num(e, nan=-np.inf)), i) for i, (_, e) in enumerate(fits))
     if not np.isfinite(elbo):
         raise ValueError("expected a finite ELBO, found none at any learning rate")
