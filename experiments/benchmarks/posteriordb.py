@@ -150,8 +150,8 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         "NUTS, Pathfinder and ADVI give no verdict: their draws are right or not. Pathfinder is",
         "multi-path, resampled by importance weights, with BlackJAX's mean corrected; ADVI fits a",
         "normal over unconstrained parameters, of diagonal (mean-field) or full covariance, at",
-        "four learning rates of which the best by its ELBO is kept. Their seconds include JAX's",
-        "compilation, not Stan's.",
+        "four learning rates of which the best by its ELBO is kept, the full covariance from where",
+        "the diagonal one ended. Their seconds include JAX's compilation, not Stan's.",
         made_with, "",
         *_counts(rows), "", "## Every run", "", *_runs(rows), "",
     ])  # fmt: skip

@@ -8,11 +8,13 @@ Pathfinder (Zhang, Carpenter, Gelman & Vehtari 2022, JMLR 23; arXiv:2108.03782, 
 normals along several paths of L-BFGS, of each path the one of the largest ELBO, whose pooled
 draws are resampled by Pareto-smoothed importance weights. ADVI (Kucukelbir, Tran, Ranganath,
 Gelman & Blei 2017, JMLR 18): a normal with a diagonal or a full covariance, by stochastic
-gradients of the ELBO.
+gradients of the ELBO. The full covariance starts from the diagonal one, in its scale: from the
+origin and unit scale, as BlackJAX starts, it mostly diverges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -230,35 +232,51 @@ def run_advi(density: Density, dim: int, *, family: str, n_draws: int, seed: int
 def _advi(counted: CountedDensity, family: str, n_draws: int, seed: int) -> Approximation:
     import blackjax
     import jax
-    import optax
 
     log_density = counted.for_jax()
-    make = blackjax.meanfield_vi if family == "mean-field" else blackjax.fullrank_vi
+    first, second, last = jax.random.split(jax.random.key(seed), 3)
+    elbo, state = _maximize_elbo(blackjax.meanfield_vi, log_density, counted.dim, first)
+    draws = blackjax.vi.meanfield_vi.sample(last, state, n_draws)
+    if family == "full-rank":
+        mean, sd = state.mu, np.exp(state.rho)
+        elbo, state = _maximize_elbo(
+            blackjax.fullrank_vi,
+            lambda z: log_density(mean + sd * z) + state.rho.sum(),
+            counted.dim,
+            second,
+        )
+        draws = mean + sd * blackjax.vi.fullrank_vi.sample(last, state, n_draws)
+    return Approximation(
+        draws=np.array(draws),
+        elbo=elbo,
+        n_gradients=counted.n_gradients,
+        n_values=counted.n_values,
+    )
 
-    def algorithm(rate: Any) -> Any:
-        schedule = optax.cosine_decay_schedule(rate, ADVI_STEPS)
-        return make(log_density, optax.adam(schedule), ADVI_DRAWS)
+
+def _maximize_elbo(
+    make: Callable[..., Any], log_density: Callable[[Any], Any], dim: int, key: Any
+) -> tuple[float, Any]:
+    """The ELBO, nats, and the state at the end of the learning rate at which it is largest."""
+    import jax
+    import optax
 
     def train(key: Any, rate: Any) -> Any:
-        method = algorithm(rate)
+        schedule = optax.cosine_decay_schedule(rate, ADVI_STEPS)
+        method = make(log_density, optax.adam(schedule), ADVI_DRAWS)
 
         def step(state: Any, key: Any) -> Any:
             state, info = method.step(key, state)
             return state, info.elbo  # BlackJAX gives the loss, −ELBO, under this name
 
-        start = method.init(np.zeros(counted.dim))
+        start = method.init(np.zeros(dim))
         state, losses = jax.lax.scan(step, start, jax.random.split(key, ADVI_STEPS))
         return state, -losses[-ADVI_LAST:].mean()
 
-    *keys, last = jax.random.split(jax.random.key(seed), len(ADVI_RATES) + 1)
     compiled = jax.jit(train)
+    keys = jax.random.split(key, len(ADVI_RATES))
     fits = [compiled(key, rate) for key, rate in zip(keys, ADVI_RATES, strict=True)]
     elbo, best = max((float(np.nan_to_num(e, nan=-np.inf)), i) for i, (_, e) in enumerate(fits))
     if not np.isfinite(elbo):
         raise ValueError("expected a finite ELBO, found none at any learning rate")
-    return Approximation(
-        draws=np.array(algorithm(ADVI_RATES[best]).sample(last, fits[best][0], n_draws)),
-        elbo=elbo,
-        n_gradients=counted.n_gradients,
-        n_values=counted.n_values,
-    )
+    return elbo, fits[best][0]
