@@ -55,7 +55,10 @@ def run_variational(
 ) -> list[Row]:
     """BlackJAX over Stan's unconstrained space: a row for each approximation of a method."""
     import blackjax  # noqa: F401  # before the clock starts
+    import jax
 
+    # Callbacks have waited forever for JAX's threads where calls return before they are done.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     model = StanLibrary(compile_stan(posterior.code), dict(posterior.data), seed)
     dim = len(model.unconstrained_names)
     groups = group_labels(model.names(generated=True)).items()
