@@ -109,6 +109,8 @@ def from_arviz(
     group = getattr(data, "posterior", None)
     if group is None:
         raise InputError(f"found no group 'posterior' in {type(data).__name__}")
+    if hasattr(group, "to_dataset"):  # a node of a DataTree does not select several variables
+        group = group.to_dataset()
     for name in names or ():
         if name not in group.data_vars:
             raise InputError(f"no variable {name!r} in the posterior group")

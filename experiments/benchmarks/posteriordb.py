@@ -1,16 +1,20 @@
 """Every posterior of posteriordb that has reference draws, from its Stan program.
 
-    python -m experiments.benchmarks.posteriordb FOLDER [--seeds 3] [--only NAME,...]
+    python -m experiments.benchmarks.posteriordb FOLDER [--seeds 3] [--only NAMES] [--methods NAMES]
 
 FOLDER is a clone of stan-dev/posteriordb, or a part of it in the same layout. Each posterior
 is fitted from its log density with gradients, by the default and by the robust experts, and
 from its reference draws with the density; the draws that a user gets (plain where the verdict
-is trust, else weighted) are compared with the reference. Beside it Stan's own NUTS. Finished
-cells are not run again. Writes ``experiments/results/posteriordb.csv`` and ``.md``.
+is trust, else weighted) are compared with the reference. Beside it Stan's own NUTS, and
+Pathfinder and ADVI by BlackJAX where it is installed. Finished cells are not run again. Writes
+``experiments/results/posteriordb.csv`` and ``.md``.
 """
 
 from __future__ import annotations
 
+import argparse
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,28 +26,32 @@ import torch
 from numpy.typing import NDArray
 
 import amfvi
-from amfvi.draws.mixing import assess_mixing
 from amfvi.errors import AmfviError, AmfviWarning
 from amfvi.statistics import resample
-from amfvi.variables import label_entries
-from experiments.lab.cells import CellStore
+from experiments.lab.cells import Cell, CellStore
 from experiments.lab.pages import benchmark_parser, write_page
 from experiments.lab.posteriordb import (
     ReferencePosterior,
+    by_entry,
     compare_with_reference,
     list_posteriors,
     read_posterior,
 )
+from experiments.lab.posteriordb_peers import VARIATIONAL, run_stan_nuts, run_variational
 from experiments.lab.provenance import AMFVI, PACKAGES, Provenance, describe_all
 from experiments.lab.tables import Row, distinct, markdown_table
+from experiments.lab.variational import missing_module
 
 __all__ = ["main", "page", "run"]
 
 N_DRAWS = 10_000
 """Draws that are compared with the reference."""
 
-METHODS = ("default", "robust", "given draws", "nuts")
-"""Ways to each posterior: two sets of experts, the reference draws with the density, NUTS."""
+METHODS = ("default", "robust", "given draws", "nuts", "pathfinder", "advi")
+"""Ways to each posterior: two sets of experts, the reference draws with the density, and peers."""
+
+JUDGED = ("default", "robust", "given draws")
+"""Methods that come with a verdict."""
 
 MAX_MEAN_ERROR = 0.1
 """Largest error of a mean that is right, in standard deviations."""
@@ -52,7 +60,9 @@ MAX_SD_ERROR = 0.1
 """Largest relative error of a standard deviation that is right."""
 
 LABELS = {
-    "default": "default experts", "robust": "`robust`", "given draws": "given draws", "nuts": "NUTS"
+    "default": "default experts", "robust": "`robust`", "given draws": "given draws",
+    "nuts": "NUTS", "pathfinder": "Pathfinder",
+    "advi mean-field": "ADVI, mean-field", "advi full-rank": "ADVI, full-rank",
 }  # fmt: skip
 """How the page calls each."""
 
@@ -61,7 +71,9 @@ def run(cell: Row, database: Path) -> list[Row]:
     """Approach one posterior of a database in one way."""
     posterior = read_posterior(database, cell["posterior"])
     if cell["method"] == "nuts":
-        return [_run_nuts(posterior, cell["seed"])]
+        return [run_stan_nuts(posterior, cell["seed"])]
+    if cell["method"] in VARIATIONAL:
+        return run_variational(posterior, cell["method"], N_DRAWS, cell["seed"])
     return [_run_amfvi(posterior, cell["method"], cell["seed"])]
 
 
@@ -92,7 +104,7 @@ def _run_amfvi(posterior: ReferencePosterior, method: str, seed: int) -> Row:
         "khat": diagnostics.khat,
         "calls": density.n_evaluations,
         "ess": diagnostics.ess / diagnostics.n_draws * N_DRAWS,
-        **compare_with_reference(_by_entry(arrays), posterior.draws),
+        **compare_with_reference(by_entry(arrays), posterior.draws),
     }
 
 
@@ -119,43 +131,6 @@ def _draws_of_a_user(fitted: amfvi.Posterior, seed: int) -> NDArray[np.float64]:
     return weighted.x[resample(weighted.weights, N_DRAWS, generator)].numpy()
 
 
-def _by_entry(arrays: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Draws (n,) by entry of arrays (n, …)."""
-    return {
-        label: column
-        for name, values in arrays.items()
-        for label, column in zip(
-            label_entries(name, values.shape[1:]), values.reshape(len(values), -1).T, strict=True
-        )
-    }
-
-
-def _run_nuts(posterior: ReferencePosterior, seed: int) -> Row:
-    """PyStan's NUTS with its defaults: four chains of 1,000 draws after 1,000 of warm-up."""
-    import stan
-
-    model = stan.build(posterior.code, data=dict(posterior.data), random_seed=seed + 1)
-    started = time.monotonic()
-    fit = model.sample(num_chains=4, save_warmup=True)
-    seconds = time.monotonic() - started
-    kept = {name: np.asarray(fit[name])[..., 4000:] for name in (*fit.param_names, "n_leapfrog__")}
-    arrays = {name: np.moveaxis(kept[name], -1, 0) for name in fit.param_names}
-    arrays = {n: v[:, 0] if v.shape[1:] == (1,) and not d else v
-              for (n, v), d in zip(arrays.items(), fit.dims, strict=True)}  # fmt: skip
-    entries = _by_entry(arrays)
-    x = np.column_stack([entries[name] for name in posterior.chains])
-    chain = np.tile(np.arange(4), len(x) // 4)
-    mixing = assess_mixing(x, chain)
-    return {
-        "dim": len(posterior.chains),
-        "verdict": "none",
-        "calls": int(np.asarray(fit["n_leapfrog__"]).sum()),
-        "seconds": seconds,
-        "ess": None if mixing is None else float(mixing.ess.min()),
-        **compare_with_reference(entries, posterior.draws),
-    }
-
-
 def is_right(row: Row) -> bool:
     """Whether means and standard deviations are near enough to the reference."""
     return bool(row["mean_error"] <= MAX_MEAN_ERROR and row["sd_error"] <= MAX_SD_ERROR)
@@ -172,6 +147,11 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         "Draws are those that the verdict tells a user to take. Calls are evaluations of the",
         "density, gradients included; for NUTS leapfrog steps, warm-up included. ESS: of",
         f"{N_DRAWS:,} draws by importance weights; for NUTS the smallest of all parameters.",
+        "NUTS, Pathfinder and ADVI give no verdict: their draws are right or not. Pathfinder is",
+        "multi-path, resampled by importance weights, with BlackJAX's mean corrected; ADVI fits a",
+        "normal over unconstrained parameters, of diagonal (mean-field) or full covariance, at",
+        "four learning rates of which the best by its ELBO is kept, the full covariance from where",
+        "the diagonal one ended. Their seconds include JAX's compilation, not Stan's.",
         made_with, "",
         *_counts(rows), "", "## Every run", "", *_runs(rows), "",
     ])  # fmt: skip
@@ -186,8 +166,7 @@ def _counts(rows: list[Row]) -> list[str]:
         right = sum(is_right(row) for row in trusted)
         lines.append([
             LABELS[method], len(distinct(chosen, "posterior")), len(chosen),
-            len(trusted) if method != "nuts" else "", right if method != "nuts" else "",
-            len(trusted) - right if method != "nuts" else "",
+            *((len(trusted), right, len(trusted) - right) if method in JUDGED else ("", "", "")),
             sum(is_right(row) for row in chosen),
         ])  # fmt: skip
     return markdown_table(
@@ -216,6 +195,48 @@ def _runs(rows: list[Row]) -> list[str]:
     )  # fmt: skip
 
 
+def provenance_of(cell: Row) -> Provenance:
+    """What a cell depends on: amfvi, and how a peer is called."""
+    if cell["method"] in VARIATIONAL:
+        modules = (*AMFVI, "experiments.lab.variational", "experiments.lab.jax_density")
+        return Provenance.current(modules, (*PACKAGES, "pystan", "blackjax"))
+    return Provenance.current(AMFVI, (*PACKAGES, "pystan"))
+
+
+def describe_by_method(cells: Sequence[Cell]) -> str:
+    """Say what the cells of each method were made with, together where that is the same."""
+    labels: dict[str, list[str]] = {}
+    for method in dict.fromkeys(cell.parameters["method"] for cell in cells):
+        chosen = [cell for cell in cells if cell.parameters["method"] == method]
+        labels.setdefault(describe_all(chosen), []).append(LABELS.get(method, "ADVI"))
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "\n\n".join(f"{', '.join(names)}: {text}" for text, names in labels.items())
+
+
+def installed_methods(names: str) -> list[str]:
+    """List the methods named, without those whose library is not installed."""
+    methods = []
+    for name in names.split(","):
+        if name not in METHODS:
+            raise SystemExit(f"--methods: no {name!r}, expected some of {', '.join(METHODS)}")
+        if name in VARIATIONAL and (module := missing_module()) is not None:
+            print(f"{name} is skipped: {module} is not installed", file=sys.stderr)
+        else:
+            methods.append(name)
+    return methods
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command that makes the page, with the options that it was given."""
+    parts = ["python -m experiments.benchmarks.posteriordb FOLDER", f"--seeds {options.seeds}"]
+    if options.only:
+        parts.append(f"--only {shlex.quote(options.only)}")
+    if options.methods != ",".join(METHODS):
+        parts.append(f"--methods {shlex.quote(options.methods)}")
+    return " ".join([*parts, *(["--any-version"] if options.any_version else [])])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = benchmark_parser(__doc__, "posteriordb")
@@ -223,22 +244,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("database", type=Path, metavar="FOLDER", help="of posteriordb")
     parser.add_argument("--only", help="names of posteriors; all that have reference draws")
     parser.add_argument("--methods", default=",".join(METHODS), help="of " + ", ".join(METHODS))
+    parser.add_argument("--any-version", action="store_true",
+                        help="take cells that another version of the code finished")  # fmt: skip
     options = parser.parse_args(arguments)
+    methods = installed_methods(options.methods)
     names = options.only.split(",") if options.only else list_posteriors(options.database)
     cells = [
         {"posterior": name, "method": method, "seed": seed}
         for seed in range(options.seeds)
         for name in names
-        for method in options.methods.split(",")
+        for method in methods
     ]
-    store = CellStore(folder=options.folder, experiment="posteriordb")
-    provenance = Provenance.current(AMFVI, (*PACKAGES, "pystan"))
+    store = CellStore(
+        folder=options.folder, experiment="posteriordb", any_version=options.any_version
+    )
     finished = store.run_all(
-        cells, lambda cell, _: run(cell, options.database), provenance, skip_failures=True
+        cells, lambda cell, _: run(cell, options.database), provenance_of, skip_failures=True
     )
     rows = [row for cell in finished for row in cell.full_rows]
-    command = f"python -m experiments.benchmarks.posteriordb FOLDER --seeds {options.seeds}"
-    write_page(options.results, "posteriordb", page(rows, command, describe_all(finished)), rows)
+    text = page(rows, command_of(options), describe_by_method(finished))
+    write_page(options.results, "posteriordb", text, rows)
 
 
 if __name__ == "__main__":

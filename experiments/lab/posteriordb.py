@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amfvi.errors import InputError
+from amfvi.variables import label_entries
 
-__all__ = ["ReferencePosterior", "compare_with_reference", "list_posteriors", "read_posterior"]
+__all__ = [
+    "ReferencePosterior",
+    "by_entry",
+    "compare_with_reference",
+    "list_posteriors",
+    "read_posterior",
+]
 
 Array = NDArray[np.float64]
 
@@ -124,4 +131,15 @@ def compare_with_reference(
         "mean_error": float(mean),
         "sd_error": float(sd_error),
         "quantile_error": float(quantile),
+    }
+
+
+def by_entry(arrays: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """Draws (n,) by entry of arrays (n, …)."""
+    return {
+        label: column
+        for name, values in arrays.items()
+        for label, column in zip(
+            label_entries(name, values.shape[1:]), values.reshape(len(values), -1).T, strict=True
+        )
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from amfvi.errors import InputError
 from experiments.benchmarks import evidence_from_draws, posteriordb
+from experiments.lab.cells import Cell, CellStore
 from experiments.lab.posteriordb import compare_with_reference, list_posteriors, read_posterior
 
 PROGRAM = "parameters { real mu; } model { mu ~ normal(0, 1); }"
@@ -76,10 +78,13 @@ def test_the_page_counts_what_is_trusted_and_wrong():
         {"posterior": "a", "method": "nuts", "verdict": "none", "mean_error": 0.05,
          "sd_error": 0.05, **common | {"log_z": None, "log_z_se": None}},
         {"posterior": "d", "method": "given draws", "dim": 2, "seed": 0, "verdict": "none"},
+        {"posterior": "a", "method": "advi mean-field", "verdict": "none", "mean_error": 0.05,
+         "sd_error": 0.5, **common | {"log_z": None, "log_z_se": None, "ess": None}},
     ]  # fmt: skip
     page = posteriordb.page(rows, "command", "made")
     assert "| default experts | 3 | 3 | 2 | 1 | 1 | 1 |" in page
     assert "| NUTS | 1 | 1 |  |  |  | 1 |" in page
+    assert "| ADVI, mean-field | 1 | 1 |  |  |  | 0 |" in page
 
 
 def test_the_page_of_evidences_counts_those_that_are_right():
@@ -93,3 +98,36 @@ def test_the_page_of_evidences_counts_those_that_are_right():
     ]
     page = evidence_from_draws.page(rows, "command", "made")
     assert "1 of 3\nare within" in page
+
+
+def test_methods_are_known_and_skipped_by_name_without_their_library(monkeypatch, capsys):
+    monkeypatch.setattr(posteriordb, "missing_module", lambda: "blackjax")
+    assert posteriordb.installed_methods("default,pathfinder,advi,nuts") == ["default", "nuts"]
+    assert "pathfinder is skipped: blackjax is not installed" in capsys.readouterr().err
+    monkeypatch.setattr(posteriordb, "missing_module", lambda: None)
+    assert posteriordb.installed_methods("pathfinder,advi") == ["pathfinder", "advi"]
+    with pytest.raises(SystemExit, match="no 'vi', expected some of default, robust"):
+        posteriordb.installed_methods("default,vi")
+
+
+def finished(method, commit):
+    return Cell(
+        parameters={"posterior": "a-one", "method": method, "seed": 0},
+        rows=[{"verdict": "none", "reason": "a test", "dim": 1}], seconds=1.0,
+        made_with="amfvi 0", code=commit * 2, commit=f"commit {commit}", files=Path(),
+    )  # fmt: skip
+
+
+def test_the_page_names_its_command_and_what_made_each_method(database, tmp_path, capsys):
+    store = CellStore(folder=tmp_path / "runs", experiment="posteriordb")
+    for method, commit in (("nuts", "aaaa"), ("default", "aaaa"), ("given draws", "bbbb")):
+        store.add(finished(method, commit), "other")
+    posteriordb.main([
+        str(database), "--seeds", "1", "--methods", "default,given draws,nuts", "--any-version",
+        "--folder", str(tmp_path / "runs"), "--results", str(tmp_path),
+    ])  # fmt: skip
+    page = (tmp_path / "posteriordb.md").read_text(encoding="utf-8")
+    assert "FOLDER --seeds 1 --methods 'default,given draws,nuts' --any-version`" in page
+    assert "default experts, NUTS: Made with amfvi 0, by commit aaaa" in page
+    assert "given draws: Made with amfvi 0, by commit bbbb" in page
+    assert "--only" not in page
