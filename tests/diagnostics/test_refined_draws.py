@@ -41,6 +41,7 @@ OPAQUE = amfvi.LogDensity(lambda x: banana(torch.from_numpy(x)).numpy(), 2)
     [(DIFFERENTIABLE, 250), pytest.param(OPAQUE, 1200, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_moments_are_right_from_a_mixture_that_is_not(density, steps, seed):
     z = normals(2000, 1.0)
     short = torch.stack([0.8 * z[:, 0], (0.8 * z[:, 0]).square() + 0.4 * z[:, 1]], dim=1)
@@ -98,6 +99,7 @@ def test_a_step_that_forgets_the_proposal_is_caught(monkeypatch):
     assert abs(share_right(posterior.refine(steps=200, seed=0)) - 0.2) > 0.03
 
 
+@pytest.mark.slow
 def test_constraints_hold_and_seeds_repeat():
     from torch.distributions import constraints
 

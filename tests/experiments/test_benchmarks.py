@@ -144,6 +144,7 @@ def test_real_posteriors_that_are_gaussian(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:\\s*ArviZ is undergoing:FutureWarning")
+@pytest.mark.slow
 def test_pyro_posteriors_on_a_regression_of_ours(tmp_path):
     generator = np.random.default_rng(0)
     x = np.arange(30.0)

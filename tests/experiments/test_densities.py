@@ -100,12 +100,14 @@ def disagrees(log_z, estimate):
     return abs(value - log_z) > 4 * error + 0.005
 
 
+@pytest.mark.slow
 def test_integrals_agree_with_bridge_sampling(estimates):
     assert len(estimates) > 120
     assert [n for n, found in estimates.items() if disagrees(ANSWERED[n].log_z, found)] == []
     assert max(error for _, error in estimates.values()) < 0.03
 
 
+@pytest.mark.slow
 def test_a_wrong_integral_is_noticed(estimates):
     """Of .05 nats, in most; of .2 nats in all."""
     for wrong, share in ((0.05, 0.75), (-0.05, 0.75), (0.2, 1.0), (-0.2, 1.0)):

@@ -35,6 +35,7 @@ SOME = (
     ],
     ids=["bent", "slightly bent"],
 )
+@pytest.mark.slow
 def test_a_banana_is_right_or_not_trusted(name, options):
     row = fit_and_judge(FAMILY[name], 0, **options)
     assert row["outcome"] != "false trust", row

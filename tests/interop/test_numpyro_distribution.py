@@ -66,7 +66,10 @@ def test_values_and_gradients_are_torchs(kind):
     assert np.allclose(gradients, slope.numpy())
 
 
-@pytest.mark.parametrize("kind", PRIORS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind == "vectors" else ()) for kind in PRIORS],
+)
 def test_its_support_is_mapped_as_by_torch(kind):
     """Points go there and back, are inside, and the Jacobian is that of finite differences."""
     prior = PRIORS[kind]
