@@ -14,6 +14,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # JAX computes in double precision, as its users are told to let it, from the start.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+# Two threads of XLA hang in batched decompositions; see experiments/lab/posteriordb_peers.py.
+os.environ.setdefault("NPROC", "16")
 
 import numpy as np
 import pytest

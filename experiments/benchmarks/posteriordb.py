@@ -152,7 +152,7 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         "normal over unconstrained parameters, of diagonal (mean-field) or full covariance, at",
         "four learning rates of which the best by its ELBO is kept, the full covariance from where",
         "the diagonal one ended. Their seconds include JAX's compilation, not Stan's.",
-        made_with, "",
+        "", made_with, "",
         *_counts(rows), "", "## Every run", "", *_runs(rows), "",
     ])  # fmt: skip
 

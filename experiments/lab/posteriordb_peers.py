@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -54,11 +55,11 @@ def run_variational(
     posterior: ReferencePosterior, method: str, n_draws: int, seed: int
 ) -> list[Row]:
     """BlackJAX over Stan's unconstrained space: a row for each approximation of a method."""
-    import blackjax  # noqa: F401  # before the clock starts
-    import jax
+    # On two cores XLA has two threads, and jaxlib 0.10.2 has been seen to hang when a batched QR
+    # and a batched LU decomposition each wait in one of them for the other's.
+    os.environ.setdefault("NPROC", "16")
+    import blackjax  # noqa: F401  # before the clock starts; it starts XLA's threads
 
-    # Callbacks have waited forever for JAX's threads where calls return before they are done.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     model = StanLibrary(compile_stan(posterior.code), dict(posterior.data), seed)
     dim = len(model.unconstrained_names)
     groups = group_labels(model.names(generated=True)).items()
