@@ -154,7 +154,8 @@ def test_a_fit_is_defended_where_it_needs_to_be():
     assert abs(error) < max(0.01, 4 * diagnostics.log_z_se)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_tails_of_a_gamma_need_no_component_of_their_own(seed):
     density = LogDensity(
         lambda x: -0.5 * x[:, 0] ** 2 + 2 * x[:, 1].log() - x[:, 1], 2,

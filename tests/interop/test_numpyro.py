@@ -150,6 +150,7 @@ def test_deterministic_sites_are_computed_for_draws():
         deterministic(eight_schools, x[:, 1:], ERRORS, EFFECTS)
 
 
+@pytest.mark.slow
 def test_evidence_of_a_conjugate_model():
     data = np.array([0.3, -0.8, 1.9, 1.1])
 

@@ -77,6 +77,7 @@ def test_one_parameter():
     assert stats.kstwo.sf(stats.kstest(sample.x[:, 0].numpy() - 3, "norm").statistic, 800) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_between_the_runs_leaves_one_run(unconstrained):
     whole = unconstrained("two_moons")
     sample_posterior(whole, 4000, seed=0)
