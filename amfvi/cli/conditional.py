@@ -52,6 +52,8 @@ def fit_conditional(flags: dict[str, Any]) -> None:
     for name in NOT_FOR_PAIRS:
         if flags[name]:
             raise UsageError(f"{name}= does not go with pairs")
+    if flags["by"] is not opt.From.draws:
+        raise UsageError("by_density= does not go with pairs")
     from amfvi.cli import console
     from amfvi.cli.tables import weights_line
     from amfvi.runs.conditional_run import ConditionalRun, run_conditional

@@ -13,7 +13,7 @@ from torch import Tensor
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.errors import InputError
+from amfvi.errors import InputError, UsageError
 from amfvi.experts import ConditionedExpert, Expert
 from amfvi.experts.checks import as_points
 from amfvi.experts.matrix import log_densities
@@ -148,8 +148,14 @@ class ConditionalMixture:
         Args:
             given: conditions (m, g) or one (g,).
             generator: a CPU generator; torch's global random state without one.
+
+        Raises:
+            InputError: no such conditions.
+            UsageError: a negative number of draws.
         """
         c = self._as_conditions(given)
+        if n < 0:
+            raise UsageError(f"the number of draws cannot be negative, found {n}")
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         rows = c.repeat(n, 1)

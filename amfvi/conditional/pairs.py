@@ -20,6 +20,9 @@ from amfvi.two_stage.split import assign_folds
 
 __all__ = ["PairSplit", "Pairs", "split_pairs"]
 
+MIN_CONDITIONS_PER_ROLE = 5
+"""Different conditions per fold and for the test set, below which they are taken for groups."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
@@ -60,7 +63,8 @@ class Pairs:
             given: conditions, (n, g) or (n,).
             given_names: ``c1, c2, …`` if not given.
             names: ``x1, x2, …`` if not given.
-            sample_weight: importance weights of the rows, (n,), positive.
+            sample_weight: importance weights of the rows, (n,), non-negative; rows of weight
+                zero are left out.
 
         Raises:
             InputError: numbers that nothing can be fitted to; says which row or column.
@@ -73,9 +77,15 @@ class Pairs:
         if draws.n_omitted:
             raise UsageError("rows of pairs cannot be left out: remove them from both arrays")
         conditions = _as_conditions(given)
+        n_rows = len(draws)
+        if sample_weight is not None:  # rows of weight zero are not among the draws
+            has_weight = torch.as_tensor(sample_weight).detach().cpu().reshape(-1) > 0
+            n_rows = len(has_weight)
+            if len(conditions) == n_rows:
+                conditions = conditions[has_weight]
         if len(conditions) != len(draws):
             raise InputError(
-                f"{len(draws)} rows of parameters and {len(conditions)} of conditions: pairs have "
+                f"{n_rows} rows of parameters and {len(conditions)} of conditions: pairs have "
                 "one condition a row"
             )
         names_of_given = _check_names(given_names, conditions.shape[1], draws.names)
@@ -134,6 +144,8 @@ class PairSplit:
 def split_pairs(pairs: Pairs, test_fraction: float, seed: int, folds: int) -> PairSplit:
     """Assign pairs to folds and the test set at random; repeats of a condition stay together.
 
+    Conditions of few different values, such as a group, are on every side: they are known.
+
     Raises:
         InputError: a role would be left without pairs.
 
@@ -146,11 +158,14 @@ def split_pairs(pairs: Pairs, test_fraction: float, seed: int, folds: int) -> Pa
     """
     # Conditions in the place of draws, in random order: their own may be sorted.
     order = torch.randperm(len(pairs), generator=generator_for(seed, "order of pairs"))
+    rows, names = pairs.given, pairs.given_names
+    if len(rows.unique(dim=0)) < MIN_CONDITIONS_PER_ROLE * (folds + 1):
+        rows, names = torch.cat([rows, pairs.draws.values], dim=1), (*names, *pairs.draws.names)
     conditions = replace(
         pairs.draws,
-        values=pairs.given[order],
-        names=pairs.given_names,
-        constraints=Constraints.unbounded(pairs.given.shape[1]),
+        values=rows[order],
+        names=names,
+        constraints=Constraints.unbounded(rows.shape[1]),
         layout=None,
     )
     place = order.argsort()

@@ -102,7 +102,8 @@ def _read(path: Path, given: Any, of_draws: Mapping[str, Any]) -> Pairs:
     """Pairs of a file, whose columns ``given`` names."""
     names = [given] if isinstance(given, str) else list(given)
     if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"with a file of pairs, given= names its columns, found {given!r}")
+        found = type(names[0]).__name__
+        raise UsageError(f"given= of a file of pairs are names of its columns, found {found}")
     constraints = of_draws.get("constraints")
     if constraints is not None and not isinstance(constraints, Mapping):
         raise UsageError("constraints= of a file of pairs map names of columns to constraints")

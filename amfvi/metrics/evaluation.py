@@ -88,6 +88,11 @@ def evaluate(
         >>> evaluation.mixture.kl is None, evaluation.floor.w2 > 0
         (True, True)
     """
+    if not isinstance(mixture, Mixture):
+        raise UsageError(
+            f"scores are of a mixture without a condition, found {type(mixture).__name__}: take "
+            "given(c), or calibration()"
+        )
     if isinstance(data, str):
         target = targets.get(data)
         if not isinstance(target, ExactTarget):

@@ -50,6 +50,7 @@ def test_from_pairs_to_draws_at_a_condition(command, pairs_file, tmp_path):
         (("--draws", "pairs.csv", "--given", "c1", "--chains"), "--chains does not go with pairs"),
         (("--draws", "pairs.csv", "--given", "c1", "--experts", "rbig"), "no conditional form"),
         (("--target", "sinus", "--max-evaluations", "5"), "--max-evaluations does not go with"),
+        (("--target", "sinus", "--from", "density"), "--from density does not go with pairs"),
     ],
 )
 def test_what_the_flags_of_pairs_cannot_be(cli, pairs_file, arguments, message):

@@ -190,3 +190,28 @@ Y, C = pairs(120)
 def test_what_pairs_cannot_be(arguments, error, message):
     with pytest.raises((error, FitError) if error is UsageError else error, match=message):
         amfvi.fit(Y, **{"experts": "gmm", **arguments})
+
+
+def test_rows_of_weight_zero_do_not_exist():
+    y, c = pairs(200)
+    weight = np.repeat([1.0, 0.0], 100)
+    kept = amfvi.fit(y[:100], given=c[:100], experts="gmm", folds=2)
+    zero = amfvi.fit(y, given=c, sample_weight=weight, experts="gmm", folds=2)
+    assert torch.allclose(zero.log_prob(y, given=c), kept.log_prob(y, given=c), atol=1e-6)
+
+
+def test_a_condition_of_two_values_is_a_group():
+    random = np.random.default_rng(0)
+    group = (random.random(300) < 0.5).astype(float)
+    fitted = amfvi.fit(3 * group + 0.2 * random.normal(size=300), given=group, experts="gmm")
+    draws = fitted.sample(2000, given=[0.0, 1.0], generator=torch.Generator().manual_seed(0))
+    assert draws.mean(dim=0).flatten().numpy() == pytest.approx([0, 3], abs=0.1)
+
+
+def test_what_is_only_for_a_posterior_or_makes_no_draws(model, tmp_path):
+    with pytest.raises(UsageError, match="scores are of a mixture without a condition"):
+        amfvi.evaluate(model)
+    with pytest.raises(UsageError, match="cannot be negative, found -1"):
+        model.sample(-1, given=[0.0, 0.0])
+    with pytest.raises(UsageError, match="names of its columns, found ndarray"):
+        amfvi.fit(tmp_path / "pairs.csv", given=C)
