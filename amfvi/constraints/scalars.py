@@ -12,6 +12,15 @@ from amfvi.errors import UsageError
 __all__ = ["bounds_of", "scalar_constraint"]
 
 
+NAMED = {
+    "real": (-math.inf, math.inf),
+    "positive": (0.0, math.inf),
+    "nonnegative": (0.0, math.inf),
+    "unit_interval": (0.0, 1.0),
+}
+"""Constraints that may be given by their name in torch.distributions.constraints."""
+
+
 def bounds_of(constraint: Any) -> tuple[float, float]:
     """Lower and upper bound of one parameter, ±inf where there is none.
 
@@ -19,11 +28,13 @@ def bounds_of(constraint: Any) -> tuple[float, float]:
         UsageError: not a constraint that bounds a single parameter.
 
     Examples:
-        >>> bounds_of((0, None))
-        (0.0, inf)
+        >>> bounds_of((0, None)), bounds_of("positive")
+        ((0.0, inf), (0.0, inf))
     """
     if constraint is None:
-        return -math.inf, math.inf
+        return NAMED["real"]
+    if isinstance(constraint, str) and constraint in NAMED:
+        return NAMED[constraint]
     if isinstance(constraint, tuple | list) and len(constraint) == 2:
         low, high = constraint
         return (
@@ -31,7 +42,7 @@ def bounds_of(constraint: Any) -> tuple[float, float]:
             math.inf if high is None else float(high),
         )
     if constraint is constraints.real:
-        return -math.inf, math.inf
+        return NAMED["real"]
     # ``positive`` is a greater_than and ``unit_interval`` an interval in torch.
     kinds = (
         type(constraints.positive),
@@ -48,8 +59,8 @@ def bounds_of(constraint: Any) -> tuple[float, float]:
         high = getattr(constraint, "upper_bound", math.inf)
         return float(low), float(high)
     raise UsageError(
-        f"unsupported constraint {constraint!r}: use real, positive, greater_than, less_than, "
-        "interval, or a pair (lower, upper)"
+        f"unsupported constraint {constraint!r}: use a pair (lower, upper) with None for no bound, "
+        f"one of {', '.join(map(repr, NAMED))}, or one of torch.distributions.constraints"
     )
 
 

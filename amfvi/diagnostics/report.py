@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from amfvi.errors import InputError
+from amfvi.statistics import Estimate
 
-__all__ = ["Diagnostics", "Verdict"]
+__all__ = ["GIVEN_DRAWS", "Diagnostics", "Verdict"]
+
+GIVEN_DRAWS = "the given draws"
+"""The start of a fit to draws that a user gave with their density."""
 
 
 class Verdict(enum.StrEnum):
@@ -84,6 +88,20 @@ class Diagnostics:
     n_draws: int
     n_evaluations: int
     start: str | None
+
+    @property
+    def evidence(self) -> Estimate:
+        """log Z with its standard error, nats: for given draws the surer of two estimates.
+
+        Bridge sampling stands beside importance sampling there, and needs less of the
+        mixture: it takes from each of the two densities what the other lacks. A sampler's
+        evidence is a check and is not taken.
+        """
+        by_mixture = Estimate(self.log_z, self.log_z_se)
+        if self.start != GIVEN_DRAWS or self.log_z_sampler is None or not self.log_z_sampler_se:
+            return by_mixture
+        by_bridge = Estimate(self.log_z_sampler, self.log_z_sampler_se)
+        return by_mixture if by_mixture.se <= by_bridge.se else by_bridge
 
     def to_json(self) -> dict[str, Any]:
         """Describe the diagnostics in JSON values."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amfvi.density.log_density import LogDensity
 from amfvi.diagnostics.bridge import bridge_log_z
+from amfvi.diagnostics.report import GIVEN_DRAWS
 from amfvi.draws.draws import Draws
 from amfvi.draws.mixing import assess_mixing
 from amfvi.errors import InputError, UsageError
@@ -119,7 +120,7 @@ class _Given:
             log_z=Estimate(math.nan, math.nan),
             log_z_of_runs=(),
             max_mean_discrepancy_in_sd=math.nan,
-            reference="the given draws",
+            reference=GIVEN_DRAWS,
             n_temperatures=0,
             history=torch.empty(0, dim, dtype=torch.float64),
             history_log_p=torch.empty(0, dtype=torch.float64),

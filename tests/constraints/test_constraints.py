@@ -58,6 +58,8 @@ def test_boundary_and_outside_are_not_inside():
         (constraints.greater_than(3.0), (3, math.inf)),
         (constraints.less_than(3.0), (-math.inf, 3)),
         ((None, 2), (-math.inf, 2)),
+        ("positive", (0, math.inf)),
+        ("unit_interval", (0, 1)),
         ((1, 2), (1, 2)),
     ],
 )
@@ -73,7 +75,7 @@ def test_constraints_a_user_writes(given, expected):
     [
         ({"z": constraints.positive}, "no parameter 'z' to constrain"),
         ({"a": constraints.simplex}, "simplex constraint cannot hold 1 parameter"),
-        ({"a": "positive"}, "unsupported constraint"),
+        ({"a": "negative"}, "unsupported constraint 'negative': .* 'positive'"),
         ([constraints.real], "1 entries for 4 parameters"),
         ({"a": (2, 1)}, "lower bound must be below"),
     ],

@@ -92,9 +92,9 @@ def test_the_page_of_evidences_counts_those_that_are_right():
               "given_verdict": "trust", "given_evaluations": 5, "sampled_error": 0.0,
               "sampled_se": 0.1, "sampled_verdict": "trust", "sampled_evaluations": 7}  # fmt: skip
     rows = [
-        common | {"given_error": 0.004, "given_se": 0.002},
-        common | {"given_error": 0.004, "given_se": 0.001},  # four standard errors
-        common | {"given_error": 0.08, "given_se": 0.1},
+        common | {"taken_error": 0.004, "taken_se": 0.002},
+        common | {"taken_error": 0.004, "taken_se": 0.001},  # four standard errors
+        common | {"taken_error": 0.08, "taken_se": 0.1},
     ]
     page = evidence_from_draws.page(rows, "command", "made")
     assert "1 of 3\nare within" in page

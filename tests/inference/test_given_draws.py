@@ -53,9 +53,12 @@ def test_right_draws_are_trusted_and_both_evidences_are_right(name, seed):
     assert diagnostics.verdict is not Verdict.DO_NOT_TRUST, diagnostics.reasons
     assert diagnostics.start == "the given draws"
     assert "given draws" in diagnostics.reasons[-1]
+    surer = diagnostics.evidence
+    assert surer.se == min(diagnostics.log_z_se, diagnostics.log_z_sampler_se)
     for log_z, se in (
         (diagnostics.log_z, diagnostics.log_z_se),
         (diagnostics.log_z_sampler, diagnostics.log_z_sampler_se),
+        (surer.mean, surer.se),
     ):
         assert abs(log_z - known.log_z) < max(0.01, 4 * se)
     assert posterior.weighted_draws().weights.sum() == pytest.approx(1)
