@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from amfvi.conditional.familiarity import Familiarity
 from amfvi.conditional.fit import ConditionalSummary
 from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.diagnostics.calibration import measure_calibration
-from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.errors import InputError, UsageError
 from amfvi.files import new_directory
 from amfvi.saving import (
@@ -24,6 +22,9 @@ from amfvi.saving import (
     restore_experts,
     write_experts,
 )
+
+if TYPE_CHECKING:
+    from amfvi.diagnostics.calibration_report import Calibration
 
 __all__ = ["ConditionalPosterior", "is_conditional"]
 
@@ -77,6 +78,8 @@ class ConditionalPosterior(ConditionalMixture):
                 "no pairs were held back from this fit (test_fraction=), or it was loaded: give "
                 "pairs to amfvi.diagnostics.calibration.measure_calibration"
             )
+        from amfvi.diagnostics.calibration import measure_calibration  # scipy.stats is slow
+
         return measure_calibration(
             self, split.test_given, split.test, n_draws=n_draws, seed=seed, names=self.names
         )

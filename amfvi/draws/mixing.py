@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import f as f_distribution
-from scipy.stats import rankdata
+from scipy.special import fdtrc, ndtri
 from torch import Tensor
 
 from amfvi.statistics import effective_sample_size
@@ -208,6 +206,8 @@ def _halves(rows: Sequence[Array]) -> list[Array]:
 
 def _normal_scores(values: Array) -> Array:
     """The normal quantile of each value's rank in its column, (n, d)."""
+    from scipy.stats import rankdata  # imports slowly
+
     ranks = rankdata(values, axis=0)
     return np.asarray(ndtri((ranks - 0.375) / (len(values) + 0.25)))
 
@@ -241,7 +241,7 @@ def _compare(biased: Array, between: Array, lengths: Array) -> tuple[Array, Arra
     n, count = int(lengths.sum()), len(lengths)
     within = np.maximum(biased * n / (n - count), np.finfo(float).tiny)
     ratio = between * (n / count) / within
-    return np.sqrt((biased + between) / within), f_distribution.sf(ratio, count - 1, n - count)
+    return np.sqrt((biased + between) / within), fdtrc(count - 1, n - count, ratio)
 
 
 def _variance_of_means(means: Array, lengths: Array) -> Array:

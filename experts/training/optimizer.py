@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from amfvi.experts.flows.flow import HIDDEN, Parameters
 from amfvi.experts.folds import Folds
@@ -151,14 +152,10 @@ class EnsembleOptimizer:
 
     def _reset_optimizers(self) -> None:
         """Optimizers without momenta."""
-        device = self._draws.device
         self._adam_rate = self._draws.new_zeros(())
-        self._adam = torch.optim.Adam(
-            self._leaves[:1],
-            lr=self._adam_rate,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        self._adam_steps = self._draws.new_zeros(())
+        self._adam_moments = [torch.zeros_like(self._leaves[0], requires_grad=False)
+                              for _ in range(2)]  # fmt: skip
         self._muon = Muon(self._leaves[1], self._masks[1]) if self._muon_name else None
 
     def _update(self, points: Tensor) -> None:
@@ -175,14 +172,27 @@ class EnsembleOptimizer:
             shrink = (settings.clip_norm / (norms + 1e-6)).clamp_(max=1.0)
             for g in gradients:
                 g.mul_(shrink.view(-1, *[1] * (g.ndim - 1)))
-            self._leaves[0].grad = gradients[0].mul_(self._masks[0])
             torch.mul(self._rate, settings.learning_rate, out=self._adam_rate)
-            self._adam.step()
+            self._step_adam(gradients[0].mul_(self._masks[0]))
             if self._muon is not None:
                 self._muon.step(gradients[1], self._rate * settings.hidden_learning_rate)
             for average, leaf in zip(self._averages, self._leaves, strict=True):
                 average.lerp_(leaf, self._ema_update)
             self._loss_sum.add_(loss.detach().mean())
+
+    def _step_adam(self, gradient: Tensor) -> None:
+        """Move all but the hidden weights.
+
+        The function and not ``torch.optim.Adam``, whose constructor imports torch's compiler:
+        two seconds in each process.
+        """
+        first, second = self._adam_moments
+        adam(
+            [self._leaves[0]], [gradient], [first], [second], [], [self._adam_steps],
+            fused=True, capturable=gradient.device.type == "cuda", amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=self._adam_rate, weight_decay=0.0, eps=1e-8,
+            maximize=False,
+        )  # fmt: skip
 
     def _warm_up_or_capture(self) -> None:
         """Take a few eager steps beside the main stream, then capture one to replay."""
