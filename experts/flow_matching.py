@@ -31,8 +31,15 @@ __all__ = ["FlowMatching", "MatchedFlow"]
 PATHS = 4
 """Straight lines per draw and step, each from its own normal point at its own time."""
 
-MAX_SCORED = 2000
-"""Most held-out rows of all members that a check integrates."""
+MAX_SCORED = 1000
+"""Most held-out rows of all members that a check of the training integrates."""
+
+SCORING_STEPS = 10
+"""Most Runge–Kutta steps of such a check; 0.001 nats off on average."""
+
+ROWS = 2**11
+"""Rows of all members per chunk on a CPU, so that a layer's results stay in cache: three times
+the rate of chunks of 2**14."""
 
 TOLERANCE = 1e-2
 """Largest error of the round trip, in whitened units and in nats, that fixed steps may leave."""
@@ -59,6 +66,10 @@ class MatchedFlow(LearnedExpert, BijectiveExpert):
         self.velocity = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
         self._steps = config.integration_steps
+
+    @property
+    def _chunk_rows(self) -> int:
+        return ROWS if self.device.type == "cpu" else super()._chunk_rows
 
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return _integrate(self.velocity, self._learned(z.dtype), z, self._steps, backwards=True)
@@ -90,6 +101,8 @@ class FlowMatching(Training, ExpertConfig):
     integration_steps: int = 20
     learning_rate: float = 4e-3
     ema_decay: float = 0.995
+    check_every: int = 50
+    patience: int = 4
 
     def __post_init__(self) -> None:
         self._require_positive("hidden_features", "hidden_layers", "integration_steps", *POSITIVE)
@@ -146,9 +159,14 @@ class FlowMatching(Training, ExpertConfig):
         return MatchedFlow(self, whitening, learned)
 
     def _nll(self, velocity: Velocity) -> Callable[[Parameters, Tensor], Tensor]:
-        def nll(parameters: Parameters, z: Tensor) -> Tensor:
-            steps = self.integration_steps
+        steps = min(self.integration_steps, SCORING_STEPS)
+
+        def of_chunk(parameters: Parameters, z: Tensor) -> Tensor:
             return normal_nll(*_integrate(velocity, parameters, z, steps, backwards=True))
+
+        def nll(parameters: Parameters, z: Tensor) -> Tensor:
+            chunks = z.split(max(ROWS // len(z), 1), dim=2)
+            return torch.cat([of_chunk(parameters, chunk) for chunk in chunks], dim=1)
 
         return nll
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amfvi.errors import InputError, UsageError
-from amfvi.experts import GMM, MAF, MDN, NSF, RBIG, TMM, Folds, NoisyMDN, RealNVP
+from amfvi.experts import GMM, MAF, MDN, NSF, RBIG, TMM, FlowMatching, Folds, NoisyMDN, RealNVP
 
 FAMILIES = {
     "mdn": MDN(components=4, hidden_features=32, max_steps=200),
@@ -19,7 +19,11 @@ FAMILIES = {
     "nsf": NSF(layers=2, hidden_features=16, max_steps=200),
     "gmm": GMM(max_components=6),
     "tmm": TMM(max_components=4),
-}
+    "fm": FlowMatching(
+        hidden_features=24, hidden_layers=2, max_steps=300, learning_rate=1e-2, ema_decay=0.98,
+        integration_steps=8,
+    ),
+}  # fmt: skip
 CASES = [
     pytest.param(kind, given, dim, marks=() if (given, dim) == (2, 2) else pytest.mark.slow)
     if kind not in ("mdn", "gmm")
