@@ -1,6 +1,6 @@
 """Run studies and write their pages.
 
-    python -m experiments [weights ...] [--seeds 5] [--quick]
+    python -m experiments [weights ...] [--seeds 5] [--quick] [--only AXIS=VALUE ...]
 
 Without names, all studies are run, in the order of the index. Cells that are finished
 are not run again.

@@ -33,8 +33,11 @@ METHODS = (
 )  # fmt: skip
 """All methods; names that end in 5 are ensembles of as many networks."""
 
-N_DRAWS = 100
+N_DRAWS = 50
 """Draws for each pair that calibration is measured on."""
+
+N_NEAR = 20
+"""Draws for each of them of which the share near the bounds is taken."""
 
 FINE_STEPS = 60
 """Runge–Kutta steps that the density of flow matching is compared at."""
@@ -91,7 +94,7 @@ def score(density: ConditionalDensity, task: Task, n_calibration: int) -> Row:
     }
     if task.box is not None:
         generator = generator_for(task.seed, "draws near the bounds")
-        draws = density.sample(N_DRAWS, given=given, generator=generator)
+        draws = density.sample(N_NEAR, given=given, generator=generator)
         row["near_bounds"] = task.share_near_bounds(draws)
     return row
 
