@@ -75,9 +75,13 @@ def fit_method(method: str, task: Task, steps: int) -> ConditionalDensity:
     return Ensemble.fit(task, network, members=members, steps=steps)
 
 
-def score(density: ConditionalDensity, task: Task, n_calibration: int) -> Row:
-    """Figures of a density: likelihood, calibration, and its mass near the bounds."""
-    log_q = density.log_prob(task.y, given=task.given)
+def score(density: ConditionalDensity, log_q: Tensor, task: Task, n_calibration: int) -> Row:
+    """Figures of a density: likelihood, calibration, and its mass near the bounds.
+
+    Args:
+        log_q: its log densities at the pairs to score on, (n_test,), nats.
+        n_calibration: how many of them calibration is measured on.
+    """
     row: Row = {"nll": -float(log_q.mean()), "kl": None, "kl_se": None}
     if task.log_p is not None:
         excess = task.log_p - log_q
