@@ -50,8 +50,11 @@ CHECK_EVERY = 25
 VALIDATION_REPEATS = 20
 """Times and normal points for each held-out row of flow matching, the same at every look."""
 
+CARD_ROWS = 2**9
+"""Rows that the card's networks are evaluated at at a time, so that layers stay in cache."""
+
 CHUNK = 2**12
-"""Rows of which densities and draws are made at a time."""
+"""Rows that sbi's networks are evaluated at at a time."""
 
 CORRECTION_DRAWS = 500
 """Draws for each condition that sbi's share of mass inside the bounds is estimated from."""
@@ -190,7 +193,7 @@ class Ensemble:
         g = given.shape[1]
         parts = [
             torch.stack([net.log_prob(part[:, :g], part[:, g:]).double() for net in self.networks])
-            for part in z.split(CHUNK)
+            for part in z.split(CARD_ROWS)
         ]
         return average_members(torch.cat(parts, dim=1)) - sd[g:].log().sum()
 
@@ -206,7 +209,7 @@ class Ensemble:
         member = torch.randint(len(self.networks), (len(c),), generator=generator)
         x = torch.empty(len(c), len(mean) - g, dtype=torch.float64)
         for k, net in enumerate(self.networks):
-            for rows in (member == k).nonzero()[:, 0].split(CHUNK):
+            for rows in (member == k).nonzero()[:, 0].split(CARD_ROWS):
                 x[rows] = net.sample(c[rows], generator).double()
         y = self.transform.from_unconstrained(x * sd[g:] + mean[g:])
         return y.view(n_draws, len(given), -1)
