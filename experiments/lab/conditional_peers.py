@@ -139,9 +139,10 @@ class NaiveFlow(CardNetwork):
         def derivative(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             points, trace = y[0].T, torch.zeros(len(x)).to(x)
             for k in range(self.dim):
-                v, along = torch.func.jvp(
+                moved = torch.func.jvp(
                     lambda p: self.velocity(c, p, t), (points,), (basis[k].expand_as(points),)
                 )
+                v, along = moved[0], moved[1]
                 trace = trace + along[:, k]
             return v.T[None], trace[None]
 
@@ -222,7 +223,7 @@ def _train(
     """Train a network on the rows that are not held out; keep its best state on the others."""
     c, x = (part[~is_heldout] for part in data)
     repeats = VALIDATION_REPEATS if isinstance(net, NaiveFlow) else 1
-    heldout = tuple(part[is_heldout].repeat(repeats, 1) for part in data)
+    heldout_c, heldout_x = (part[is_heldout].repeat(repeats, 1) for part in data)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE)
     decay = math.log(LAST_RATE) / steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -237,7 +238,7 @@ def _train(
         schedule.step()
         if (step + 1) % CHECK_EVERY == 0:
             with torch.no_grad():
-                score = float(net.loss(*heldout, torch.Generator().manual_seed(0)))
+                score = float(net.loss(heldout_c, heldout_x, torch.Generator().manual_seed(0)))
             if score < best:
                 best, state = score, copy.deepcopy(net.state_dict())
     net.load_state_dict(state)

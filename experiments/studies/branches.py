@@ -74,6 +74,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
     counts = exact >= NEEDED
     several = counts.sum(dim=1) > 1
     row: Row = dict.fromkeys(("in_use", "clear", "shared"))
+    density: Any
     if cell["method"] == CARD:
         density = Ensemble.fit(task, CardMDN, members=1, steps=cell["steps"], components=cell["k"])
         row |= _by_component(*_card_components(density, places), several)

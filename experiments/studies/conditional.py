@@ -67,7 +67,7 @@ def cells(size: Size) -> list[Row]:
         n=size.choose(PAIRS, (50, 200), 50),
         method=size.choose(METHODS[:-1], METHODS[:-1], (OURS, "card-mdn", "fm-naive")),
         steps=size.choose(1_500, 300, 50),
-        n_test=size.choose(5_000, 2_000, 200),
+        n_test=size.choose(5_000, 2_000, 100),
     )
     if size.name == "tiny":
         return grid
