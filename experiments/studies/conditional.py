@@ -244,8 +244,8 @@ def _audit(rows: list[Row]) -> list[str]:
         error = max(row["integral_error"] for row in checked)
         lines += [
             f"The densities of flow matching on targets of one parameter by 20 and by 60 steps "
-            f"differ by {difference:.4f} nats on average at the most, and integrate to one within "
-            f"{error:.4f} at each of eight conditions.", "",
+            f"differ by {difference:.1e} nats on average at the most, and integrate to one within "
+            f"{error:.1e} at each of eight conditions.", "",
         ]  # fmt: skip
     return lines
 
