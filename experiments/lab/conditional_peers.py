@@ -13,6 +13,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
+from contextlib import chdir
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -257,7 +259,8 @@ class Sbi:
         except ImportError as error:
             raise UsageError("this needs sbi: pip install 'amfvi[bench]'") from error
         self.box = task.box
-        with torch.random.fork_rng():
+        # sbi writes a log of its training into the folder that it runs in.
+        with torch.random.fork_rng(), TemporaryDirectory() as folder, chdir(folder):
             torch.manual_seed(task.seed)
             inference = NPE(density_estimator=kind, show_progress_bars=False)
             inference.append_simulations(task.pairs.draws.values.float(), task.pairs.given.float())
