@@ -1,6 +1,6 @@
 """Run studies and write their pages.
 
-    python -m experiments [weights ...] [--seeds 5] [--quick]
+    python -m experiments [weights ...] [--seeds 5] [--quick] [--only AXIS=VALUE ...]
 
 Without names, all studies are run, in the order of the index. Cells that are finished
 are not run again.
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="run nothing: make the page of the cells that are finished",
     )
+    parser.add_argument("--only", default=(), metavar="AXIS=VALUE[,VALUE...]", nargs="*",
+                        help="run these cells alone, such as method=ours n=200,500; the page is "
+                             "of all that are finished")  # fmt: skip
     parser.add_argument("--archive", action="store_true",
                         help="read finished cells from STUDY.jsonl beside the page, and write "
                              "them there")  # fmt: skip
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = (*STUDIES, *UNPUBLISHED)
     if unknown := [name for name in options.studies if name not in known]:
         parser.error(f"no study {', '.join(unknown)} (studies: {', '.join(known)})")
+    if wrong := [choice for choice in options.only if "=" not in choice]:
+        parser.error(f"--only: expected AXIS=VALUE, found {wrong[0]}")
     kind = "tiny" if options.tiny else "quick" if options.quick else "full"
     size = Size(name=kind, seeds=min(options.seeds, 2) if options.quick else options.seeds)
     folder = options.folder or Path("runs") / ("studies" if kind == "full" else f"studies-{kind}")
@@ -62,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_study(
             load_study(name), size, folder, results,
             any_version=options.any_version, only_finished=options.only_finished,
+            only=dict(choice.split("=", 1) for choice in options.only),
             archive=results / f"{name}.jsonl" if options.archive else None,
         )  # fmt: skip
 

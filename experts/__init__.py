@@ -9,6 +9,7 @@ from amfvi.errors import UsageError, unknown_name
 from amfvi.experts.base import Expert
 from amfvi.experts.conditioned import Conditioned, ConditionedExpert
 from amfvi.experts.config import ExpertConfig
+from amfvi.experts.flow_matching import FlowMatching
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
 from amfvi.experts.maf import MAF
@@ -34,6 +35,7 @@ __all__ = [
     "Expert",
     "ExpertConfig",
     "FitReport",
+    "FlowMatching",
     "Folds",
     "NoisyMDN",
     "Progress",
@@ -52,6 +54,7 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "tmm": TMM,
     "mdn": MDN,
     "noisy_mdn": NoisyMDN,
+    "fm": FlowMatching,
 }
 """Config classes by kind."""
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from amfvi.errors import UsageError, unknown_name
-from amfvi.experts.base import Expert
-from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.density_network import Network
 from amfvi.experts.flows.flow import ACTIVATIONS, Parameters
 from amfvi.experts.folds import Folds
+from amfvi.experts.learned import LearnedExpert, restore_learned
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.loop import train
@@ -37,12 +37,11 @@ CHUNK_ROWS = 2**13
 """Rows of all members that are evaluated at a time."""
 
 
-class DensityNetwork(Expert):
+class DensityNetwork(LearnedExpert):
     """A trained mixture density network behind a whitening of condition and parameters.
 
     Attributes:
         network: the architecture.
-        parameters: the learned tensors by name, float32.
 
     Examples:
         >>> c = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
@@ -51,30 +50,13 @@ class DensityNetwork(Expert):
         (1, 1, torch.Size([5, 1]))
     """
 
+    prefix = "network"
+
     def __init__(self, config: MDN, whitening: Whitening, parameters: Parameters) -> None:
         super().__init__(config, whitening.dim, whitening.n_members, whitening.given)
         self.whitening = whitening
         self.network = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Whitening and learned parameters by name, on the CPU."""
-        learned = {
-            f"network.{name}": value.cpu().contiguous() for name, value in self.parameters.items()
-        }
-        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same expert with its numbers on ``device``."""
-        learned = {name: value.to(device) for name, value in self.parameters.items()}
-        moved = type(self)(self.config, self.whitening.to(device), learned)  # type: ignore[arg-type]
-        moved.report = self.report
-        return moved
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the fitted numbers."""
-        return self.whitening.mean.device
 
     def _log_prob(self, x: Tensor) -> Tensor:
         return map_chunked(self._density, x, CHUNK_ROWS)
@@ -102,9 +84,6 @@ class DensityNetwork(Expert):
 
     def _whiten(self, x: Tensor) -> Tensor:
         return self.whitening.forward(x).clamp(-MAX_DISTANCE, MAX_DISTANCE).to(x.dtype)
-
-    def _learned(self, dtype: torch.dtype) -> Parameters:
-        return {name: value.to(dtype) for name, value in self.parameters.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,16 +172,10 @@ class MDN(Training, ExpertConfig):
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> DensityNetwork:
         """Rebuild the network whose :meth:`DensityNetwork.tensors` these are."""
-        members, columns = count_members(tensors), given + dim
-        shapes = self.build(dim, given).shapes(members)
-        expected = {
-            "mean": torch.Size([members, columns]),
-            "factor": torch.Size([members, columns, columns]),
-        }
-        expected |= {f"network.{name}": shape for name, shape in shapes.items()}
-        check_tensors(self.kind, expected, tensors)
-        learned = {name: tensors[f"network.{name}"].float() for name in shapes}
-        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
+        shapes = self.build(dim, given).shapes(count_members(tensors))
+        whitening, learned = restore_learned(
+            self.kind, DensityNetwork.prefix, shapes, tensors, columns=given + dim, given=given
+        )
         return DensityNetwork(self, whitening, learned)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from amfvi.errors import unknown_name
-from amfvi.experts.checks import check_tensors, count_members
+from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
 from amfvi.experts.folds import Folds
+from amfvi.experts.learned import LearnedExpert, restore_learned
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.loop import train
 from amfvi.experts.training.problem import TrainingProblem
@@ -27,12 +27,11 @@ from amfvi.experts.whitening import Whitening
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
 
-class NeuralFlow(BijectiveExpert):
+class NeuralFlow(LearnedExpert, BijectiveExpert):
     """A trained flow, with a frozen copy for each precision it is evaluated in.
 
     Attributes:
         flow: the architecture.
-        parameters: the learned tensors by name, float32.
 
     Examples:
         >>> from amfvi.experts import MAF
@@ -42,10 +41,12 @@ class NeuralFlow(BijectiveExpert):
         (2, torch.Size([2, 2, 32, 1]))
     """
 
+    prefix = "flow"
+
     def __init__(
         self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
     ) -> None:
-        super().__init__(config, whitening)
+        BijectiveExpert.__init__(self, config, whitening)
         self.flow = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
         self._frozen: dict[torch.dtype, FrozenFlow] = {}
@@ -53,23 +54,8 @@ class NeuralFlow(BijectiveExpert):
     def frozen(self, dtype: torch.dtype) -> FrozenFlow:
         """The flow in whitened space, computing in ``dtype``."""
         if dtype not in self._frozen:
-            learned = {name: value.to(dtype) for name, value in self.parameters.items()}
-            self._frozen[dtype] = FrozenFlow(self.flow, learned)
+            self._frozen[dtype] = FrozenFlow(self.flow, self._learned(dtype))
         return self._frozen[dtype]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Whitening and learned parameters by name, on the CPU."""
-        learned = {
-            f"flow.{name}": value.cpu().contiguous() for name, value in self.parameters.items()
-        }
-        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same expert with its numbers on ``device``."""
-        learned = {name: value.to(device) for name, value in self.parameters.items()}
-        moved = type(self)(self.config, self.whitening.to(device), learned)  # type: ignore[arg-type]
-        moved.report = self.report
-        return moved
 
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.frozen(z.dtype).forward(z)
@@ -143,16 +129,10 @@ class NeuralFlowConfig(Training, ExpertConfig):
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> NeuralFlow:
         """Rebuild the flow whose :meth:`NeuralFlow.tensors` these are."""
-        members, columns = count_members(tensors), given + dim
-        shapes = self.build(dim, given).shapes(members)
-        expected = {
-            "mean": torch.Size([members, columns]),
-            "factor": torch.Size([members, columns, columns]),
-        }
-        expected |= {f"flow.{name}": shape for name, shape in shapes.items()}
-        check_tensors(self.kind, expected, tensors)
-        learned = {name: tensors[f"flow.{name}"].float() for name in shapes}
-        whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
+        shapes = self.build(dim, given).shapes(count_members(tensors))
+        whitening, learned = restore_learned(
+            self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
+        )
         return NeuralFlow(self, whitening, learned)
 
     def _build_flow(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from amfvi.errors import UsageError
@@ -19,7 +19,8 @@ class NSF(NeuralFlowConfig):
 
     Each layer transforms every coordinate by a spline whose shape depends on the
     coordinates before it. A density takes one pass, a draw takes d passes. In one
-    dimension it is a plain spline.
+    dimension it is a plain spline. Given a condition it is one layer of twice the width
+    there: a composition of splines of one coordinate has no more freedom than a spline.
 
     Attributes:
         bins: number of bins of each spline.
@@ -47,4 +48,7 @@ class NSF(NeuralFlowConfig):
     def build(self, dim: int, given: int = 0) -> Flow:
         """The architecture in ``dim`` dimensions, given a condition of ``given``."""
         elementwise = RationalQuadratic(bins=self.bins, edge=self.edge)
-        return self._build_flow(dim, given, elementwise, autoregressive=True)
+        settings = self
+        if given and dim == 1:
+            settings = replace(self, layers=1, hidden_features=2 * self.hidden_features)
+        return settings._build_flow(dim, given, elementwise, autoregressive=True)

@@ -16,11 +16,11 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from amfvi.experts import EXPERTS, ExpertConfig, FitReport, Folds, Progress, TrainingRecord
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.flow import Parameters
+from amfvi.experts.flows.velocity import integrate
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["CNF", "ContinuousFlow"]
@@ -49,15 +49,12 @@ class ContinuousFlow(BijectiveExpert):
     def _integrate(self, z: Tensor, *, backwards: bool) -> tuple[Tensor, Tensor]:
         """Move points (members, d, n) along the velocity; also log |det|, (members, n)."""
         parameters = {name: value.to(z) for name, value in self.parameters.items()}
-        times = torch.linspace(0, 1, self._settings.integration_steps + 1).to(z)
-        times = times.flip(0) if backwards else times
-
-        def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            return velocity_and_trace(parameters, state[0], t)
-
-        start = (z, z.new_zeros(z.shape[0], z.shape[2]))
-        points, log_det = odeint(derivative, start, times, method="rk4")
-        return points[-1], log_det[-1]
+        return integrate(
+            lambda points, t: velocity_and_trace(parameters, points, t),
+            z,
+            steps=self._settings.integration_steps,
+            backwards=backwards,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         learned = {f"flow.{name}": value.cpu() for name, value in self.parameters.items()}

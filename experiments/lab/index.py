@@ -15,7 +15,7 @@ STUDIES = (
 )  # fmt: skip
 """Names of the studies, in the order of the index."""
 
-UNPUBLISHED = ("verdicts",)
+UNPUBLISHED = ("verdicts", "conditional", "branches")
 """Names of studies that have no page yet; they run only when named."""
 
 ANSWERS = "index.json"

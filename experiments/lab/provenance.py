@@ -34,8 +34,12 @@ AMFVI = ("amfvi", "amfvi.experts", "amfvi.targets")
 """Packages that the figures of a fit by amfvi depend on."""
 
 LAB = tuple(
-    f"experiments.lab.{name}" for name in ("pool", "targets", "unregularized", "continuous")
-)
+    f"experiments.lab.{name}"
+    for name in (
+        "pool", "targets", "unregularized", "continuous", "conditional_tasks",
+        "conditional_methods", "conditional_peers",
+    )
+)  # fmt: skip
 """Modules that the figures of a study depend on besides."""
 
 PACKAGES = ("amfvi", "torch", "scikit-learn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +15,10 @@ from experiments.lab.archive import pack_cells, unpack_cells
 from experiments.lab.cells import CellStore, RunCell
 from experiments.lab.index import record_answer, write_index
 from experiments.lab.pages import write_page
-from experiments.lab.provenance import Provenance, describe_all
-from experiments.lab.tables import Row
+from experiments.lab.provenance import PACKAGES, Provenance, describe_all
+from experiments.lab.tables import Row, distinct
 
-__all__ = ["Report", "Size", "Study", "run_study"]
+__all__ = ["Report", "Size", "Study", "choose_cells", "run_study"]
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Study:
         cells: the cells to run at a size.
         run: the rows of one cell; also given a folder for fits that studies share.
         report: the page's content from all rows, each with the parameters of its cell.
+        packages: whose versions the page names, besides the usual ones.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Study:
     cells: Callable[[Size], list[Row]]
     run: RunCell
     report: Callable[[list[Row]], Report] = field(repr=False)
+    packages: tuple[str, ...] = ()
 
 
 def run_study(
@@ -100,6 +102,7 @@ def run_study(
     *,
     any_version: bool = False,
     only_finished: bool = False,
+    only: Mapping[str, str] | None = None,
     archive: Path | None = None,
 ) -> None:
     """Run the cells of a study that are not on disk; write and print its page.
@@ -109,16 +112,21 @@ def run_study(
         results: of the page, its table and its figure.
         any_version: also take cells that were finished by other versions of the code.
         only_finished: run no cell, and say on the page how many are lacking.
+        only: run the cells with these values of axes, each one or several between commas; the
+            page is of all cells that are finished.
         archive: a file of finished cells, which are read before and written after.
 
     Raises:
-        InputError: no cell is finished, or the archive is none.
+        InputError: no cell is finished or chosen, or the archive is none.
     """
     store = CellStore(folder=folder, experiment=study.name, any_version=any_version)
     if archive is not None and archive.is_file():
         unpack_cells(archive, store)
-    wanted, provenance = study.cells(size), Provenance.current()
-    if only_finished:
+    wanted = study.cells(size)
+    provenance = Provenance.current(packages=(*PACKAGES, *study.packages))
+    if only and not only_finished:
+        store.run_all(choose_cells(wanted, only), study.run, provenance)
+    if only_finished or only:
         cells = store.read_all(wanted, provenance)
         if not cells:
             raise InputError(
@@ -138,6 +146,25 @@ def run_study(
     report.figure.savefig(results / f"{study.name}.png", dpi=90)
     record_answer(results, study.name, study.question, report.brief)
     write_index(results)
+
+
+def choose_cells(cells: list[Row], only: Mapping[str, str]) -> list[Row]:
+    """Choose the cells that have given values of axes, several between commas.
+
+    Raises:
+        InputError: there are none.
+
+    Examples:
+        >>> choose_cells([{"n": 50, "seed": 0}, {"n": 100, "seed": 0}], {"n": "100,200"})
+        [{'n': 100, 'seed': 0}]
+    """
+    allowed = {axis: chosen.split(",") for axis, chosen in only.items()}
+    found = [c for c in cells if all(str(c.get(axis)) in v for axis, v in allowed.items())]
+    if not found:
+        axes = {axis: ", ".join(map(str, distinct(cells, axis))) for axis in cells[0]}
+        known = "; ".join(f"{axis}: {chosen}" for axis, chosen in axes.items())
+        raise InputError(f"no cell has {dict(only)}, expected values of the axes ({known})")
+    return found
 
 
 def _page(study: Study, report: Report, seeds: int, made_with: str) -> str:

@@ -46,7 +46,7 @@ class EnsembleOptimizer:
     ) -> None:
         draws, folds, initial = problem.draws, problem.folds, problem.initial
         self._nll, self._draws, self._settings = problem.nll, draws, settings
-        self._noise = problem.noise
+        self._noise, self._augment = problem.noise, problem.augment
         self._generator = generator
         self._rows = folds.train_rows
         self._epoch_rows = min(len(rows) for rows in self._rows)
@@ -64,7 +64,7 @@ class EnsembleOptimizer:
         }
         self._masks = self._pack(masks)
         # Everything that changes from step to step is in these, so that a graph can be replayed.
-        self._points = draws.new_zeros(len(self._rows), draws.shape[1], self._batch_size)
+        self._points: Tensor | None = None
         self._point_weights = draws.new_ones(len(self._rows), self._batch_size)
         self._rate, self._ema_update = draws.new_ones(()), draws.new_zeros(())
         self._loss_sum = draws.new_zeros(())
@@ -91,6 +91,8 @@ class EnsembleOptimizer:
         if self._noise:
             noise = torch.randn(batch.shape, generator=self._generator, dtype=torch.float32)
             batch = batch + self._noise * noise.to(batch)
+        if self._augment is not None:
+            batch = self._augment(batch, self._generator)
         if self._weights is not None:
             self._point_weights.copy_(self._weights.gather(1, self._order[:, columns]))
         self._position += self._batch_size
@@ -100,11 +102,13 @@ class EnsembleOptimizer:
         if self._draws.device.type != "cuda":
             self._update(batch)
             return
+        if self._points is None:
+            self._points = torch.empty_like(batch)
         self._points.copy_(batch)
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._warm_up_or_capture()
+            self._warm_up_or_capture(self._points)
 
     def mean_loss(self) -> float:
         """Mean loss since the last call; the only read of a device between two checks."""
@@ -194,19 +198,19 @@ class EnsembleOptimizer:
             maximize=False,
         )  # fmt: skip
 
-    def _warm_up_or_capture(self) -> None:
+    def _warm_up_or_capture(self, points: Tensor) -> None:
         """Take a few eager steps beside the main stream, then capture one to replay."""
         self._eager_steps += 1
         if self._eager_steps <= GRAPH_WARMUP_STEPS:
             side_stream = torch.cuda.Stream()
             side_stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side_stream):
-                self._update(self._points)
+                self._update(points)
             torch.cuda.current_stream().wait_stream(side_stream)
             return
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._update(self._points)
+            self._update(points)
         self._graph.replay()  # capturing records the step without taking it
 
 

@@ -30,6 +30,9 @@ class TrainingProblem:
         draws: all draws as each member sees them, (members, d, n).
         folds: which draws each member trains on.
         noise: standard deviation of normal noise that is added to the points of every step.
+        augment: appends to the points of every step, (members, d, n), the rows of random
+            numbers that the loss needs besides.
+        max_scored: most held-out rows, over all members, that the score is a mean over.
         offset: (members,), added to every reported NLL, so that curves are in the
             units of the unwhitened draws.
 
@@ -54,6 +57,8 @@ class TrainingProblem:
     folds: Folds
     offset: Tensor | float = 0.0
     noise: float = 0.0
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    max_scored: int | None = None
 
     @property
     def mean_offset(self) -> float:
@@ -63,10 +68,13 @@ class TrainingProblem:
     def heldout_score(self) -> Callable[[Parameters], float]:
         """Build the function from parameters to the mean held-out NLL, nats.
 
-        The mean is over all held-out draws, each scored by its out-of-fold member.
+        The mean is over all held-out draws, or the first of each member, each scored by its
+        out-of-fold member.
         """
         draws, folds = self.draws, self.folds
         rows = [r.to(draws.device) for r in folds.heldout_rows]
+        if self.max_scored is not None:
+            rows = [r[: max(self.max_scored // len(rows), 1)] for r in rows]
         longest = max(len(r) for r in rows)
         index = torch.stack([torch.cat([r, r[:1].expand(longest - len(r))]) for r in rows])
         points = draws.gather(2, index[:, None].expand(-1, draws.shape[1], -1))

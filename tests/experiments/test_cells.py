@@ -102,6 +102,19 @@ def test_a_page_of_the_cells_that_are_finished_says_how_many_are_not(tmp_path, c
     assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 2
 
 
+def test_chosen_cells_are_run_alone_and_the_page_is_of_all_that_are_finished(tmp_path):
+    options = ["verdicts", "--tiny", "--seeds", "2", "--folder", str(tmp_path / "cells")]
+    options += ["--results", str(tmp_path), "--only"]
+    main([*options, "seed=1"])
+    assert "2 of 4 cells are finished" in (tmp_path / "verdicts.md").read_text()
+    main([*options, "seed=0,1"])
+    assert "cells are finished" not in (tmp_path / "verdicts.md").read_text()
+    with pytest.raises(InputError, match=r"no cell has {'seed': '7'}, expected .*seed: 0, 1"):
+        main([*options, "seed=7"])
+    with pytest.raises(SystemExit):
+        main([*options, "seed"])
+
+
 def test_cells_of_other_sources_are_taken_if_that_is_asked_for(store, counted, tmp_path):
     run, ran = counted
     store.run(CELLS[0], run, NOW)

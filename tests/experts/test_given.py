@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amfvi.errors import InputError, UsageError
-from amfvi.experts import GMM, MAF, MDN, NSF, RBIG, TMM, Folds, NoisyMDN, RealNVP
+from amfvi.experts import GMM, MAF, MDN, NSF, RBIG, TMM, FlowMatching, Folds, NoisyMDN, RealNVP
 
 FAMILIES = {
     "mdn": MDN(components=4, hidden_features=32, max_steps=200),
@@ -19,14 +19,23 @@ FAMILIES = {
     "nsf": NSF(layers=2, hidden_features=16, max_steps=200),
     "gmm": GMM(max_components=6),
     "tmm": TMM(max_components=4),
-}
+    "fm": FlowMatching(
+        hidden_features=24, hidden_layers=2, max_steps=300, learning_rate=1e-2, ema_decay=0.98,
+        integration_steps=8,
+    ),
+}  # fmt: skip
+SLOW = ("fm",)  # test_flow_matching.py tests it on fewer points
+KINDS = [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in FAMILIES]
 CASES = [
-    pytest.param(kind, given, dim, marks=() if (given, dim) == (2, 2) else pytest.mark.slow)
+    pytest.param(
+        kind, given, dim,
+        marks=() if (given, dim) == (2, 2) and kind not in SLOW else pytest.mark.slow,
+    )
     if kind not in ("mdn", "gmm")
     else (kind, given, dim)
     for kind in FAMILIES
     for given, dim in ((1, 1), (2, 2), (3, 1), (1, 3))
-]
+]  # fmt: skip
 
 
 def branches(c, dim):
@@ -113,7 +122,7 @@ def test_it_is_nearer_than_the_linear_regression(kind, given, dim):
     assert float(gain) > (0.05 if dim == 1 and kind in ("maf", "realnvp") else 0.1)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_tensors_restore_the_same_expert(kind):
     expert = fitted(kind, 2, 2)
     restored = FAMILIES[kind].restore(2, expert.tensors(), given=2)
@@ -138,7 +147,7 @@ def test_a_flow_is_undone_at_its_condition(kind):
     assert torch.allclose(log_det, -inverse_log_det, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_condition_is_noticed(kind):
     """Conditions of other rows: the density of y falls, so that it is the condition that tells."""
     expert, rows = fitted(kind, 2, 2), pairs(2, 2, 2000, seed=6)
