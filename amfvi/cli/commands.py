@@ -126,6 +126,9 @@ def calibrate(
         int, typer.Option(metavar="N", min=10, help="Draws at each condition.")
     ] = 200,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Draw its figures into this folder.")
+    ] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -133,7 +136,7 @@ def calibrate(
     from amfvi.cli import console
     from amfvi.runs.conditional_run import calibrate_run
 
-    calibration = calibrate_run(run, n_draws=n_draws, seed=seed)
+    calibration = calibrate_run(run, n_draws=n_draws, seed=seed, figures=figures)
     if as_json:
         console.print_json(calibration.to_json())
     else:

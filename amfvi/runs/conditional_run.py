@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.conditional.posterior import ConditionalPosterior
 from amfvi.device import resolve_device
 from amfvi.diagnostics.calibration import measure_calibration
@@ -180,8 +182,13 @@ def _fit(
     return posterior
 
 
-def calibrate_run(directory: str | Path, *, n_draws: int = 200, seed: int = 0) -> Calibration:
+def calibrate_run(
+    directory: str | Path, *, n_draws: int = 200, seed: int = 0, figures: Path | None = None
+) -> Calibration:
     """Measure the calibration of a saved run on the pairs that it held back.
+
+    Args:
+        figures: a folder for its figures, made if it is not there; none are drawn if None.
 
     Raises:
         InputError: no run of pairs, or one that held nothing back.
@@ -197,7 +204,36 @@ def calibrate_run(directory: str | Path, *, n_draws: int = 200, seed: int = 0) -
         raise MissingFileError(f"{file}: no such file; the run held no pairs back (test_fraction=)")
     with np.load(file, allow_pickle=False) as saved:
         given, y = torch.from_numpy(saved["given"]), torch.from_numpy(saved["y"])
-    return measure_calibration(model, given, y, n_draws=n_draws, seed=seed, names=model.names)
+    calibration = measure_calibration(
+        model, given, y, n_draws=n_draws, seed=seed, names=model.names
+    )
+    if figures is not None:
+        _draw(figures, model, calibration, given, y, seed)
+    return calibration
+
+
+def _draw(
+    folder: Path,
+    model: ConditionalMixture,
+    calibration: Calibration,
+    given: Tensor,
+    y: Tensor,
+    seed: int,
+) -> None:
+    """Draw all figures of a model and of pairs that it has not seen.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    from amfvi.runs.calibration_figures import draw_calibration_figures  # matplotlib is slow
+    from amfvi.runs.conditional_figures import draw_condition_figures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    draw_calibration_figures(calibration, folder)
+    draw_condition_figures(model, given, y, folder, seed=seed)
 
 
 def _record(
@@ -241,11 +277,9 @@ def _write(
     split = None if posterior.summary is None else posterior.summary.split
     if split is not None and split.test is not None and split.test_given is not None:
         np.savez_compressed(directory / PAIRS, given=split.test_given.numpy(), y=split.test.numpy())
-    if settings.figures and calibration is not None:
-        from amfvi.runs.calibration_figures import draw_calibration_figures  # matplotlib is slow
-
-        (directory / "figures").mkdir()
-        draw_calibration_figures(calibration, directory / "figures")
+        if settings.figures and calibration is not None:
+            seed = settings.options.seed
+            _draw(directory / "figures", posterior, calibration, split.test_given, split.test, seed)
     write_json(directory / METRICS, dict(record))
     sealed = {**config, "metrics_sha256": file_hash(directory / METRICS)}
     write_sealed_json(directory / CONFIG, sealed)

@@ -81,7 +81,10 @@ def test_from_a_simulator_to_draws_at_a_condition(command, cli, model):
     draws = np.loadtxt(model / "draws.csv", delimiter=",", skiprows=1)
     assert draws.sum(axis=1).mean() == pytest.approx(1, abs=0.1)
     assert ((draws > 0) & (draws < 1)).all()
-    assert cli("calibrate", run)[0] == 0
+    assert {"coverage.png", "condition.png"} <= {p.name for p in (run / "figures").iterdir()}
+    assert cli("calibrate", run, "--figures", "drawn")[0] == 0
+    assert (model / "drawn" / "condition.png").is_file()
+    assert "draws.csv: cannot be made" in cli("calibrate", run, "--figures", "draws.csv")[2]
     # Its simulations are pairs like any others.
     again = amfvi.fit(run / "simulations.npz", given="total", experts="gmm", folds=2)
     assert len(again.summary.split.draws) == metrics["n_fitted"]
