@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from amfvi.cli import options as opt
 from amfvi.cli.values import parse_bounds, split_names
 from amfvi.errors import UsageError
 
-__all__ = ["fit_conditional", "is_conditional_fit", "parse_condition"]
+__all__ = [
+    "fit_conditional",
+    "is_conditional_fit",
+    "parse_condition",
+    "show_scores_of_pairs",
+    "show_summary_of_pairs",
+]
 
 DEFAULT_EXPERTS = "maf,realnvp,rbig"
 """The flag's default, which stands for the experts of pairs here."""
@@ -79,9 +86,7 @@ def fit_conditional(flags: dict[str, Any]) -> None:
         console.print_json(metrics)
         return
     show_calibration(metrics["calibration"])
-    if metrics.get("n_failed"):
-        console.show(f"failed:  {metrics['n_failed']} of {metrics['n_simulated']} simulations")
-    console.show(weights_line(metrics), f"saved:   {settings.directory}")
+    console.show(*_failed_line(metrics), weights_line(metrics), f"saved:   {settings.directory}")
 
 
 def _check(flags: dict[str, Any]) -> None:
@@ -136,6 +141,68 @@ def show_calibration(calibration: dict[str, Any] | None) -> None:
 
     if calibration is not None:
         console.show(f"{calibration['verdict']}: {'; '.join(calibration['reasons'])}")
+
+
+def _failed_line(metrics: Mapping[str, Any]) -> list[str]:
+    if not metrics.get("n_failed"):
+        return []
+    return [f"failed:  {metrics['n_failed']} of {metrics['n_simulated']} simulations"]
+
+
+def show_summary_of_pairs(run: Path, as_json: bool) -> None:
+    """Print what a run of pairs was fitted to, its calibration, weights and files.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+
+    Examples:
+        >>> show_summary_of_pairs(Path("no-such-run"), as_json=False)
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-run/config.json: no such file
+    """
+    from amfvi.cli import console
+    from amfvi.cli.tables import weights_line
+    from amfvi.runs.conditional_saved import SavedConditionalRun
+
+    metrics = SavedConditionalRun(run).metrics
+    files = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    if as_json:
+        console.print_json({"metrics": metrics, "files": files})
+        return
+    console.show(
+        f"p({', '.join(metrics['names'])} | {', '.join(metrics['given_names'])})",
+        f"pairs:   {metrics['n_fitted']} fitted, {metrics['n_held_back']} held back",
+        *_failed_line(metrics),
+        weights_line(metrics),
+        f"files:   {', '.join(files)}",
+    )
+    show_calibration(metrics["calibration"])
+    for line in metrics["warnings"]:
+        console.show(f"warning: {opt.flags_for_arguments(line)}")
+
+
+def show_scores_of_pairs(run: Path, as_json: bool) -> None:
+    """Print negative log densities of the pairs that a run held back.
+
+    Raises:
+        InputError: a file that is missing or damaged, or no pairs were held back.
+
+    Examples:
+        >>> show_scores_of_pairs(Path("no-such-run"), as_json=False)
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: no-such-run: no such model or run directory
+    """
+    from amfvi.cli import console
+    from amfvi.runs.conditional_saved import SavedConditionalRun
+
+    scores = SavedConditionalRun(run).evaluate()
+    if as_json:
+        console.print_json(scores)
+        return
+    console.show(f"NLL of {scores['n_test']} held-back pairs, nats:")
+    for name, each in {**scores["experts"], "mixture": scores["mixture"]}.items():
+        weight = f"  (weight {each['weight']:.3f})" if "weight" in each else ""
+        console.show(f"{name:<12} {each['nll']:.3f} ± {each['nll_se']:.3f}{weight}")
 
 
 def parse_condition(text: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import InputError, UsageError, unknown_name
 from amfvi.experts import ConditionedExpert, Expert
 from amfvi.experts.checks import as_points
 from amfvi.experts.matrix import log_densities
@@ -186,6 +186,19 @@ class ConditionalMixture:
         """The same mixture, computing on ``device``."""
         other = copy.copy(self)
         other._experts = {name: expert.to(device) for name, expert in self._experts.items()}
+        return other
+
+    def expert(self, name: str) -> Self:
+        """One of the experts alone, in the user's parameters.
+
+        Raises:
+            UsageError: no such expert.
+        """
+        if name not in self._experts:
+            raise unknown_name("expert of this mixture", name, self._experts)
+        other = copy.copy(self)
+        other._experts = {name: self._experts[name]}
+        other._weights = torch.ones(1, dtype=torch.float64)
         return other
 
     def with_transform(self, transform: UnconstrainingTransform) -> Self:

@@ -75,7 +75,7 @@ def density_given_all(
     n = len(conditions)
     if n == 0:
         raise InputError("no condition is given, expected one at least")
-    log_prob = partial(model.log_prob, given=conditions)
+    log_prob: Callable[[Tensor], Tensor] = partial(model.log_prob, given=conditions)
     if n > 1:
         log_prior, draws = _read_prior(prior, model, fitted)
         log_prob = _product(model, conditions, log_prior, draws)
@@ -168,6 +168,7 @@ def _read_prior(
             "the density of the prior that these pairs were drawn from is not known: give "
             "prior=, a distribution or a function from points (n, d) to log densities"
         )
+    log_prob: Callable[[Tensor], Tensor]
     if isinstance(prior, LogDensity) or not (isinstance(prior, Prior) or hasattr(prior, "sample")):
         density = prior if isinstance(prior, LogDensity) else LogDensity(prior, model.dim)
         dim, log_prob, draws = density.dim, density.log_prob, fitted

@@ -107,8 +107,13 @@ def to_pyro(mixture: Mixture | Conditional) -> Any:
         if not callable(getattr(mixture, "given", None)):
             raise UsageError(f"a mixture is expected, found {type(mixture).__name__}")
         return _conditional(mixture, ConditionalDistribution)
+    return _distribution(mixture, TorchDistribution)
 
-    class PyroMixture(TorchDistribution):
+
+def _distribution(mixture: Mixture, base: Any) -> Any:
+    """A mixture as a distribution of Pyro's class for those."""
+
+    class PyroMixture(base):  # type: ignore[misc,unused-ignore]
         arg_constraints: dict[str, Any] = {}  # noqa: RUF012
         has_rsample = False
 
@@ -136,7 +141,7 @@ def to_pyro(mixture: Mixture | Conditional) -> Any:
 def _conditional(model: Conditional, base: Any) -> Any:
     """A distribution for every condition, of Pyro's class for that."""
 
-    class PyroConditionalMixture(base):  # type: ignore[misc]
+    class PyroConditionalMixture(base):  # type: ignore[misc,unused-ignore]
         def condition(self, context: Any) -> Any:
             return to_pyro(model.given(context))
 

@@ -17,9 +17,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from amfvi.conditional.mixture import ConditionalMixture
+from amfvi.diagnostics.calibration_report import Calibration
+from amfvi.errors import InputError
+from amfvi.runs.calibration_figures import draw_calibration_figures
 from amfvi.runs.style import DENSITY_COLORS, MIXTURE_COLOR, write_figures
 
-__all__ = ["condition_figure", "draw_condition_figures"]
+__all__ = ["condition_figure", "draw_condition_figures", "draw_pairs_figures"]
 
 Array = NDArray[np.float64]
 
@@ -55,6 +58,44 @@ NEAR = 0.25
 
 PAIR_COLOR = "#7fe3ff"
 """Color of pairs on an image, lighter than all of its colors but the brightest."""
+
+
+def draw_pairs_figures(
+    model: ConditionalMixture,
+    calibration: Calibration,
+    given: Tensor,
+    y: Tensor,
+    directory: Path,
+    *,
+    seed: int = 0,
+) -> list[Path]:
+    """Write all figures of a model and of pairs that it has not seen; the paths of the files.
+
+    Args:
+        calibration: of the model with these pairs.
+        given, y: the pairs, (n, g) and (n, d).
+        directory: made if it is not there.
+
+    Raises:
+        InputError: the directory cannot be made.
+
+    Examples:
+        >>> import amfvi, tempfile
+        >>> model = amfvi.fit("sinus", n_draws=200, experts="gmm", folds=2)
+        >>> pairs = model.summary.split.test_given, model.summary.split.test
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = draw_pairs_figures(model, model.calibration(), *pairs, Path(folder))
+        >>> [path.stem for path in paths]
+        ['coverage', 'ranks', 'condition']
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be made ({error.strerror})") from None
+    return [
+        *draw_calibration_figures(calibration, directory),
+        *draw_condition_figures(model, given, y, directory, seed=seed),
+    ]
 
 
 def draw_condition_figures(

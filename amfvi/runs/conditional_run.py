@@ -10,32 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.conditional.posterior import ConditionalPosterior
 from amfvi.device import resolve_device
-from amfvi.diagnostics.calibration import measure_calibration
 from amfvi.diagnostics.calibration_report import Calibration
-from amfvi.errors import InputError, MissingFileError, UsageError
+from amfvi.errors import InputError, UsageError
 from amfvi.files import check_directory, file_hash, new_directory, write_json
 from amfvi.fitting import fit
 from amfvi.reporting import Reporter
+from amfvi.runs.conditional_saved import HELD_BACK
 from amfvi.runs.log import RunLog
-from amfvi.runs.record import describe_environment
+from amfvi.runs.record import CONFIG, METRICS, describe_environment
 from amfvi.runs.simulations import SimulatorSettings, make_simulations, write_simulations
 from amfvi.sealed_json import write_sealed_json
 from amfvi.simulation.simulations import Simulations
 from amfvi.two_stage.options import FitOptions, InputKind
 
-__all__ = ["ConditionalRun", "calibrate_run", "run_conditional"]
-
-CONFIG = "config.json"
-METRICS = "metrics.json"
-
-PAIRS = "held_back.npz"
-"""The file of pairs that nothing was fitted to."""
+__all__ = ["ConditionalRun", "run_conditional"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,60 +173,6 @@ def _fit(
     return posterior
 
 
-def calibrate_run(
-    directory: str | Path, *, n_draws: int = 200, seed: int = 0, figures: Path | None = None
-) -> Calibration:
-    """Measure the calibration of a saved run on the pairs that it held back.
-
-    Args:
-        figures: a folder for its figures, made if it is not there; none are drawn if None.
-
-    Raises:
-        InputError: no run of pairs, or one that held nothing back.
-
-    Examples:
-        >>> calibrate_run("no-such-run")
-        Traceback (most recent call last):
-        amfvi.errors.MissingFileError: no-such-run: no such model or run directory
-    """
-    model = ConditionalPosterior.read(directory)
-    file = Path(directory) / PAIRS
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such file; the run held no pairs back (test_fraction=)")
-    with np.load(file, allow_pickle=False) as saved:
-        given, y = torch.from_numpy(saved["given"]), torch.from_numpy(saved["y"])
-    calibration = measure_calibration(
-        model, given, y, n_draws=n_draws, seed=seed, names=model.names
-    )
-    if figures is not None:
-        _draw(figures, model, calibration, given, y, seed)
-    return calibration
-
-
-def _draw(
-    folder: Path,
-    model: ConditionalMixture,
-    calibration: Calibration,
-    given: Tensor,
-    y: Tensor,
-    seed: int,
-) -> None:
-    """Draw all figures of a model and of pairs that it has not seen.
-
-    Raises:
-        InputError: the folder cannot be made.
-    """
-    from amfvi.runs.calibration_figures import draw_calibration_figures  # matplotlib is slow
-    from amfvi.runs.conditional_figures import draw_condition_figures
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-    draw_calibration_figures(calibration, folder)
-    draw_condition_figures(model, given, y, folder, seed=seed)
-
-
 def _record(
     settings: ConditionalRun,
     posterior: ConditionalPosterior,
@@ -276,10 +213,16 @@ def _write(
     posterior.write(directory / "model")
     split = None if posterior.summary is None else posterior.summary.split
     if split is not None and split.test is not None and split.test_given is not None:
-        np.savez_compressed(directory / PAIRS, given=split.test_given.numpy(), y=split.test.numpy())
+        np.savez_compressed(
+            directory / HELD_BACK, given=split.test_given.numpy(), y=split.test.numpy()
+        )
         if settings.figures and calibration is not None:
-            seed = settings.options.seed
-            _draw(directory / "figures", posterior, calibration, split.test_given, split.test, seed)
+            from amfvi.runs.conditional_figures import draw_pairs_figures  # matplotlib is slow
+
+            draw_pairs_figures(
+                posterior, calibration, split.test_given, split.test, directory / "figures",
+                seed=settings.options.seed,
+            )  # fmt: skip
     write_json(directory / METRICS, dict(record))
     sealed = {**config, "metrics_sha256": file_hash(directory / METRICS)}
     write_sealed_json(directory / CONFIG, sealed)
