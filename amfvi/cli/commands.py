@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from amfvi.cli import options as opt
-from amfvi.cli.conditional import parse_condition
+from amfvi.cli.conditional import parse_condition, show_scores_of_pairs, show_summary_of_pairs
 from amfvi.cli.fit import HELP, fit
 from amfvi.errors import ExitCode, UsageError
 
@@ -53,10 +53,17 @@ def evaluate(
 ) -> None:
     """Score a saved run again, or on other draws.
 
-    Without --target or --draws it is scored as when it was fitted.
+    Without --target or --draws it is scored as when it was fitted; of pairs on those held back.
     """
     from amfvi.cli import console
+    from amfvi.runs.conditional_saved import is_run_of_pairs
     from amfvi.runs.saved import SavedRun
+
+    if is_run_of_pairs(run):
+        if target is not None or draws is not None:
+            raise UsageError(f"{run}: a run of pairs is scored on those it held back")
+        show_scores_of_pairs(run, as_json)
+        return
 
     saved = SavedRun.open(run)
     scores = saved.evaluate(target, draws, floor_cache=console.floor_cache()).to_json()
@@ -70,6 +77,11 @@ def evaluate(
 def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
     """Show the parameters, weights and scores of a saved run."""
     from amfvi.cli import console
+    from amfvi.runs.conditional_saved import is_run_of_pairs
+
+    if is_run_of_pairs(run):
+        show_summary_of_pairs(run, as_json)
+        return
     from amfvi.cli.summary import summarize
     from amfvi.cli.tables import posterior_table
     from amfvi.runs.saved import SavedRun
@@ -126,14 +138,18 @@ def calibrate(
         int, typer.Option(metavar="N", min=10, help="Draws at each condition.")
     ] = 200,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Draw its figures into this folder.")
+    ] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
     """Measure the calibration of a fit to pairs."""
     from amfvi.cli import console
-    from amfvi.runs.conditional_run import calibrate_run
+    from amfvi.runs.conditional_saved import SavedConditionalRun
 
-    calibration = calibrate_run(run, n_draws=n_draws, seed=seed)
+    saved = SavedConditionalRun(run)
+    calibration = saved.calibrate(n_draws=n_draws, seed=seed, figures=figures)
     if as_json:
         console.print_json(calibration.to_json())
     else:

@@ -66,6 +66,9 @@ class ConsoleReporter(Reporter):
         described = f"β {beta:.3f}, log Z {log_z:.2f}, {n_evaluations} evaluations"
         self._advance("sampler", beta, described)
 
+    def simulation_progress(self, done: int, total: int) -> None:
+        self._advance("simulator", done / total, f"{done} of {total} simulations")
+
     def _print(self, line: str, style: str | None) -> None:
         if self._console is not None:
             shown = flags_for_arguments(line)

@@ -8,6 +8,7 @@ import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import fit_conditional, is_conditional_fit
+from amfvi.cli.values import parse_bounds, parse_box, split_names
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
@@ -18,8 +19,9 @@ HELP = """Fit a mixture to draws, to a log density or to a target.
 
 Give --draws, --log-density or --target; or --draws and the --log-density they are from, for a
 verdict and an evidence without sampling; or --draws and the --given columns that are conditions,
-for every posterior p(y | c) at once. The fit is scored and saved with figures in a run
-directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
+for every posterior p(y | c) at once; or a --simulator and its --prior, for the same. The fit is
+scored and saved with figures in a run directory, which 'amfvi summary', 'evaluate', 'sample',
+'log-prob' and 'calibrate' read.
 """
 
 
@@ -28,6 +30,9 @@ def fit(
     by: opt.FromOption = opt.From.draws,
     draws: opt.DrawsFile = None,
     given_columns: opt.GivenColumns = None,
+    simulator: opt.SimulatorName = None,
+    prior: opt.PriorName = None,
+    jobs: opt.Jobs = None,
     log_density: opt.DensityName = None,
     dim: opt.Dim = None,
     names: opt.Names = None,
@@ -69,14 +74,23 @@ def fit(
     _prestart_worker(given)
     if is_conditional_fit(given):
         fit_conditional(given)
-        return
+    else:
+        _fit(given)
+
+
+def _fit(given: dict[str, Any]) -> None:
+    """Run ``amfvi fit`` for draws, a log density or a target.
+
+    Raises:
+        typer.Exit: the verdict is not to trust the fit.
+    """
     settings = _settings(given)
     from amfvi.cli import console
     from amfvi.runs.run import run
 
-    with console.prints_on_stderr(), console.reporting(quiet) as reporter:
+    with console.prints_on_stderr(), console.reporting(given["quiet"]) as reporter:
         metrics = run(settings, reporter=reporter, floor_cache=console.floor_cache())
-    if as_json:
+    if given["as_json"]:
         console.print_json(metrics)
     else:
         console.show_run(metrics)
@@ -93,7 +107,9 @@ def _prestart_worker(given: dict[str, Any]) -> None:
     rows = 10_000 if given["n_draws"] is None else given["n_draws"]
     several = "," in given["experts"] or given["experts"] in ("paper", "robust")
     large = given["draws"] or rows * given["folds"] >= MIN_ROWS_FOR_A_PROCESS
-    has_input = any(given[key] is not None for key in ("target", "draws", "log_density"))
+    has_input = any(
+        given[key] is not None for key in ("target", "draws", "log_density", "simulator")
+    )
     if has_input and several and large and given["device"] in ("auto", "cpu"):
         prestart()
 
@@ -103,9 +119,9 @@ def _settings(given: dict[str, Any]) -> Any:
     from amfvi.runs.settings import InputSettings, RunSettings
     from amfvi.two_stage.options import FitOptions
 
-    names = None if given["names"] is None else tuple(opt.split_names(given["names"]))
+    names = None if given["names"] is None else tuple(split_names(given["names"]))
     options = FitOptions(
-        experts=opt.split_names(given["experts"]),
+        experts=split_names(given["experts"]),
         **{
             name: given[name]
             for name in (
@@ -123,8 +139,8 @@ def _settings(given: dict[str, Any]) -> Any:
         log_density=given["log_density"],
         dim=given["dim"],
         names=names,
-        box=opt.parse_box(given["box"], given["dim"], names),
-        constraints=opt.parse_bounds(given["positive"], given["bounds"] or []),
+        box=parse_box(given["box"], given["dim"], names),
+        constraints=parse_bounds(given["positive"], given["bounds"] or []),
     )
     return RunSettings(
         input=source,

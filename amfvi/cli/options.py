@@ -1,19 +1,15 @@
-"""The options of the command line: flags with their help, and how their values are read."""
+"""The options of the command line: flags with their help, and their names in messages."""
 
 from __future__ import annotations
 
 import enum
-import math
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from amfvi.errors import UsageError
-
-__all__ = ["flags_for_arguments", "parse_bounds", "parse_box", "split_names"]
+__all__ = ["flags_for_arguments"]
 
 
 class From(enum.StrEnum):
@@ -60,7 +56,8 @@ GivenColumns = Annotated[
     typer.Option(
         "--given",
         metavar="COLUMNS",
-        help="Columns of the draws that are conditions c, such as c1,c2: fit p(y | c).",
+        help="Columns of the draws that are conditions c, such as c1,c2: fit p(y | c). Of a "
+        "simulator: names of its data.",
     ),
 ]
 Condition = Annotated[
@@ -68,6 +65,26 @@ Condition = Annotated[
     typer.Option(
         "--given", metavar="VALUES", help="The condition, such as c1=.3,c2=1, of a fit to pairs."
     ),
+]
+SimulatorName = Annotated[
+    str | None,
+    _option(
+        "--simulator",
+        metavar="FUNCTION",
+        help="Fit p(y | c) to simulations: MODULE:FUNCTION or FILE.py:FUNCTION, from parameters y "
+        "to data c, or an amfvi.Simulator.",
+    ),
+]
+PriorName = Annotated[
+    str | None,
+    _option(
+        "--prior",
+        metavar="PRIOR",
+        help="What its parameters are drawn from: a distribution or a function of n, named as it.",
+    ),
+]
+Jobs = Annotated[
+    int | None, _option("--jobs", metavar="N", help="Processes that simulate.  [default: 1]", min=1)
 ]
 DensityName = Annotated[
     str | None,
@@ -115,7 +132,12 @@ Beta = Annotated[
 ]
 NDraws = Annotated[
     int | None,
-    _option(metavar="N", help="Draws of the target or of the sampler to fit to.  [default: 10000]"),
+    _option(
+        "-n",
+        "--n-draws",
+        metavar="N",
+        help="Draws of the target or of the sampler, or simulations, to fit to.  [default: 10000]",
+    ),
 ]
 NWeightDraws = Annotated[
     int, _option(metavar="N", help="Further draws of the target, for the weights alone.")
@@ -169,12 +191,14 @@ FLAGS = {
     "constraints": "--positive or --bounds",
     "by_density": "--from density",
     "overwrite": "--force",
+    "given_names": "--given",
     "experts": "--experts",
     **{
         name: "--" + name.replace("_", "-")
         for name in (
-            "target", "draws", "given", "log_density", "dim", "names", "box", "max_evaluations",
-            "max_refinements", "weight_rule", "beta", "n_draws", "n_weight_draws", "folds",
+            "target", "draws", "given", "simulator", "prior", "jobs", "log_density", "dim",
+            "names", "box", "max_evaluations", "max_refinements", "weight_rule", "beta", "n_draws",
+            "n_weight_draws", "folds",
             "test_fraction", "chains", "nan_policy", "seed", "device", "timeout", "out",
         )
     },
@@ -217,79 +241,3 @@ def flags_for_arguments(message: str, *, verbatim: str = "") -> str:
         before, _, after = message.partition(verbatim)
         return flags_for_arguments(before) + verbatim + flags_for_arguments(after)
     return ARGUMENT.sub(flag, message)
-
-
-def split_names(text: str) -> list[str]:
-    """Split comma-separated names; commas inside brackets belong to a name.
-
-    Examples:
-        >>> split_names("tau, theta[1,2],mu")
-        ['tau', 'theta[1,2]', 'mu']
-    """
-    return [name.strip() for name in re.split(r",(?![^\[]*\])", text) if name.strip()]
-
-
-def parse_bounds(positive: str, bounds: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Read ``--positive tau,sigma`` and ``--bounds p=0:1`` as (lower, upper) by name.
-
-    Raises:
-        UsageError: not of that form.
-
-    Examples:
-        >>> parse_bounds("tau", ["p=0:1"])
-        {'tau': (0.0, inf), 'p': (0.0, 1.0)}
-    """
-    constraints = {name: (0.0, math.inf) for name in split_names(positive)}
-    for name, pair in _named_intervals("--bounds", bounds):
-        if name in constraints:
-            raise UsageError(f"parameter {name!r} is bounded twice")
-        constraints[name] = pair
-    return constraints
-
-
-def parse_box(
-    values: Sequence[str] | None, dim: int | None, names: Sequence[str] | None
-) -> list[tuple[float, float]] | None:
-    """Read ``--box -5:5``, or ``--box a=0:1 --box b=-5:5`` for every parameter.
-
-    Raises:
-        UsageError: not of that form, or not for every parameter.
-
-    Examples:
-        >>> parse_box(["-5:5"], 2, None)
-        [(-5.0, 5.0), (-5.0, 5.0)]
-    """
-    if not values:
-        return None
-    items = [part for text in values for part in split_names(text)]
-    if len(items) == 1 and "=" not in items[0]:
-        pair = _interval("--box", items[0], items[0], "LOW:HIGH or NAME=LOW:HIGH")
-        return [pair] * (dim or 1)
-    pairs = _named_intervals("--box", items)
-    boxes = dict(pairs)
-    if names is None or len(boxes) != len(pairs) or set(boxes) != set(names):
-        raise UsageError("--box wants LOW:HIGH for all, or NAME=LOW:HIGH for each of --names")
-    return [boxes[name] for name in names]
-
-
-def _named_intervals(flag: str, values: Iterable[str]) -> list[tuple[str, tuple[float, float]]]:
-    """Read ``NAME=LOW:HIGH`` as (name, (low, high)); several may stand in one value."""
-    pairs = []
-    for item in (part for text in values for part in split_names(text)):
-        name, _, interval = item.rpartition("=")
-        if not name:
-            raise UsageError(f"{flag} wants NAME=LOW:HIGH, found {item!r}")
-        pairs.append((name, _interval(flag, interval, item, "NAME=LOW:HIGH")))
-    return pairs
-
-
-def _interval(flag: str, text: str, item: str, form: str) -> tuple[float, float]:
-    """Read ``LOW:HIGH``, either of which may be empty; ``item`` is what the user wrote."""
-    low, colon, high = text.partition(":")
-    try:
-        pair = (float(low or "-inf"), float(high or "inf"))
-    except ValueError:
-        colon = ""
-    if not colon:
-        raise UsageError(f"{flag} wants {form}, found {item!r}")
-    return pair

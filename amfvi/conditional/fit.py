@@ -15,6 +15,7 @@ from amfvi.conditional.pairs import Pairs, PairSplit, split_pairs
 from amfvi.device import resolve_device
 from amfvi.experts import FitReport
 from amfvi.reporting import Reporter
+from amfvi.simulation.prior import Prior
 from amfvi.two_stage.experts import fit_experts
 from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.weights import WeightFit, fit_weights
@@ -31,16 +32,18 @@ class ConditionalSummary:
         reports: training of each expert, by name.
         weights: stage two, with the path of the weights.
         seconds: wall-clock time of "stage_one" and "stage_two".
+        prior: what the parameters were drawn from; None if unknown.
 
     Examples:
         >>> sorted(ConditionalSummary.__dataclass_fields__)
-        ['reports', 'seconds', 'split', 'weights']
+        ['prior', 'reports', 'seconds', 'split', 'weights']
     """
 
     split: PairSplit
     reports: Mapping[str, FitReport]
     weights: WeightFit
     seconds: Mapping[str, float]
+    prior: Prior | None = None
 
 
 def fit_pairs(
@@ -99,5 +102,6 @@ def fit_pairs(
             "stage_one": stage_one_done - started,
             "stage_two": time.monotonic() - stage_one_done,
         },
+        prior=pairs.prior,
     )
     return model, summary

@@ -13,7 +13,7 @@ from torch import Tensor
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import InputError, UsageError, unknown_name
 from amfvi.experts import ConditionedExpert, Expert
 from amfvi.experts.checks import as_points
 from amfvi.experts.matrix import log_densities
@@ -121,11 +121,10 @@ class ConditionalMixture:
         experts = {name: ConditionedExpert(e, c[0]) for name, e in self._experts.items()}
         return Mixture(experts, self._weights, transform=self.transform, names=self.names)
 
-    @torch.no_grad()
     def log_prob(self, y: Any, given: Any) -> Tensor:
         """Log density in nats at parameters (n, d), each given its condition; shape (n,).
 
-        −∞ outside the constraints.
+        −∞ outside the constraints. Where ``y`` requires gradients, they pass through.
 
         Args:
             given: conditions (n, g), or one for all.
@@ -139,7 +138,8 @@ class ConditionalMixture:
             raise InputError(f"{len(y)} rows of parameters and {len(c)} of conditions")
         c = c.expand(len(y), -1)
         parts = zip(y.split(CHUNK), c.split(CHUNK), strict=True)
-        return torch.cat([self._log_prob(each_y, each_c) for each_y, each_c in parts])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and y.requires_grad):
+            return torch.cat([self._log_prob(each_y, each_c) for each_y, each_c in parts])
 
     @torch.no_grad()
     def sample(self, n: int, given: Any, generator: torch.Generator | None = None) -> Tensor:
@@ -188,6 +188,25 @@ class ConditionalMixture:
         other._experts = {name: expert.to(device) for name, expert in self._experts.items()}
         return other
 
+    def expert(self, name: str) -> Self:
+        """One of the experts alone, in the user's parameters.
+
+        Raises:
+            UsageError: no such expert.
+        """
+        if name not in self._experts:
+            raise unknown_name("expert of this mixture", name, self._experts)
+        other = copy.copy(self)
+        other._experts = {name: self._experts[name]}
+        other._weights = torch.ones(1, dtype=torch.float64)
+        return other
+
+    def with_transform(self, transform: UnconstrainingTransform) -> Self:
+        """The same experts with another change of variables before them."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
     def __repr__(self) -> str:
         parts = zip(self._experts, self._weights.tolist(), strict=True)
         described = ", ".join(f"{name}: {weight:.3f}" for name, weight in parts)
@@ -219,12 +238,12 @@ class ConditionalMixture:
                 )
             given = [given[name] for name in self.given_names]
             given = torch.stack([torch.as_tensor(value).double() for value in given], dim=-1)
-        return self._as_rows(given, self.given_dim)
+        return self._as_rows(given, self.given_dim).detach()
 
     @staticmethod
     def _as_rows(value: Any, columns: int) -> Tensor:
         """Finite rows (n, columns) from rows, one row, or one number a row, float64."""
-        rows = torch.as_tensor(value).detach().cpu().double()
+        rows = torch.as_tensor(value).cpu().double()
         if rows.ndim <= 1:
             rows = rows.reshape(-1, 1) if columns == 1 else rows.reshape(1, -1)
         return as_points(rows, columns).reshape(-1, columns)

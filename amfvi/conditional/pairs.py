@@ -16,6 +16,7 @@ from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
 from amfvi.errors import InputError, UsageError
 from amfvi.experts.folds import Folds
 from amfvi.randomness import generator_for
+from amfvi.simulation.prior import Prior
 from amfvi.two_stage.split import assign_folds
 
 __all__ = ["PairSplit", "Pairs", "split_pairs"]
@@ -32,6 +33,7 @@ class Pairs:
         given: conditions c, (n, g), float64.
         given_names: of the g numbers of a condition.
         draws: the parameters y, with names, constraints and weights.
+        prior: what the parameters were drawn from; None if unknown.
 
     Examples:
         >>> import numpy as np
@@ -44,6 +46,7 @@ class Pairs:
     given: Tensor
     given_names: tuple[str, ...]
     draws: Draws
+    prior: Prior | None = None
 
     @classmethod
     def from_arrays(
@@ -55,6 +58,7 @@ class Pairs:
         names: Sequence[str] | None = None,
         constraints: ConstraintsLike = None,
         sample_weight: WeightsLike | None = None,
+        prior: Prior | None = None,
     ) -> Pairs:
         """Validate pairs.
 
@@ -65,6 +69,7 @@ class Pairs:
             names: ``x1, x2, …`` if not given.
             sample_weight: importance weights of the rows, (n,), non-negative; rows of weight
                 zero are left out.
+            prior: what the rows of ``y`` were drawn from, if known.
 
         Raises:
             InputError: numbers that nothing can be fitted to; says which row or column.
@@ -95,7 +100,7 @@ class Pairs:
                     f"the condition {name!r} is constant ({float(column[0]):g}): it tells nothing, "
                     "leave it out"
                 )
-        return cls(given=conditions, given_names=names_of_given, draws=draws)
+        return cls(given=conditions, given_names=names_of_given, draws=draws, prior=prior)
 
     def __len__(self) -> int:
         return len(self.given)

@@ -12,7 +12,9 @@ from torch import Tensor
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.conditional.fit import ConditionalSummary
 from amfvi.conditional.mixture import ConditionalMixture
+from amfvi.conditional.observations import density_given_all
 from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.log_density import LogDensity
 from amfvi.errors import InputError, UsageError
 from amfvi.files import new_directory
 from amfvi.saving import (
@@ -62,6 +64,40 @@ class ConditionalPosterior(ConditionalMixture):
         posterior.__dict__.update(mixture.__dict__)
         posterior.summary = summary
         return posterior
+
+    def given_all(self, conditions: Any, *, prior: Any = None) -> LogDensity:
+        """The posterior of one y given n independent observations, as an unnormalized density.
+
+        By Bayes' rule p(y | c₁, …, cₙ) ∝ Π p(y | cᵢ) / p(y)ⁿ⁻¹. ``amfvi.fit`` fits it, with a
+        verdict and an evidence. Each factor is an approximation, and the errors of their
+        logarithms add up over n: an error of 0.05 nats that is the same at every observation
+        is 5 nats after a hundred. The verdict is about the product of the approximations, not
+        about the simulator: it says whether the product was fitted, and cannot see how far the
+        product is from the posterior. Check :meth:`calibration` first.
+
+        The density is −∞ where the prior is lower than at 10,000 draws of it.
+
+        Args:
+            conditions: (n, g), one observation a row.
+            prior: of the parameters, where the pairs do not say: a distribution of torch or
+                Pyro, a :class:`~amfvi.Posterior`, a :class:`~amfvi.LogDensity`, or a function
+                from points (m, d) to log densities (m,) in nats. That of a
+                :class:`~amfvi.Simulator` or a conditional target is known until it is saved.
+
+        Raises:
+            UsageError: the prior's density is not known, or is of other parameters.
+            InputError: other numbers than conditions.
+
+        Examples:
+            >>> import amfvi
+            >>> model = amfvi.fit("linear3", n_draws=500, experts="gmm")
+            >>> model.given_all(torch.zeros(5, 4)).names
+            ('y1', 'y2', 'y3')
+        """
+        if prior is None and self.summary is not None:
+            prior = self.summary.prior
+        fitted = None if self.summary is None else self.summary.split.draws
+        return density_given_all(self, self._as_conditions(conditions), prior, fitted)
 
     def calibration(self, *, n_draws: int = 200, seed: int = 0) -> Calibration:
         """Compare the mixture with the pairs that were held back from its fit.

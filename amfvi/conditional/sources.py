@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -15,9 +17,10 @@ from amfvi.draws.readers import read_draws
 from amfvi.errors import AmfviWarning, UsageError
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
+from amfvi.simulation.prior import Prior
 from amfvi.simulation.simulations import Simulations
 from amfvi.simulation.simulator import Simulator
-from amfvi.targets.conditional import CONDITIONAL, ConditionalTarget, get
+from amfvi.targets.conditional import CONDITIONAL, ConditionalTarget, SimulatorTarget, get
 from amfvi.two_stage.options import FitOptions, InputKind
 
 __all__ = ["GivenLike", "PairsLike", "recognize_pairs", "to_pairs"]
@@ -89,13 +92,35 @@ def _make(data: Any, options: FitOptions, reporter: Reporter | None) -> Pairs:
     if isinstance(data, Simulations):
         return Pairs.from_arrays(
             data.y, data.given, names=data.names, given_names=data.given_names,
-            constraints=data.constraints,
+            constraints=data.constraints, prior=data.prior,
         )  # fmt: skip
     target = get(data) if isinstance(data, str) else data
     c, y = target.sample(options.draws_wanted, generator_for(options.seed, "pairs"))
     return Pairs.from_arrays(
-        y, c, names=target.names, given_names=target.given_names, constraints=target.constraints
-    )
+        y, c, names=target.names, given_names=target.given_names, constraints=target.constraints,
+        prior=_prior_of(target),
+    )  # fmt: skip
+
+
+def _prior_of(target: ConditionalTarget) -> Prior | None:
+    """The prior of a target that has one."""
+    if not isinstance(target, SimulatorTarget):
+        return None
+    return Prior(_PriorOfTarget(target), names=target.names, constraints=target.constraints)
+
+
+@dataclass(frozen=True)
+class _PriorOfTarget:
+    """The prior of a target, as a torch distribution is called."""
+
+    target: SimulatorTarget
+
+    def sample(self, sample_shape: torch.Size) -> Tensor:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        return self.target.sample_prior(sample_shape.numel(), generator)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        return self.target.log_prior(y)
 
 
 def _read(path: Path, given: Any, of_draws: Mapping[str, Any]) -> Pairs:

@@ -30,7 +30,8 @@ def to_numpyro(mixture: Mixture) -> Any:
     the fit is where those data lie: fit with more draws if they disagree with the first ones.
 
     Raises:
-        UsageError: NumPyro is not installed.
+        UsageError: NumPyro is not installed, or ``mixture`` is something else: a conditional
+            mixture is one only ``given`` a condition.
 
     Examples:
         >>> import jax
@@ -44,6 +45,9 @@ def to_numpyro(mixture: Mixture) -> Any:
         import numpyro  # noqa: F401
     except ImportError as error:
         raise UsageError(NEEDED) from error
+    if not isinstance(mixture, Mixture):
+        hint = "; give its mixture at one condition, given(c)" if hasattr(mixture, "given") else ""
+        raise UsageError(f"a mixture is expected, found {type(mixture).__name__}{hint}")
     return _distribution_class()(mixture)
 
 

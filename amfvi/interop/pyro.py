@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from amfvi.interop.sites import density_of_sites
 from amfvi.mixture import Mixture
 
 __all__ = ["from_pyro", "to_pyro"]
+
+
+class Conditional(Protocol):
+    """What has a mixture for every condition, such as an ``amfvi.ConditionalPosterior``."""
+
+    def given(self, condition: Any) -> Mixture: ...
+
 
 NEEDED = "this needs Pyro: pip install 'amfvi[pyro]'"
 
@@ -70,8 +77,11 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> LogDensit
     return density_of_sites(log_joint, run.sites)
 
 
-def to_pyro(mixture: Mixture) -> Any:
+def to_pyro(mixture: Mixture | Conditional) -> Any:
     """Make a Pyro distribution of a mixture, for ``pyro.sample`` in a model or a guide.
+
+    A conditional mixture makes a ``pyro.distributions.ConditionalDistribution``, whose
+    ``condition(c)`` is the Pyro distribution of ``mixture.given(c)``.
 
     Gradients pass through its ``log_prob``, so it can be a prior for HMC and NUTS. Draws
     carry none: as a guide it serves importance sampling, not training. Draws follow Pyro's
@@ -79,7 +89,7 @@ def to_pyro(mixture: Mixture) -> Any:
     the fit is where those data lie: fit with more draws if they disagree with the first ones.
 
     Raises:
-        UsageError: Pyro is not installed.
+        UsageError: Pyro is not installed, or ``mixture`` is something else.
 
     Examples:
         >>> import pyro
@@ -90,11 +100,20 @@ def to_pyro(mixture: Mixture) -> Any:
         torch.Size([2])
     """
     try:
-        from pyro.distributions import TorchDistribution
+        from pyro.distributions import ConditionalDistribution, TorchDistribution
     except ImportError as error:
         raise UsageError(NEEDED) from error
+    if not isinstance(mixture, Mixture):
+        if not callable(getattr(mixture, "given", None)):
+            raise UsageError(f"a mixture is expected, found {type(mixture).__name__}")
+        return _conditional(mixture, ConditionalDistribution)
+    return _distribution(mixture, TorchDistribution)
 
-    class PyroMixture(TorchDistribution):
+
+def _distribution(mixture: Mixture, base: Any) -> Any:
+    """A mixture as a distribution of Pyro's class for those."""
+
+    class PyroMixture(base):  # type: ignore[misc,unused-ignore]
         arg_constraints: dict[str, Any] = {}  # noqa: RUF012
         has_rsample = False
 
@@ -117,6 +136,16 @@ def to_pyro(mixture: Mixture) -> Any:
             return self
 
     return PyroMixture()
+
+
+def _conditional(model: Conditional, base: Any) -> Any:
+    """A distribution for every condition, of Pyro's class for that."""
+
+    class PyroConditionalMixture(base):  # type: ignore[misc,unused-ignore]
+        def condition(self, context: Any) -> Any:
+            return to_pyro(model.given(context))
+
+    return PyroConditionalMixture()
 
 
 def _log_prob_of_mapped(mixture: Mixture, value: Tensor) -> Tensor:

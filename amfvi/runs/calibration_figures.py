@@ -16,14 +16,11 @@ from scipy import stats
 
 from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.diagnostics.uniformity import Uniformity, ks_band
+from amfvi.runs.style import MIXTURE_COLOR, REJECTED_COLOR, write_figures
 
 __all__ = ["coverage_figure", "draw_calibration_figures", "rank_figures"]
 
 Array = NDArray[np.float64]
-
-CURVE_COLOR = "#1b6ca8"
-REJECTED_COLOR = "#d1495b"
-"""Color of curves that leave their band."""
 
 BAND_COLOR = "0.88"
 """Color of the band that a whole curve keeps to in 95% of cases."""
@@ -61,11 +58,7 @@ def draw_calibration_figures(calibration: Calibration, directory: Path) -> list[
     figures = {"coverage": coverage_figure(calibration)}
     for number, figure in enumerate(rank_figures(calibration), start=1):
         figures["ranks" if number == 1 else f"ranks-{number}"] = figure
-    paths = []
-    for name, figure in figures.items():
-        paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110)
-    return paths
+    return write_figures(figures, directory)
 
 
 def coverage_figure(calibration: Calibration) -> Figure:
@@ -181,7 +174,7 @@ def _draw_bands(ax: Axes, levels: Array, n: int, *, diagonal: bool) -> None:
 
 
 def _color(test: Uniformity) -> str:
-    return REJECTED_COLOR if test.distance > test.band else CURVE_COLOR
+    return REJECTED_COLOR if test.distance > test.band else MIXTURE_COLOR
 
 
 def _described(test: Uniformity) -> str:
@@ -190,7 +183,7 @@ def _described(test: Uniformity) -> str:
 
 def _draw_legend(figure: Figure) -> None:
     handles = [
-        Line2D([], [], color=CURVE_COLOR, lw=1.8, label="inside its band"),
+        Line2D([], [], color=MIXTURE_COLOR, lw=1.8, label="inside its band"),
         Line2D([], [], color=REJECTED_COLOR, lw=1.8, label="leaves it (by chance 1 in 20)"),
         Patch(color=BAND_COLOR, label="95% band of the curve"),
         Patch(color=POINT_BAND_COLOR, label="95% at one level"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from amfvi.mixture import Mixture
+from amfvi.runs.style import DENSITY_COLORS, MIXTURE_COLOR, TRUTH_COLOR, write_figures
 from amfvi.runs.training_figures import expert_colors, training_figure, weight_figure
 from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import FitSummary
@@ -22,11 +23,6 @@ from amfvi.two_stage.fit import FitSummary
 __all__ = ["draw_figures"]
 
 Array = NDArray[np.float64]
-
-TRUTH_COLOR = "0.55"
-MIXTURE_COLOR = "#1b6ca8"
-DENSITY_COLORS = colormaps["magma"]
-"""Color map of the density panels."""
 
 HISTOGRAM_COLORS = ListedColormap(colormaps["Greys"](np.linspace(0, 0.55, 64)))
 """Color map of histograms, light enough for dots to be seen on it."""
@@ -88,11 +84,7 @@ def draw_figures(
     figures["draws"] = _corner(mixture, draws, reference)
     figures["training"] = training_figure(mixture, summary, target)
     figures["weights"] = weight_figure(summary)
-    paths = []
-    for name, figure in figures.items():
-        paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110)
-    return paths
+    return write_figures(figures, directory)
 
 
 def _window(target: ExactTarget | None, reference: Tensor) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ from amfvi.runs.user_function import load_object
 from amfvi.sources import Source, pair
 from amfvi.targets import ExactTarget
 
-__all__ = ["RunInput", "load_input"]
+__all__ = ["RunInput", "load_function", "load_input"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def load_input(settings: InputSettings, log: RunLog) -> RunInput:
     density: Any = None
     constraints: ConstraintsLike = settings.constraints or None
     if settings.log_density is not None:
-        density, _ = _load_function(settings.log_density)
+        density, _ = load_function(settings.log_density)
         if isinstance(density, LogDensity) and constraints is None:
             constraints = density.constraints
     with log.catching_warnings():
@@ -96,15 +96,23 @@ def _load_target(settings: InputSettings) -> RunInput:
 
 
 def _load_log_density(settings: InputSettings) -> RunInput:
-    loaded, file = _load_function(str(settings.log_density))
+    loaded, file = load_function(str(settings.log_density))
     return RunInput(source=_to_log_density(loaded, settings), file=file)
 
 
-def _load_function(name: str) -> tuple[Any, Path | None]:
-    """A function or a log density by its name, its module's settings kept apart; and its file."""
+def load_function(name: str, argument: str = "log_density") -> tuple[Any, Path | None]:
+    """Load a function or an object by its name, its module's settings kept apart; and its file.
+
+    Raises:
+        UsageError, InputError: as :func:`~amfvi.runs.user_function.load_object`.
+
+    Examples:
+        >>> load_function("math:lgamma")[0](1.0)
+        0.0
+    """
     state = UserState()
     with state.active():
-        loaded, file = load_object(name)
+        loaded, file = load_object(name, argument)
     if isinstance(loaded, LogDensity):
         loaded.function = state.guard(loaded.function)
         if callable(loaded.value_and_grad):

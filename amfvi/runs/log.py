@@ -51,6 +51,9 @@ class RunLog(Reporter):
     def sampler_progress(self, beta: float, log_z: float, n_evaluations: int) -> None:
         self._reporter.sampler_progress(beta, log_z, n_evaluations)
 
+    def simulation_progress(self, done: int, total: int) -> None:
+        self._reporter.simulation_progress(done, total)
+
     @contextmanager
     def catching_warnings(self) -> Iterator[None]:
         """Make amfvi's own warnings lines of the log; others stay warnings."""

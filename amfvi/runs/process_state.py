@@ -103,14 +103,14 @@ class UserState:
             finally:
                 self._leave()
 
-    def guard(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Make the function run under the user's settings."""
 
         @functools.wraps(function)
-        def guarded(x: Any) -> Any:
+        def guarded(*arguments: Any, **named: Any) -> Any:
             self._enter()
             try:
-                return function(x)
+                return function(*arguments, **named)
             finally:
                 self._leave()
 

@@ -243,8 +243,8 @@ def _read_record(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str,
     record = read_json(path)
     if "given" in record and "schema" not in record:
         raise InputError(
-            f"{path}: a run of pairs, which needs a condition: amfvi sample --given and amfvi "
-            "calibrate read it"
+            f"{path}: a run of pairs; amfvi.load reads its model, and on the command line summary, "
+            "evaluate, calibrate and sample --given read it"
         )
     if record.get("schema") != SCHEMA:
         raise _foreign(path, f"schema {record.get('schema')!r}")

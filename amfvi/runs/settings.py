@@ -11,7 +11,23 @@ from typing import Any
 from amfvi.errors import UsageError
 from amfvi.two_stage.options import FitOptions, InputKind
 
-__all__ = ["InputSettings", "RunSettings"]
+__all__ = ["InputSettings", "RunSettings", "name_of_function"]
+
+
+USUAL_NAMES = ("log_prob", "log_density", "simulate", "simulator")
+"""Names of functions that tell less than those of their modules."""
+
+
+def name_of_function(spec: str) -> str:
+    """The name of ``module:function``, or the module's where the function's is a usual one.
+
+    Examples:
+        >>> name_of_function("models/epidemic.py:simulate"), name_of_function("epidemic:waves")
+        ('epidemic', 'waves')
+    """
+    where, _, name = spec.rpartition(":")
+    module = Path(where).stem if where.endswith(".py") else where.rpartition(".")[-1]
+    return module if name in USUAL_NAMES else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +97,7 @@ class InputSettings:
             return self.target
         if self.draws is not None:
             return Path(self.draws).stem
-        where, _, name = str(self.log_density).rpartition(":")
-        module = Path(where).stem if where.endswith(".py") else where.rpartition(".")[-1]
-        return name if name not in ("log_prob", "log_density") else module
+        return name_of_function(str(self.log_density))
 
     def to_json(self) -> dict[str, Any]:
         """Describe the input in JSON values."""

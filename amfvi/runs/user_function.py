@@ -1,4 +1,4 @@
-"""Load a user's log density, named on the command line as ``module:function``."""
+"""Load a user's function or object, named on the command line as ``module:name``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from amfvi.errors import InputError, UsageError, unknown_name
 __all__ = ["load_object"]
 
 
-def load_object(spec: str) -> tuple[Any, Path | None]:
+def load_object(spec: str, argument: str = "log_density") -> tuple[Any, Path | None]:
     """Load ``module:name`` or ``path/to/file.py:name``, relative to the working directory.
 
     A file in the working directory goes before an installed module of its name.
+
+    Args:
+        argument: the argument that names it, for messages.
 
     Returns:
         The object, and the absolute path of the file its module came from, if any.
@@ -35,7 +38,7 @@ def load_object(spec: str) -> tuple[Any, Path | None]:
     """
     where, colon, name = spec.rpartition(":")
     if not colon or not where or not name:
-        raise UsageError(f"log_density= wants MODULE:FUNCTION or FILE.py:FUNCTION, found {spec!r}")
+        raise UsageError(f"{argument}= wants MODULE:FUNCTION or FILE.py:FUNCTION, found {spec!r}")
     try:
         module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
     except SystemExit as error:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from amfvi.constraints.constraints import Constraints
 from amfvi.errors import UsageError
+from amfvi.simulation.prior import Prior
 
 __all__ = ["Simulations"]
 
@@ -21,6 +22,7 @@ class Simulations:
         y: the parameters, m × d, float64, inside the constraints.
         names, given_names: of the columns of ``y`` and of ``given``.
         constraints: on the parameters.
+        prior: what the parameters were drawn from; None if unknown.
         n_failed: simulations besides these m that raised an error or gave NaN or infinity.
         failures: different messages of the failed ones, the first one first.
 
@@ -40,6 +42,7 @@ class Simulations:
     names: tuple[str, ...]
     given_names: tuple[str, ...]
     constraints: Constraints
+    prior: Prior | None = None
     n_failed: int = 0
     failures: tuple[str, ...] = ()
 

@@ -225,6 +225,7 @@ class Simulator:
             names=self.names,
             given_names=given_names,
             constraints=self.constraints,
+            prior=self.prior,
             n_failed=len(messages),
             failures=tuple(dict.fromkeys(messages))[:MESSAGES_KEPT],
         )

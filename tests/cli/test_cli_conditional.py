@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+import amfvi
+
 
 @pytest.fixture
 def pairs_file(tmp_path):
@@ -61,13 +63,39 @@ def test_what_the_flags_of_pairs_cannot_be(cli, pairs_file, arguments, message):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_summary_and_scores_of_a_run(cli, pairs_file, tmp_path):
+    fitted = ("--experts", "gmm,tmm", "--folds", "2", "--quiet", "--no-figures", "--out", "run")
+    assert cli("fit", "--draws", "pairs.csv", "--given", "c1,c2", *fitted)[0] == 0
+    code, out, err = cli("summary", "run")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[:2] == ["p(size | c1, c2)", "pairs:   255 fitted, 45 held back"]
+    assert lines[2].startswith("weights: gmm ")
+    assert "config.json" in lines[3]
+    assert "calibrated: " in lines[4]
+    shown = json.loads(cli("summary", "run", "--json")[1])
+    assert shown["metrics"]["n_fitted"] == 255
+    scores = json.loads(cli("evaluate", "run", "--json")[1])
+    model = amfvi.load(tmp_path / "run")
+    with np.load(tmp_path / "run" / "held_back.npz") as pairs:
+        log_q = model.log_prob(pairs["y"], given=pairs["given"])
+    assert scores["mixture"]["nll"] == pytest.approx(-float(log_q.mean()))
+    assert set(scores["experts"]) == {"gmm", "tmm"}
+    assert "mixture " in cli("evaluate", "run")[1]
+    metrics = tmp_path / "run" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("255", "256"), encoding="utf-8")
+    code, _, err = cli("summary", "run")
+    assert code == 3
+    assert "damaged or edited" in err
+
+
 def test_a_condition_is_asked_for_and_only_there(cli, pairs_file, tmp_path):
     fitted = ("--experts", "gmm", "--folds", "2", "--quiet", "--no-figures")
     assert cli("fit", "--target", "sinus", "--n-draws", "200", "--out", "sinus", *fitted)[0] == 0
     code, _, err = cli("sample", "sinus")
     assert code == 3
     assert "a model of pairs, which needs a condition (--given)" in err
-    assert "needs a condition" in cli("evaluate", "sinus")[2]
+    assert "a run of pairs is scored on those" in cli("evaluate", "sinus", "--target", "sinus")[2]
     assert "a condition is of" in cli("sample", "sinus", "--given", "z=1")[2]
     assert "name=number" in cli("sample", "sinus", "--given", "1")[2]
     assert cli("fit", "--target", "bimodal", "--n-draws", "200", "--out", "draws", *fitted)[0] == 0
