@@ -6,10 +6,12 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amfvi.errors import InputError
-from amfvi.statistics import Estimate
+
+if TYPE_CHECKING:
+    from amfvi.statistics import Estimate
 
 __all__ = ["GIVEN_DRAWS", "Diagnostics", "Verdict"]
 
@@ -97,6 +99,8 @@ class Diagnostics:
         mixture: it takes from each of the two densities what the other lacks. A sampler's
         evidence is a check and is not taken.
         """
+        from amfvi.statistics import Estimate  # imports torch, which a verdict does without
+
         by_mixture = Estimate(self.log_z, self.log_z_se)
         if self.start != GIVEN_DRAWS or self.log_z_sampler is None or not self.log_z_sampler_se:
             return by_mixture
