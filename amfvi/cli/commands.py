@@ -87,6 +87,38 @@ def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False)
 
 
 @app.command()
+def report(run: opt.Run, debug: opt.Debug = False) -> None:
+    """Write the report of a saved run again, and print its path.
+
+    A fit writes it too: one page, report.html in the run directory, with the verdict and what to
+    do next, the evidence, parameters, scores, figures and settings. It loads nothing.
+    """
+    from amfvi.cli.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table as a page too.")
+    ] = None,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Put saved runs beside each other.
+
+    Shows verdicts, evidence with Bayes factors, scores, seconds and evaluations, and how far
+    means of shared parameters differ from those of the first run.
+    """
+    from amfvi.cli.report import show_comparison
+
+    show_comparison(runs, html, force, as_json)
+
+
+@app.command()
 def sample(
     run: opt.Run,
     n: Annotated[

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import fit_conditional, is_conditional_fit
+from amfvi.cli.report import try_to_write_report
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
@@ -69,6 +71,7 @@ def fit(
     _prestart_worker(given)
     if is_conditional_fit(given):
         fit_conditional(given)
+        _report(_directory_of_pairs(given), given)
         return
     settings = _settings(given)
     from amfvi.cli import console
@@ -81,8 +84,28 @@ def fit(
     else:
         console.show_run(metrics)
         console.show(f"saved:   {settings.directory}")
+    _report(settings.directory, given)
     if (metrics["density"] or {}).get("verdict") == Verdict.DO_NOT_TRUST:
         raise typer.Exit(ExitCode.NOT_TRUSTED)
+
+
+def _report(directory: Path, given: dict[str, Any]) -> None:
+    """Write the report of a fit; what goes wrong with it is one line on stderr."""
+    path, error = try_to_write_report(directory)
+    if error:
+        typer.echo(f"warning: {error}", err=True)
+    elif not given["as_json"]:
+        typer.echo(f"report:  {path}")
+
+
+def _directory_of_pairs(given: dict[str, Any]) -> Path:
+    """The run directory of a fit to pairs with these flags."""
+    from amfvi.runs.conditional_run import ConditionalRun
+    from amfvi.two_stage.options import FitOptions
+
+    data = given["draws"] if given["given_columns"] else given["target"]
+    options = FitOptions(seed=given["seed"])
+    return ConditionalRun(data=data, given=None, options=options, out=given["out"]).directory
 
 
 def _prestart_worker(given: dict[str, Any]) -> None:
