@@ -52,14 +52,18 @@ def runs(tmp_path_factory):
     sources = {
         "draws": (InputSettings(draws=str(folder / "draws.csv")), options),
         "density": (InputSettings(log_density=density, dim=3), small),
-        "both": (InputSettings(draws=path, log_density=density), options),
+        "both": (
+            InputSettings(draws=path, log_density=density),
+            FitOptions(experts="gmm", folds=2, max_refinements=0, max_evaluations=20_000),
+        ),
         "untrusted": (
             InputSettings(draws=path, log_density=f"{folder}/model.py:two_modes"),
             FitOptions(experts="gmm", folds=2, max_evaluations=3000),
         ),
     }
     for kind, (source, chosen) in sources.items():
-        run(RunSettings(input=source, options=chosen, out=str(folder / kind)))
+        figures = kind in ("draws", "density")
+        run(RunSettings(input=source, options=chosen, out=str(folder / kind), figures=figures))
     run_conditional(
         ConditionalRun(
             data=str(folder / "pairs.csv"), given=("c",), options=options,
