@@ -10,19 +10,26 @@ import typer
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import fit_conditional, is_conditional_fit
 from amfvi.cli.report import try_to_write_report
+from amfvi.cli.terminal import announce
+from amfvi.cli.values import parse_bounds, parse_box, split_names
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
 
-__all__ = ["HELP", "fit"]
+__all__ = ["EXAMPLES", "HELP", "fit"]
 
 HELP = """Fit a mixture to draws, to a log density or to a target.
 
-Give --draws, --log-density or --target; or --draws and the --log-density they are from, for a
-verdict and an evidence without sampling; or --draws and the --given columns that are conditions,
-for every posterior p(y | c) at once. The fit is scored and saved with figures in a run
-directory, which 'amfvi summary', 'evaluate', 'sample' and 'log-prob' read.
+Give --draws, --log-density or --target. With --draws and the log density they are from, the fit
+has a verdict and an evidence without sampling. With --draws and --given, the columns that are
+conditions c, one fit gives every posterior p(y | c). The fit is scored and saved in a run
+directory, with figures and a report, which the other commands read.
 """
+
+EXAMPLES = (
+    "amfvi fit --draws draws.csv --positive tau",
+    "amfvi fit --log-density model.py:log_prob --dim 3 --seed 1",
+)
 
 
 def fit(
@@ -68,6 +75,7 @@ def fit(
         amfvi.errors.UsageError: unknown target 'ring'; did you mean rings? ...
     """
     given = dict(locals())
+    announce(f"fitting {log_density or draws or target or 'nothing'}", quiet)
     _prestart_worker(given)
     if is_conditional_fit(given):
         fit_conditional(given)
@@ -126,9 +134,9 @@ def _settings(given: dict[str, Any]) -> Any:
     from amfvi.runs.settings import InputSettings, RunSettings
     from amfvi.two_stage.options import FitOptions
 
-    names = None if given["names"] is None else tuple(opt.split_names(given["names"]))
+    names = None if given["names"] is None else tuple(split_names(given["names"]))
     options = FitOptions(
-        experts=opt.split_names(given["experts"]),
+        experts=split_names(given["experts"]),
         **{
             name: given[name]
             for name in (
@@ -146,8 +154,8 @@ def _settings(given: dict[str, Any]) -> Any:
         log_density=given["log_density"],
         dim=given["dim"],
         names=names,
-        box=opt.parse_box(given["box"], given["dim"], names),
-        constraints=opt.parse_bounds(given["positive"], given["bounds"] or []),
+        box=parse_box(given["box"], given["dim"], names),
+        constraints=parse_bounds(given["positive"], given["bounds"] or []),
     )
     return RunSettings(
         input=source,

@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.flags import flags_for_arguments
 from amfvi.errors import InputError, UsageError
 from amfvi.files import check_file, file_hash, new_file, read_json
 from amfvi.report.contents import RunContents

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.flags import flags_for_arguments
 from amfvi.report.rows import number, parameter_rows, plus_minus, score_rows
 
 if TYPE_CHECKING:

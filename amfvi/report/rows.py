@@ -20,6 +20,7 @@ def plus_minus(value: float | None, noise: float | None, digits: int) -> str:
     """
     if value is None:
         return DASH
+    value = round(value, digits) + 0.0  # no −0
     return f"{value:.{digits}f}" + ("" if noise is None else f" ± {noise:.{digits}f}")
 
 

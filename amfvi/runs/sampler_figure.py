@@ -91,8 +91,10 @@ def _evidence(ax: Axes, found: Diagnostics) -> None:
     for place, (_, value, se, color) in enumerate(kept):
         error = 2 * se if se is not None and math.isfinite(se) else 0.0
         ax.errorbar(value, place, xerr=error, fmt="o", ms=5, capsize=3, color=color)
+        digits = 3 if error > 0.02 else 4
+        text = f"{value:.{digits}f}" + (f" ± {se:.{digits}f}" if error else "")
         ax.annotate(
-            f"{value:.3f}" + (f" ± {se:.3f}" if error else ""), (value, place), (0, 7),
+            text, (value, place), (0, 7),
             textcoords="offset points", ha="center", fontsize=8, color="0.2",
         )  # fmt: skip
     if math.isfinite(found.log_z):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from amfvi.cli.options import parse_bounds, split_names
+from amfvi.cli.values import parse_bounds, split_names
 from amfvi.errors import UsageError
 
 
