@@ -80,14 +80,19 @@ def fit(
     if is_conditional_fit(given):
         fit_conditional(given)
         _report(_directory_of_pairs(given), given)
-        return
+    else:
+        _fit_alone(given)
+
+
+def _fit_alone(given: dict[str, Any]) -> None:
+    """Run ``amfvi fit`` for one posterior."""
     settings = _settings(given)
     from amfvi.cli import console
     from amfvi.runs.run import run
 
-    with console.prints_on_stderr(), console.reporting(quiet) as reporter:
+    with console.prints_on_stderr(), console.reporting(given["quiet"]) as reporter:
         metrics = run(settings, reporter=reporter, floor_cache=console.floor_cache())
-    if as_json:
+    if given["as_json"]:
         console.print_json(metrics)
     else:
         console.show_run(metrics)
