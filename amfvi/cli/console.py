@@ -21,7 +21,7 @@ from rich.table import Table
 from amfvi.cache import cache_folder
 from amfvi.cli.flags import flags_for_arguments
 from amfvi.cli.tables import density_lines, score_table, weights_line
-from amfvi.cli.terminal import wrapped
+from amfvi.cli.terminal import hanging_indent, wrapped
 from amfvi.files import without_nonfinite
 from amfvi.reporting import Reporter
 
@@ -225,7 +225,7 @@ def show(*tables: Table | str) -> None:
     console = Console()
     for table in tables:
         if isinstance(table, str):
-            shown = wrapped(table, sys.stdout, indent=4)
+            shown = wrapped(table, sys.stdout, indent=hanging_indent(table))
             console.print(shown, markup=False, highlight=False, soft_wrap=True)
         elif not all(column.no_wrap for column in table.columns):
             console.print(table)  # words fold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -11,7 +12,15 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["GroupedCommand", "GroupedCommands", "announce", "example", "print_version", "wrapped"]
+__all__ = [
+    "GroupedCommand",
+    "GroupedCommands",
+    "announce",
+    "example",
+    "hanging_indent",
+    "print_version",
+    "wrapped",
+]
 
 MIN_WIDTH = 40
 """Columns below which lines are not broken at words."""
@@ -46,6 +55,17 @@ def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:
         text, columns, subsequent_indent=" " * indent, break_long_words=False,
         break_on_hyphens=False, drop_whitespace=True, replace_whitespace=False,
     )  # fmt: skip
+
+
+def hanging_indent(line: str) -> int:
+    """The column at which the words of a line begin, after a label or a dash; 4 without one.
+
+    Examples:
+        >>> hanging_indent("log Z:   2.94"), hanging_indent("  - a reason"), hanging_indent("words")
+        (9, 4, 4)
+    """
+    label = re.match(r"\s*- |\w{1,9}( \w)?:\s+", line)
+    return 4 if label is None else label.end()
 
 
 def announce(what: str, quiet: bool = False) -> None:

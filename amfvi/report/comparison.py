@@ -146,7 +146,7 @@ def _heldout_log_density(run: RunContents) -> str:
 QUANTITIES: dict[str, Callable[[RunContents], str]] = {
     "fitted to": lambda run: run.kind,
     "verdict": lambda run: run.verdict or DASH,
-    "log Z": _density("log_z", 3, "log_z_se"),
+    "log Z": _density("log_z", 4, "log_z_se"),
     "k̂": _density("khat", 2),
     "effective draws": _effective,
     "held-out log density": _heldout_log_density,
