@@ -35,7 +35,7 @@ def test_fit_writes_the_whole_run_directory(finished):
     files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     figures = {f"figures/{n}.png" for n in ("density", "experts", "draws", "training", "weights")}
     assert files == figures | {
-        "config.json", "metrics.json", "environment.json", "log.txt", "draws.npz",
+        "config.json", "metrics.json", "environment.json", "log.txt", "draws.npz", "report.html",
         "model/manifest.json", "model/tensors.safetensors",
     }  # fmt: skip
     assert [p.name for p in run.parent.iterdir()] == ["banana-4"]
