@@ -17,7 +17,8 @@ import warnings
 from typing import Any
 
 from amfvi.cli.commands import app
-from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.flags import flags_for_arguments
+from amfvi.cli.terminal import wrapped
 from amfvi.errors import AmfviError, AmfviWarning, ExitCode
 
 __all__ = ["main"]
@@ -94,13 +95,14 @@ def _show_warning(
 ) -> None:
     """Show our own warnings as one line, others as Python does."""
     if issubclass(category, AmfviWarning):
-        print(f"warning: {flags_for_arguments(str(message))}", file=sys.stderr)
+        line = f"warning: {flags_for_arguments(str(message))}"
+        print(wrapped(line, sys.stderr, indent=4), file=sys.stderr)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(message: str) -> None:
-    print(f"amfvi: error: {_one_line(message)}", file=sys.stderr)
+    print(wrapped(f"amfvi: error: {_one_line(message)}", sys.stderr, indent=4), file=sys.stderr)
 
 
 def _one_line(text: str) -> str:

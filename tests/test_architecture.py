@@ -23,7 +23,7 @@ LEVELS = (
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
     ("amfvi.conditional", "amfvi.inference", "amfvi.posterior"),
     ("amfvi.checking", "amfvi.fitting", "amfvi.loading"),
-    ("amfvi.runs",),
+    ("amfvi.report", "amfvi.runs"),
     ("amfvi.cli", "amfvi"),
 )
 ROOMS = {entry: number for number, line in enumerate(LEVELS) for entry in line}
@@ -33,7 +33,18 @@ MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 300
 
 # Imports that a process makes only when it uses them, and their owners.
-HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "ot", "nflows", "rich", "typer")
+HEAVY = (
+    "torch",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "ot",
+    "nflows",
+    "rich",
+    "typer",
+    "jinja2",
+)
 
 
 def modules():

@@ -10,7 +10,15 @@ import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import parse_condition, show_scores_of_pairs, show_summary_of_pairs
-from amfvi.cli.fit import HELP, fit
+from amfvi.cli.fit import EXAMPLES, HELP, fit
+from amfvi.cli.flags import flags_for_arguments
+from amfvi.cli.terminal import (
+    GroupedCommand,
+    GroupedCommands,
+    announce,
+    example,
+    print_version,
+)
 from amfvi.errors import ExitCode, UsageError
 
 __all__ = ["app"]
@@ -28,7 +36,12 @@ EXIT_CODES = {
 }
 """What each exit code means."""
 
+FITTING, READING, USING, LISTS = (
+    "Fit", "Look at a saved run", "Use a saved run", "What there is to fit",
+)  # fmt: skip
+
 app = typer.Typer(
+    cls=GroupedCommands,
     help="Fit a mixture of normalizing flows to a posterior, and measure how good it is.",
     epilog="Exit codes: " + ", ".join(f"{int(code)} {text}" for code, text in EXIT_CODES.items()),
     add_completion=False,
@@ -36,10 +49,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(help=HELP)(fit)
 
 
-@app.command()
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Hold the options of the program itself."""
+
+
+app.command(help=HELP, cls=GroupedCommand, rich_help_panel=FITTING, epilog=example(*EXAMPLES))(fit)
+
+
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=READING,
+    epilog=example("amfvi evaluate runs/banana-0 --draws more.csv"),
+)
 def evaluate(
     run: opt.Run,
     target: Annotated[
@@ -55,6 +86,7 @@ def evaluate(
 
     Without --target or --draws it is scored as when it was fitted; of pairs on those held back.
     """
+    announce(f"scoring {run}")
     from amfvi.cli import console
     from amfvi.runs.conditional_saved import is_run_of_pairs
     from amfvi.runs.saved import SavedRun
@@ -73,7 +105,11 @@ def evaluate(
         console.show_scores(scores)
 
 
-@app.command()
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=READING,
+    epilog=example("amfvi summary runs/banana-0 --json"),
+)
 def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
     """Show the parameters, weights and scores of a saved run."""
     from amfvi.cli import console
@@ -95,10 +131,55 @@ def summary(run: opt.Run, as_json: opt.AsJson = False, debug: opt.Debug = False)
     console.show(posterior_table(rows))
     console.show_run(metrics)
     for line in metrics["warnings"]:
-        console.show(f"warning: {opt.flags_for_arguments(line)}")
+        console.show(f"warning: {flags_for_arguments(line)}")
 
 
-@app.command()
+@app.command(
+    cls=GroupedCommand, rich_help_panel=READING, epilog=example("amfvi report runs/banana-0")
+)
+def report(run: opt.Run, debug: opt.Debug = False) -> None:
+    """Write the report of a saved run again and print its path.
+
+    A fit writes it too: one page, report.html in the run directory, with the verdict and what to
+    do next, the evidence, parameters, scores, figures and settings. It loads nothing.
+    """
+    from amfvi.cli.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=READING,
+    epilog=example("amfvi compare runs/banana-0 runs/banana-1 --html compared.html"),
+)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two run directories or more.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the table as a page too.", rich_help_panel=opt.OUTPUT
+        ),
+    ] = None,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Put saved runs beside each other.
+
+    Shows verdicts, evidence with Bayes factors, scores, seconds and evaluations, and how far
+    means of shared parameters differ from those of the first run.
+    """
+    from amfvi.cli.report import show_comparison
+
+    show_comparison(runs, html, force, as_json)
+
+
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=USING,
+    epilog=example("amfvi sample runs/banana-0 -n 10000 --out draws.csv"),
+)
 def sample(
     run: opt.Run,
     n: Annotated[
@@ -112,6 +193,7 @@ def sample(
     debug: opt.Debug = False,
 ) -> None:
     """Draw from the mixture of a saved run."""
+    announce(f"sampling {run}")
     from amfvi.device import resolve_device
     from amfvi.draws.writers import check_writable, write_columns
     from amfvi.loading import load, load_posterior
@@ -131,7 +213,9 @@ def sample(
     write_columns(out, draws, posterior.names, array_name="draws", overwrite=force)
 
 
-@app.command()
+@app.command(
+    cls=GroupedCommand, rich_help_panel=READING, epilog=example("amfvi calibrate runs/pairs-0")
+)
 def calibrate(
     run: opt.Run,
     n_draws: Annotated[
@@ -145,6 +229,7 @@ def calibrate(
     debug: opt.Debug = False,
 ) -> None:
     """Measure the calibration of a fit to pairs."""
+    announce(f"calibrating {run}")
     from amfvi.cli import console
     from amfvi.runs.conditional_saved import SavedConditionalRun
 
@@ -156,7 +241,11 @@ def calibrate(
         console.show(str(calibration))
 
 
-@app.command()
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=USING,
+    epilog=example("amfvi log-prob runs/banana-0 --points points.csv"),
+)
 def log_prob(
     run: opt.Run,
     points: Annotated[
@@ -168,6 +257,7 @@ def log_prob(
     debug: opt.Debug = False,
 ) -> None:
     """Evaluate the log density of a saved run, in nats."""
+    announce(f"evaluating {run}")
     from amfvi.device import resolve_device
     from amfvi.draws.readers import read_points
     from amfvi.draws.writers import check_writable, write_columns
@@ -180,7 +270,7 @@ def log_prob(
     write_columns(out, log_density, ("log_prob",), array_name="log_prob", overwrite=force)
 
 
-@app.command()
+@app.command(cls=GroupedCommand, rich_help_panel=LISTS, epilog=example("amfvi targets"))
 def targets(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
     """List the targets: named posteriors with known answers."""
     from amfvi.cli import console
@@ -199,7 +289,7 @@ def targets(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
     console.show_listing("target", rows, as_json)
 
 
-@app.command()
+@app.command(cls=GroupedCommand, rich_help_panel=LISTS, epilog=example("amfvi experts"))
 def experts(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
     """List the experts and their settings."""
     from amfvi.cli import console

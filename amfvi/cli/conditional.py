@@ -45,8 +45,8 @@ def is_conditional_fit(flags: dict[str, Any]) -> bool:
     return flags["target"] in CONDITIONAL
 
 
-def fit_conditional(flags: dict[str, Any]) -> None:
-    """Run ``amfvi fit`` for pairs.
+def fit_conditional(flags: dict[str, Any]) -> Path:
+    """Run ``amfvi fit`` for pairs; the run directory.
 
     Raises:
         UsageError, InputError, FitError: as :func:`amfvi.runs.conditional_run.run_conditional`.
@@ -84,9 +84,10 @@ def fit_conditional(flags: dict[str, Any]) -> None:
         metrics = run_conditional(settings, reporter=reporter)
     if flags["as_json"]:
         console.print_json(metrics)
-        return
+        return settings.directory
     show_calibration(metrics["calibration"])
     console.show(*_failed_line(metrics), weights_line(metrics), f"saved:   {settings.directory}")
+    return settings.directory
 
 
 def _check(flags: dict[str, Any]) -> None:

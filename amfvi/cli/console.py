@@ -19,8 +19,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from amfvi.cache import cache_folder
-from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.flags import flags_for_arguments
 from amfvi.cli.tables import density_lines, score_table, weights_line
+from amfvi.cli.terminal import hanging_indent, wrapped
 from amfvi.files import without_nonfinite
 from amfvi.reporting import Reporter
 
@@ -35,6 +36,9 @@ __all__ = [
     "show_run",
     "show_scores",
 ]
+
+LOG_INDENT = 12
+"""Width of the time at the beginning of a line of the log."""
 
 
 class ConsoleReporter(Reporter):
@@ -71,7 +75,8 @@ class ConsoleReporter(Reporter):
 
     def _print(self, line: str, style: str | None) -> None:
         if self._console is not None:
-            shown = flags_for_arguments(line)
+            # Lines of the log begin with their time.
+            shown = wrapped(flags_for_arguments(line), sys.stderr, indent=LOG_INDENT)
             self._console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _advance(self, task: str, fraction: float, described: str) -> None:
@@ -223,7 +228,8 @@ def show(*tables: Table | str) -> None:
     console = Console()
     for table in tables:
         if isinstance(table, str):
-            console.print(table, markup=False, highlight=False, soft_wrap=True)
+            shown = wrapped(table, sys.stdout, indent=hanging_indent(table))
+            console.print(shown, markup=False, highlight=False, soft_wrap=True)
         elif not all(column.no_wrap for column in table.columns):
             console.print(table)  # words fold
         else:

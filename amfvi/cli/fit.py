@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import fit_conditional, is_conditional_fit
+from amfvi.cli.report import try_to_write_report
+from amfvi.cli.terminal import announce
 from amfvi.cli.values import parse_bounds, parse_box, split_names
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
 
-__all__ = ["HELP", "fit"]
+__all__ = ["EXAMPLES", "HELP", "fit"]
 
 HELP = """Fit a mixture to draws, to a log density or to a target.
 
-Give --draws, --log-density or --target; or --draws and the --log-density they are from, for a
-verdict and an evidence without sampling; or --draws and the --given columns that are conditions,
-for every posterior p(y | c) at once; or a --simulator and its --prior, for the same. The fit is
-scored and saved with figures in a run directory, which 'amfvi summary', 'evaluate', 'sample',
-'log-prob' and 'calibrate' read.
+Give --draws, --log-density or --target. With --draws and the log density they are from, the fit
+has a verdict and an evidence without sampling. With --draws and --given, the columns that are
+conditions c, or with a --simulator and its --prior, one fit gives every posterior p(y | c). The fit
+is scored and saved in a run directory, with figures and a report, which the other commands read.
 """
+
+EXAMPLES = (
+    "amfvi fit --draws draws.csv --positive tau",
+    "amfvi fit --log-density model.py:log_prob --dim 3 --seed 1",
+)
 
 
 def fit(
@@ -71,19 +78,16 @@ def fit(
         amfvi.errors.UsageError: unknown target 'ring'; did you mean rings? ...
     """
     given = dict(locals())
+    announce(f"fitting {simulator or log_density or draws or target or 'nothing'}", quiet)
     _prestart_worker(given)
     if is_conditional_fit(given):
-        fit_conditional(given)
+        _report(fit_conditional(given), given)
     else:
-        _fit(given)
+        _fit_alone(given)
 
 
-def _fit(given: dict[str, Any]) -> None:
-    """Run ``amfvi fit`` for draws, a log density or a target.
-
-    Raises:
-        typer.Exit: the verdict is not to trust the fit.
-    """
+def _fit_alone(given: dict[str, Any]) -> None:
+    """Run ``amfvi fit`` for one posterior."""
     settings = _settings(given)
     from amfvi.cli import console
     from amfvi.runs.run import run
@@ -95,8 +99,18 @@ def _fit(given: dict[str, Any]) -> None:
     else:
         console.show_run(metrics)
         console.show(f"saved:   {settings.directory}")
+    _report(settings.directory, given)
     if (metrics["density"] or {}).get("verdict") == Verdict.DO_NOT_TRUST:
         raise typer.Exit(ExitCode.NOT_TRUSTED)
+
+
+def _report(directory: Path, given: dict[str, Any]) -> None:
+    """Write the report of a fit; what goes wrong with it is one line on stderr."""
+    path, error = try_to_write_report(directory)
+    if error:
+        typer.echo(f"warning: {error}", err=True)
+    elif not given["as_json"]:
+        typer.echo(f"report:  {path}")
 
 
 def _prestart_worker(given: dict[str, Any]) -> None:

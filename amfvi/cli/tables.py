@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from amfvi.cli.options import flags_for_arguments
+from amfvi.cli.flags import flags_for_arguments
+from amfvi.report.rows import number, parameter_rows, plus_minus, score_rows
 
-__all__ = ["density_lines", "posterior_table", "score_table", "weights_line"]
+if TYPE_CHECKING:
+    from amfvi.report.comparison import Comparison
+
+__all__ = ["comparison_table", "density_lines", "posterior_table", "score_table", "weights_line"]
 
 
 def weights_line(metrics: Mapping[str, Any]) -> str:
@@ -36,12 +41,12 @@ def density_lines(density: Mapping[str, Any] | None) -> list[str]:
     share = density["ess"] / density["n_draws"]
     origin = "the given draws" if density.get("start") == "the given draws" else "the sampler"
     lines = [
-        f"log Z:   {_pm(density['log_z'], density['log_z_se'], 4)} by the mixture, "
-        f"{_pm(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by {origin}, "
+        f"log Z:   {plus_minus(density['log_z'], density['log_z_se'], 4)} by the mixture, "
+        f"{plus_minus(density['log_z_sampler'], density['log_z_sampler_se'], 4)} by {origin}, "
         f"{density['n_evaluations']} evaluations",
-        f"bounds:  ELBO {_pm(density['elbo'], density['elbo_se'], 4)}, "
-        f"EUBO {_pm(density['eubo'], density['eubo_se'], 4)}",
-        f"weights of its draws: k̂ {_number(density['khat'], 2)}, {share:.0%} effective",
+        f"bounds:  ELBO {plus_minus(density['elbo'], density['elbo_se'], 4)}, "
+        f"EUBO {plus_minus(density['eubo'], density['eubo_se'], 4)}",
+        f"weights of its draws: k̂ {number(density['khat'], 2)}, {share:.0%} effective",
         f"verdict: {density['verdict']}",
     ]
     return lines + [f"  - {flags_for_arguments(reason)}" for reason in density["reasons"]]
@@ -60,26 +65,12 @@ def score_table(
         >>> score_table(scores, {"maf": scores}, None, None).row_count
         2
     """
-    any_kl = mixture.get("kl") is not None
-    weighted = any("weight" in scores for scores in experts.values())
-    table = _table("", *["weight"] * weighted, "NLL", *["KL"] * any_kl, "W2", "MMD²", "p")
-    rows = {**experts, "mixture": mixture}
-    for name, scores in rows.items():
-        cells = [_pm(scores["nll"], scores["nll_se"], 3)]
-        if any_kl:
-            cells.append(_pm(scores["kl"], scores["kl_se"], 4))
-        cells += [
-            _pm(scores["w2"], scores["w2_sd"], 3),
-            _number(scores["mmd2"], 4),
-            _number(scores["mmd_p"], 2),
-        ]
-        weight = [_number(scores.get("weight"), 3)] if weighted else []
-        table.add_row(name, *weight, *cells, style="bold" if name == "mixture" else None)
-    if floor is not None:
-        cells = [_number(entropy, 3), *["0"] * any_kl, _pm(floor["w2"], floor["w2_sd"], 3)]
-        cells += [_number(floor["mmd2"], 4), ""]
-        table.add_section()
-        table.add_row("truth", *[""] * weighted, *cells, style="dim")
+    columns, rows = score_rows(mixture, experts, floor, entropy)
+    table = _table(*columns)
+    for row in rows:
+        if row[0] == "truth":
+            table.add_section()
+        table.add_row(*row, style={"mixture": "bold", "truth": "dim"}.get(row[0]))
     return table
 
 
@@ -90,25 +81,29 @@ def posterior_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
         >>> [column.header for column in posterior_table({"mu": {"mean": 0.5, "sd": 1.0}}).columns]
         ['', 'mean', 'sd']
     """
-    columns = list(next(iter(rows.values())))
-    table = _table("", *columns)
-    for name, values in rows.items():
-        table.add_row(name, *(f"{values[column]:.4g}" for column in columns))
+    columns, lines = parameter_rows(rows)
+    table = _table(*columns)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def comparison_table(found: Comparison) -> Table:
+    """A column for each run.
+
+    Examples:
+        >>> from amfvi.report.comparison import Comparison
+        >>> comparison_table(Comparison(columns=("", "a"), rows=(("NLL", "1.5"),))).row_count
+        1
+    """
+    table = _table(*found.columns)
+    for row in found.rows:
+        table.add_row(*map(escape, row))
     return table
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
     return table
-
-
-def _pm(value: float | None, noise: float | None, digits: int) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" + ("" if noise is None else f" ± {noise:.{digits}f}")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""The values of options that are lists or intervals, read from text."""
+"""How values of options are read: names, bounds and intervals."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from scipy import stats
 
 from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.diagnostics.uniformity import Uniformity, ks_band
-from amfvi.runs.style import MIXTURE_COLOR, REJECTED_COLOR, write_figures
+from amfvi.runs.style import MIXTURE_COLOR, WARNING_COLOR, styled, write_figures
 
 __all__ = ["coverage_figure", "draw_calibration_figures", "rank_figures"]
 
@@ -55,10 +55,11 @@ def draw_calibration_figures(calibration: Calibration, directory: Path) -> list[
         >>> [path.stem for path in paths]
         ['coverage', 'ranks']
     """
-    figures = {"coverage": coverage_figure(calibration)}
-    for number, figure in enumerate(rank_figures(calibration), start=1):
-        figures["ranks" if number == 1 else f"ranks-{number}"] = figure
-    return write_figures(figures, directory)
+    with styled():
+        figures = {"coverage": coverage_figure(calibration)}
+        for number, figure in enumerate(rank_figures(calibration), start=1):
+            figures["ranks" if number == 1 else f"ranks-{number}"] = figure
+        return write_figures(figures, directory)
 
 
 def coverage_figure(calibration: Calibration) -> Figure:
@@ -174,7 +175,7 @@ def _draw_bands(ax: Axes, levels: Array, n: int, *, diagonal: bool) -> None:
 
 
 def _color(test: Uniformity) -> str:
-    return REJECTED_COLOR if test.distance > test.band else MIXTURE_COLOR
+    return WARNING_COLOR if test.distance > test.band else MIXTURE_COLOR
 
 
 def _described(test: Uniformity) -> str:
@@ -184,7 +185,7 @@ def _described(test: Uniformity) -> str:
 def _draw_legend(figure: Figure) -> None:
     handles = [
         Line2D([], [], color=MIXTURE_COLOR, lw=1.8, label="inside its band"),
-        Line2D([], [], color=REJECTED_COLOR, lw=1.8, label="leaves it (by chance 1 in 20)"),
+        Line2D([], [], color=WARNING_COLOR, lw=1.8, label="leaves it (by chance 1 in 20)"),
         Patch(color=BAND_COLOR, label="95% band of the curve"),
         Patch(color=POINT_BAND_COLOR, label="95% at one level"),
     ]

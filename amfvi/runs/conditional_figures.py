@@ -20,7 +20,7 @@ from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.errors import InputError
 from amfvi.runs.calibration_figures import draw_calibration_figures
-from amfvi.runs.style import DENSITY_COLORS, MIXTURE_COLOR, write_figures
+from amfvi.runs.style import DENSITY_COLORS, MIXTURE_COLOR, styled, write_figures
 
 __all__ = ["condition_figure", "draw_condition_figures", "draw_pairs_figures"]
 
@@ -119,13 +119,14 @@ def draw_condition_figures(
         >>> [path.stem for path in paths]
         ['condition']
     """
-    figures = {
-        "condition" if j == 0 else f"condition-{j + 1}": condition_figure(
-            model, given, y, j, seed=seed
-        )
-        for j in range(min(model.given_dim, MAX_FIGURES))
-    }
-    return write_figures(figures, directory)
+    with styled():
+        figures = {
+            "condition" if j == 0 else f"condition-{j + 1}": condition_figure(
+                model, given, y, j, seed=seed
+            )
+            for j in range(min(model.given_dim, MAX_FIGURES))
+        }
+        return write_figures(figures, directory)
 
 
 def condition_figure(

@@ -6,11 +6,31 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from amfvi.errors import AmfviWarning
 from amfvi.reporting import Reporter
 
-__all__ = ["RunLog"]
+__all__ = ["RunLog", "SamplerPath"]
+
+
+@dataclass(frozen=True)
+class SamplerPath:
+    """What one run of the sampler reported, step by step; a resumed one from where it went on.
+
+    Attributes:
+        betas: inverse temperatures up to 1.
+        log_zs: estimates of log Z so far, nats.
+        n_evaluations: evaluations of the density so far, those of earlier runs included.
+
+    Examples:
+        >>> SamplerPath([0.1, 1.0], [-2.0, -3.0], [2000, 4000]).betas[-1]
+        1.0
+    """
+
+    betas: list[float] = field(default_factory=list)
+    log_zs: list[float] = field(default_factory=list)
+    n_evaluations: list[int] = field(default_factory=list)
 
 
 class RunLog(Reporter):
@@ -19,6 +39,7 @@ class RunLog(Reporter):
     Attributes:
         lines: log lines and warnings, each with its time.
         warned: the warnings alone.
+        sampler_paths: one for each run of the sampler.
 
     Examples:
         >>> log = RunLog(Reporter())
@@ -31,6 +52,7 @@ class RunLog(Reporter):
     def __init__(self, reporter: Reporter) -> None:
         self.lines: list[str] = []
         self.warned: list[str] = []
+        self.sampler_paths: list[SamplerPath] = []
         self._reporter = reporter
         self._started = time.monotonic()
 
@@ -49,6 +71,12 @@ class RunLog(Reporter):
         self._reporter.expert_progress(expert, fraction, heldout_nll)
 
     def sampler_progress(self, beta: float, log_z: float, n_evaluations: int) -> None:
+        if not self.sampler_paths or beta <= self.sampler_paths[-1].betas[-1]:
+            self.sampler_paths.append(SamplerPath())
+        path = self.sampler_paths[-1]
+        path.betas.append(beta)
+        path.log_zs.append(log_z)
+        path.n_evaluations.append(n_evaluations)
         self._reporter.sampler_progress(beta, log_z, n_evaluations)
 
     def simulation_progress(self, done: int, total: int) -> None:

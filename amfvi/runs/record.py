@@ -151,6 +151,7 @@ def describe_config(
     kind = settings.input.kind
     described["sha256"] = file_hash(file) if file is not None else None
     if kind is not InputKind.DRAWS:
+        described["n_draws_asked"] = described["n_draws"]
         described["n_draws"] = len(summary.split.draws)
     if kind is not InputKind.TARGET:
         described["test_fraction"] = settings.options.test_share

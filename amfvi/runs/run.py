@@ -158,7 +158,7 @@ def _write(task: _Task, run_input: RunInput, posterior: Posterior) -> dict[str, 
             (directory / "figures").mkdir()
             draw_figures(
                 posterior, summary, saved, run_input.exact, directory / "figures",
-                seed=settings.options.seed,
+                seed=settings.options.seed, paths=log.sampler_paths,
             )  # fmt: skip
         seconds["total"] = time.monotonic() - task.started
         record = describe_metrics(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from amfvi.mixture import Mixture
+from amfvi.runs.style import expert_colors, sized_figure
 from amfvi.targets import ExactTarget
 from amfvi.two_stage.fit import FitSummary
 
-__all__ = ["expert_colors", "training_figure", "weight_figure"]
-
-EXPERT_COLORS = ("#d1495b", "#edae49", "#00798c", "#7b5ea7", "#5b8c5a", "#8d6b4f")
-"""Colors of the experts, in their order."""
+__all__ = ["training_figure", "weight_figure"]
 
 
 def training_figure(mixture: Mixture, summary: FitSummary, target: ExactTarget | None) -> Figure:
@@ -27,7 +23,7 @@ def training_figure(mixture: Mixture, summary: FitSummary, target: ExactTarget |
         1
     """
     k = len(summary.reports)
-    figure = Figure(figsize=(3.5 * k + 0.4, 3.4), layout="constrained")
+    figure = sized_figure(max(3.2 * k + 0.4, 5.4), 3.3)
     panels = figure.subplots(1, k, squeeze=False)[0]
     # Curves are in unconstrained space, where a target's entropy holds only unbounded.
     entropy = (
@@ -58,7 +54,7 @@ def training_figure(mixture: Mixture, summary: FitSummary, target: ExactTarget |
     ]
     if entropy is not None:
         handles.append(panels[0].plot([], [], "k--", lw=0.8, label="entropy of the target")[0])
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -72,7 +68,7 @@ def weight_figure(summary: FitSummary) -> Figure:
         'weight'
     """
     fitted = summary.weights
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = sized_figure(6.4, 3.6)
     ax = figure.subplots()
     for name, path, color in zip(summary.reports, fitted.path.T, expert_colors(), strict=False):
         ax.plot(fitted.path_steps + 1, path, color=color, lw=1.8, label=f"{name}  {path[-1]:.3f}")
@@ -86,16 +82,5 @@ def weight_figure(summary: FitSummary) -> Figure:
         f"within {max(fitted.gap, 0):.1g} nats of the best weights",
         fontsize=10,
     )
-    ax.legend(frameon=False)
+    ax.legend()
     return figure
-
-
-def expert_colors() -> Iterator[str]:
-    """Yield a color per expert, over and over.
-
-    Examples:
-        >>> next(expert_colors())
-        '#d1495b'
-    """
-    while True:
-        yield from EXPERT_COLORS

@@ -92,13 +92,21 @@ class Split:
     @property
     def equally_weighted_reference(self) -> Tensor:
         """Test draws, or else the draws fitted to, thinned by their importance weights."""
-        draws, sample_weight = self.draws, self.sample_weight
         if self.test is not None:
-            draws, sample_weight = self.test, self.test_sample_weight
-        if sample_weight is None:
-            return draws
-        n = max(1, int(effective_sample_size(sample_weight)))
-        return weighted_subset(draws, sample_weight, n, generator_for(0, "reference"))
+            return _equally_weighted(self.test, self.test_sample_weight)
+        return _equally_weighted(self.draws, self.sample_weight)
+
+    @property
+    def equally_weighted_draws(self) -> Tensor:
+        """The draws fitted to and the test draws, thinned by their importance weights."""
+        if self.test is None:
+            return _equally_weighted(self.draws, self.sample_weight)
+        weights = (self.sample_weight, self.test_sample_weight)
+        if weights == (None, None):
+            return torch.cat([self.draws, self.test])
+        parts = zip((self.draws, self.test), weights, strict=True)
+        filled = [torch.ones(len(x)).double() if w is None else w for x, w in parts]
+        return _equally_weighted(torch.cat([self.draws, self.test]), torch.cat(filled))
 
     @cached_property
     def scale(self) -> Tensor:
@@ -121,6 +129,13 @@ class Split:
         return (
             int((self.fold != TRAIN).sum()) if self.weight_draws is None else len(self.weight_draws)
         )
+
+
+def _equally_weighted(draws: Tensor, sample_weight: Tensor | None) -> Tensor:
+    if sample_weight is None:
+        return draws
+    n = max(1, int(effective_sample_size(sample_weight)))
+    return weighted_subset(draws, sample_weight, n, generator_for(0, "reference"))
 
 
 def split_target(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amfvi.cli.options import FLAGS
+from amfvi.cli.flags import FLAGS
 from amfvi.errors import ExitCode
 
 QUICK = ("--experts", "rbig", "--no-figures")
@@ -35,7 +35,7 @@ def test_fit_writes_the_whole_run_directory(finished):
     files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     figures = {f"figures/{n}.png" for n in ("density", "experts", "draws", "training", "weights")}
     assert files == figures | {
-        "config.json", "metrics.json", "environment.json", "log.txt", "draws.npz",
+        "config.json", "metrics.json", "environment.json", "log.txt", "draws.npz", "report.html",
         "model/manifest.json", "model/tensors.safetensors",
     }  # fmt: skip
     assert [p.name for p in run.parent.iterdir()] == ["banana-4"]
@@ -342,11 +342,36 @@ def test_no_arguments_is_help_with_commands_and_exit_codes(cli, monkeypatch):
     assert (code, err) == (0, "")
     for command in ("fit", "evaluate", "summary", "sample", "log-prob", "targets", "experts"):
         assert f"  {command} " in out
-    assert "..." not in out.partition("Commands:")[2]  # every line is whole
+    assert "..." not in out.partition("\n\n")[2]  # every line is whole
     codes = out.partition("Exit codes:")[2]
     for exit_code in ExitCode:
         assert re.search(rf"\b{int(exit_code)} \w", codes)
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_version_is_that_of_the_package(cli):
+    from importlib.metadata import version
+
+    assert cli("--version") == (0, f"amfvi {version('amfvi')}\n", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["fit", "evaluate", "summary", "report", "compare", "sample", "calibrate", "log-prob"]
+)
+def test_help_fits_the_terminal_and_ends_with_an_example(cli, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = cli(name, "--help")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert f"\n    amfvi {name} " in out.partition("Example")[2]
+    for line in out.splitlines():
+        assert not line.endswith("-")  # no flag is broken
+
+
+def test_options_of_fit_stand_in_groups(cli):
+    out = cli("fit", "--help")[1]
+    groups = re.findall(r"^(\S.*):$", out, re.MULTILINE)
+    assert groups[:2] == ["What to fit", "For a log density"]
+    assert groups[-1] == "Other options"
 
 
 def test_every_flag_that_a_message_can_name_is_an_option_of_fit(cli):

@@ -28,7 +28,7 @@ def test_from_pairs_to_draws_at_a_condition(command, pairs_file, tmp_path):
         "gmm", "--folds", "2", "--out", "run", "--quiet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "saved:   run"
+    assert done.stdout.splitlines()[-2:] == ["saved:   run", "report:  run/report.html"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["n_fitted"], metrics["n_held_back"]) == (255, 45)
     assert metrics["given_names"] == ["c1", "c2"]

@@ -1,0 +1,1 @@
+"""Reports of runs: one page for each, and tables that compare several."""
