@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from amfvi.cli import options as opt
 from amfvi.cli.conditional import parse_condition, show_scores_of_pairs, show_summary_of_pairs
 from amfvi.cli.fit import EXAMPLES, HELP, fit
 from amfvi.cli.flags import flags_for_arguments
+from amfvi.cli.lists import experts, targets
 from amfvi.cli.terminal import (
     GroupedCommand,
     GroupedCommands,
@@ -270,37 +270,5 @@ def log_prob(
     write_columns(out, log_density, ("log_prob",), array_name="log_prob", overwrite=force)
 
 
-@app.command(cls=GroupedCommand, rich_help_panel=LISTS, epilog=example("amfvi targets"))
-def targets(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
-    """List the targets: named posteriors with known answers."""
-    from amfvi.cli import console
-    from amfvi.targets import TARGETS, ExactTarget, get
-
-    rows = {}
-    for name, kind in TARGETS.items():
-        target = get(name)
-        rows[name] = {
-            "dim": target.dim,
-            "exact draws": isinstance(target, ExactTarget),
-            "entropy": target.entropy,
-            "definition": (kind.__doc__ or "").splitlines()[0].strip(),
-            "source": target.source,
-        }
-    console.show_listing("target", rows, as_json)
-
-
-@app.command(cls=GroupedCommand, rich_help_panel=LISTS, epilog=example("amfvi experts"))
-def experts(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
-    """List the experts and their settings."""
-    from amfvi.cli import console
-    from amfvi.experts import EXPERTS
-
-    rows = {}
-    for name, kind in EXPERTS.items():
-        module = sys.modules[kind.__module__]
-        settings = {k: v for k, v in kind().to_json().items() if k != "kind"}
-        rows[name] = {
-            "family": (module.__doc__ or "").splitlines()[0],
-            "settings": settings if as_json else ", ".join(f"{k} {v}" for k, v in settings.items()),
-        }
-    console.show_listing("expert", rows, as_json)
+for _list, _example in ((targets, "amfvi targets"), (experts, "amfvi experts")):
+    app.command(cls=GroupedCommand, rich_help_panel=LISTS, epilog=example(_example))(_list)

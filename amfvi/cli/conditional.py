@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amfvi.cli import options as opt
+from amfvi.cli.flags import flags_for_arguments
 from amfvi.cli.values import parse_bounds, split_names
 from amfvi.errors import UsageError
 
@@ -179,7 +180,7 @@ def show_summary_of_pairs(run: Path, as_json: bool) -> None:
     )
     show_calibration(metrics["calibration"])
     for line in metrics["warnings"]:
-        console.show(f"warning: {opt.flags_for_arguments(line)}")
+        console.show(f"warning: {flags_for_arguments(line)}")
 
 
 def show_scores_of_pairs(run: Path, as_json: bool) -> None:

@@ -15,9 +15,10 @@ FLAGS = {
     **{
         name: "--" + name.replace("_", "-")
         for name in (
-            "target", "draws", "given", "simulator", "prior", "jobs", "log_density", "dim", "names", "box", "max_evaluations",
-            "max_refinements", "weight_rule", "beta", "n_draws", "n_weight_draws", "folds",
-            "test_fraction", "chains", "nan_policy", "seed", "device", "timeout", "out",
+            "target", "draws", "given", "simulator", "prior", "jobs", "log_density", "dim",
+            "names", "box", "max_evaluations", "max_refinements", "weight_rule", "beta",
+            "n_draws", "n_weight_draws", "folds", "test_fraction", "chains", "nan_policy", "seed",
+            "device", "timeout", "out",
         )
     },
 }  # fmt: skip

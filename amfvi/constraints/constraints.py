@@ -58,9 +58,10 @@ class Constraints:
             constraints: a mapping from name to constraint (others are unbounded), or one
                 per parameter. A constraint is one of torch's ``real``, ``positive``,
                 ``unit_interval``, ``interval``, ``greater_than``, ``less_than``, the name of
-                one of the first three, or a pair (lower, upper). In a mapping, a key may also be a tuple of names,
-                or ``p`` for all of ``p[1], p[2], …``, and the constraint torch's
-                ``simplex`` or ``corr_cholesky``, or ``amfvi.ordered``, on them together.
+                one of the first three, or a pair (lower, upper). In a mapping, a key may
+                also be a tuple of names, or ``p`` for all of ``p[1], p[2], …``, and the
+                constraint torch's ``simplex`` or ``corr_cholesky``, or ``amfvi.ordered``,
+                on them together.
 
         Raises:
             UsageError: an unknown name or an unsupported constraint.
