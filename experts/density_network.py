@@ -15,8 +15,8 @@ __all__ = ["ConditionalComponents", "Network"]
 MAX_LOG_PRECISION = 7.0
 """Largest log of a diagonal entry of a precision factor, in size: sds from 1e-3 to 1e3."""
 
-MEAN_SPREAD = 0.1
-"""Standard deviation of the components' means at the start, so that they differ."""
+MEAN_SPREAD = 0.4
+"""Standard deviation of the components' means at the start: they have to differ to part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +122,15 @@ class Network:
             uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1
             parameters[name] = uniform / math.sqrt(fan_in)
         k = self.n_components
-        means = slice(k, k * (1 + self.dim))
-        spread = torch.randn(members, k * self.dim, 1, generator=generator, dtype=torch.float32)
-        parameters["output.bias"][:, means] = MEAN_SPREAD * spread * (k > 1)
+        if k > 1:
+            means, scales = (
+                slice(k, k * (1 + self.dim)),
+                slice(k * (1 + self.dim), k + 2 * k * self.dim),
+            )
+            spread = torch.randn(members, k * self.dim, 1, generator=generator, dtype=torch.float32)
+            parameters["output.bias"][:, means] = MEAN_SPREAD * spread
+            # Narrower components, so that all together have variance 1.
+            parameters["output.bias"][:, scales] = -0.5 * math.log1p(-(MEAN_SPREAD**2))
         return parameters
 
     def nll(self, parameters: Parameters, z: Tensor) -> Tensor:
