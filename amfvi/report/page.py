@@ -31,6 +31,11 @@ CAPTIONS = {
         "weights of the mixture's draws: the nearer to 1, the better; weight far to the right "
         "hangs on few draws.",
     ),
+    "condition": (
+        "Parameters against a condition: intervals, and the density with held-back pairs",
+        "Above: the median and the central 50% and 90% of the fit at each condition, with draws. "
+        "Below: its density, with pairs that it has not seen.",
+    ),
     "coverage": (
         "Coverage of regions at every level",
         "How often held-back parameters lie in regions of the fit, against how often they "
@@ -72,7 +77,7 @@ CAPTIONS = {
 SECTIONS = {
     "evidence": ("sampler",),
     "calibration": ("coverage", "ranks"),
-    "posterior": ("draws", "intervals", "density"),
+    "posterior": ("draws", "condition", "intervals", "density"),
     "training": ("experts", "training", "weights"),
 }
 """The figures of each section of the page, in their order."""

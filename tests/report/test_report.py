@@ -96,7 +96,16 @@ def test_a_page_can_be_read_aloud(pages, kind):
         ("draws", ["no verdict", "Wasserstein-2", "--log-density", "Scores on 60 test draws"]),
         ("density", ["log Z", "k̂", "ELBO", "EUBO", "effective draws", "Corner plot"]),
         ("both", ["log Z", "by bridge sampling", "given draws with their log density"]),
-        ("pairs", ["calibrated", "simulation-based calibration", "amfvi sample", "--given c=…"]),
+        (
+            "pairs",
+            [
+                "calibrated",
+                "simulation-based calibration",
+                "amfvi sample",
+                "--given c=…",
+                "Parameters against a condition",
+            ],
+        ),
         ("untrusted", ["do not trust", "Do not use its draws", "What to do next"]),
     ],
 )
