@@ -258,7 +258,9 @@ def _parse_box(box: Sequence[Any], within: Constraints) -> tuple[Tensor, Tensor]
             f"box must be {within.dim} pairs (lower, upper), found shape {tuple(pairs.shape)}"
         )
     if within.vectors:
-        raise UsageError("a box cannot start parameters with a constraint on a vector; give prior=")
+        raise UsageError(
+            "a box cannot start parameters with a constraint on a vector: give a prior"
+        )
     lower = torch.maximum(pairs[:, 0], pairs.new_tensor(within.lower))
     upper = torch.minimum(pairs[:, 1], pairs.new_tensor(within.upper))
     if not bool((lower < upper).all() and pairs.isfinite().all()):

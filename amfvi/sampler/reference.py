@@ -218,7 +218,7 @@ def zero_density_error(density: LogDensity, n_tried: int) -> InputError:
     hint = (
         "widen the prior or box"
         if density.prior is not None or density.box is not None
-        else "give prior= or box= to say where to start"
+        else "give box=, or a LogDensity with a prior, to say where to start"
     )
     return InputError(f"the log density is -inf at all {n_tried} points tried; {hint}")
 

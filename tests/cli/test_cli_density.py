@@ -120,7 +120,7 @@ def test_a_fit_not_to_be_trusted_is_written_and_has_its_own_code(cli, model):
         (
             ("mymodel:nowhere", "--dim", 2),
             3,
-            "points tried; give prior= or --box to say where to start",
+            "points tried; give --box, or a LogDensity with a prior, to say where to start",
         ),
         (("mymodel:number", "--dim", 2), 2, "a log density is a function, found int"),
         (("mymodel:log_prb", "--dim", 2), 3, "unknown name in mymodel 'log_prb'; did you mean"),

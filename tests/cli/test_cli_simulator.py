@@ -65,7 +65,10 @@ def test_from_a_simulator_to_draws_at_a_condition(command, cli, model):
     done = command("fit", *functions(), *QUICK, "--names", "a,b", "--given", "total")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1] == "saved:   runs/epidemic-0"
+    assert lines[-2:] == [
+        "saved:   runs/epidemic-0",
+        "report:  runs/epidemic-0/report.html",
+    ]
     run = model / "runs" / "epidemic-0"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["n_simulated"] == 200

@@ -53,7 +53,9 @@ def test_forty_modes_are_all_found_from_their_box(unconstrained):
 
 def test_a_density_that_is_zero_everywhere_is_an_error():
     density = LogDensity(lambda x: torch.full((len(x),), -math.inf), 2)
-    with pytest.raises(InputError, match=r"-inf at all 1024 points tried; give prior= or box="):
+    with pytest.raises(
+        InputError, match=r"-inf at all 1024 points tried; give box=, or a LogDensity"
+    ):
         sample_posterior(UnconstrainedDensity(density), 1000, seed=0)
     boxed = LogDensity(lambda x: torch.full((len(x),), -math.inf), 2, box=(0, 1))
     with pytest.raises(InputError, match=r"-inf at all 2000 points tried; widen"):
