@@ -52,9 +52,10 @@ def check_site(site: Path) -> list[str]:
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 wrong.append(f"{name}: {link} is not there")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].anchors | {""}:
-                    wrong.append(f"{name}: {link} has no such place")
+                continue
+            there = pages[target].anchors if target in pages else {parts.fragment}
+            if parts.fragment and unquote(parts.fragment) not in there:
+                wrong.append(f"{name}: {link} has no such place")
     return sorted(wrong)
 
 
