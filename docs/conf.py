@@ -30,6 +30,15 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+# Names for what a function takes, rather than all that numpy turns into an array.
+autodoc_type_aliases = {
+    name: name
+    for name in (
+        "ConstraintsLike", "DensityLike", "DrawsLike", "ExpertsLike", "GivenLike", "InputLike",
+        "PairsLike", "WeightsLike",
+    )
+}  # fmt: skip
+toc_object_entries_show_parents = "hide"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 80
 napoleon_use_ivar = True
