@@ -100,7 +100,7 @@ class Transport(Transform):
         return u.to(y.device).reshape(*y.shape[:-1], -1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log |det dy/dx| (…) in nats at normal scores ``x``."""
+        """``log |det dy/dx|`` (…) in nats at normal scores ``x``."""
         return self._forward(x.reshape(-1, x.shape[-1]))[1].reshape(x.shape[:-1])
 
     def forward_shape(self, shape: Any) -> torch.Size:

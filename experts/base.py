@@ -119,7 +119,7 @@ class Expert(ABC):
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> Tensor:
-        """Independent draws, shape (*shape, dim); ``shape`` may be one number.
+        """Independent draws, shape ``(*shape, dim)``; ``shape`` may be one number.
 
         All randomness comes from the CPU ``generator``, or without one from torch's
         global generator, which ``torch.manual_seed`` seeds. A seed therefore means the

@@ -23,7 +23,7 @@ NOISE = 0.1
 class Rings(ExactTarget):
     """r ~ ½N(1, .1²) + ½N(2.5, .1²), θ ~ U(0, 2π); x = (r cos θ, r sin θ).
 
-    A negative r is ten standard deviations out. It would land at the radius |r|,
+    A negative r is ten standard deviations out. It would land at the radius ``|r|``,
     so the density carries that reflected term and stays exact.
 
     Examples:
