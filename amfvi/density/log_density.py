@@ -141,11 +141,7 @@ class LogDensity:
 
     @property
     def pool(self) -> Any:
-        """The workers that share the points: a number of processes, or anything with ``map``.
-
-        Raises:
-            UsageError: it is set to something else.
-        """
+        """The workers that share the points; it may be set anew at any time."""
         return self._pool
 
     @pool.setter
@@ -173,11 +169,7 @@ class LogDensity:
         return self._pooled.vectorized
 
     def close(self, *, now: bool = False) -> None:
-        """End processes of a ``pool=`` number, if there are any; further use starts others.
-
-        Args:
-            now: whatever they are doing.
-        """
+        """End processes of ours, with ``now`` whatever they do; further use starts others."""
         if self._pooled is not None:
             self._pooled.close(now=now)
 
