@@ -26,6 +26,10 @@ EvaluateAll = Callable[[Sequence[Array]], Sequence[ValueAndGradient]]
 """From points (d,) to values and gradients (d,) of each."""
 
 
+Answers = SimpleQueue[ValueAndGradient | None]
+"""Values for one optimizer; None: there are no more."""
+
+
 class _StoppedError(BaseException):
     """Signal an optimizer that nothing will be evaluated any more."""
 
@@ -62,29 +66,13 @@ def minimize_together(
         [0.0, 0.0]
     """
     reports: SimpleQueue[_Report] = SimpleQueue()
-    answers: list[SimpleQueue[ValueAndGradient | None]] = [SimpleQueue() for _ in starts]
-
-    def run(number: int) -> None:
-        def objective(x: Array) -> ValueAndGradient:
-            reports.put(_Report(number, x.copy()))
-            answer = answers[number].get()
-            if answer is None:
-                raise _StoppedError
-            return answer
-
-        try:
-            with np.errstate(all="ignore"):
-                result: Any = minimize(objective, starts[number], jac=True, **options)
-        except BaseException as error:  # raised again by the thread that waits
-            result = error
-        reports.put(_Report(number, result))
-
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(starts))]
+    answers: list[Answers] = [SimpleQueue() for _ in starts]
     results: list[Any] = [None] * len(starts)
-    running = len(threads)
+    running = len(starts)
     try:
-        for thread in threads:
-            thread.start()
+        for number, start in enumerate(starts):
+            arguments = (number, start, reports, answers[number], options)
+            threading.Thread(target=_run, args=arguments, daemon=True).start()
         while running:
             points: dict[int, Array] = {}
             for _ in range(running):
@@ -105,3 +93,27 @@ def minimize_together(
         for answer in answers:  # those that still wait; others are not there to read it
             answer.put(None)
     return results
+
+
+def _run(
+    number: int,
+    start: Array,
+    reports: SimpleQueue[_Report],
+    answers: Answers,
+    options: dict[str, Any],
+) -> None:
+    """Minimize in a thread, whose values come from the one that reads its reports."""
+
+    def objective(x: Array) -> ValueAndGradient:
+        reports.put(_Report(number, x.copy()))
+        answer = answers.get()
+        if answer is None:
+            raise _StoppedError
+        return answer
+
+    try:
+        with np.errstate(all="ignore"):
+            result: Any = minimize(objective, start, jac=True, **options)
+    except BaseException as error:  # raised again by the thread that waits
+        result = error
+    reports.put(_Report(number, result))
