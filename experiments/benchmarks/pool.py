@@ -193,6 +193,14 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
 
 
 def _table(rows: list[Row]) -> list[str]:
+    rows = sorted(
+        rows,
+        key=lambda row: (
+            list(TARGETS).index(row["target"]),
+            list(METHODS).index(row["method"]),
+            row["workers"],
+        ),
+    )
     lines: list[list[object]] = []
     alone: dict[tuple[str, str], float] = {}
     for target, method, workers in dict.fromkeys(
