@@ -81,7 +81,8 @@ class Workers:
     Processes of ours start at the first use and stay until :meth:`close`; what they warn of is
     warned of here. Where the system forks, they have the function already, whether or not it
     can be pickled; a user's pool gets it pickled with every argument, unless its workers are
-    threads.
+    threads. A ``multiprocessing.Pool`` waits for ever for a process that died; executors of
+    ``concurrent.futures`` tell.
 
     Args:
         function: of one argument; what it returns can be pickled.
@@ -122,9 +123,10 @@ class Workers:
             raise
         except BrokenProcessPool:
             self.close(now=True)
+            unguarded = "" if _forks() else ', or a script lacks if __name__ == "__main__"'
             raise InputError(
                 f"pool: a process died while it computed the {self._subject}: it ran out of "
-                "memory, was killed or ended itself"
+                f"memory, was killed or ended itself{unguarded}"
             ) from None
         except Exception as error:
             raise InputError(self._explain(error)) from error
@@ -171,12 +173,16 @@ class Workers:
         self.close()
 
 
+def _forks() -> bool:
+    """Whether processes of ours are copies of this one."""
+    return sys.platform == "linux" and not torch.cuda.is_initialized()
+
+
 class _Processes:
     """Processes of ours, which compute a function that they are started with."""
 
     def __init__(self, function: Function, count: int) -> None:
-        forks = sys.platform == "linux" and not torch.cuda.is_initialized()
-        context = multiprocessing.get_context("fork" if forks else "spawn")
+        context = multiprocessing.get_context("fork" if _forks() else "spawn")
         self._reader, self._writer = context.Pipe(duplex=False)
         self._warned: dict[Any, Any] = {}
         self._executor = ProcessPoolExecutor(

@@ -59,6 +59,9 @@ def two_modes(x: Array) -> float:
 TARGETS: dict[str, Callable[[Array], float]] = {"bent": bent, "two modes": two_modes}
 """What is fitted."""
 
+FIRST = "bent"
+"""The target that all methods are run on; on the others it is amfvi alone."""
+
 
 class Slow:
     """A log density of one point that takes its time, and counts calls and time in all processes.
@@ -250,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
          "cost": options.cost}
         for target in options.targets.split(",")
         for method in options.methods.split(";")
+        if target == FIRST or method == "amfvi"
         for workers in options.workers.split(",")
         for seed in range(options.seeds)
     ]  # fmt: skip
