@@ -54,7 +54,8 @@ def check(
     if density.dim != mixture.dim:
         raise UsageError(f"the log density has {density.dim} parameters, the mixture {mixture.dim}")
     options = FitOptions(seed=seed, max_evaluations=max_evaluations, timeout=timeout)
-    diagnostics, weighted = check_mixture(mixture, density, options, reporter=reporter)
+    with density.closing():
+        diagnostics, weighted = check_mixture(mixture, density, options, reporter=reporter)
     summary = mixture.summary if isinstance(mixture, Posterior) else None
     return Posterior.from_mixture(
         mixture,

@@ -233,10 +233,12 @@ def fit_source(
         2
     """
     if isinstance(source, LogDensity):
-        inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
+        with source.closing():
+            inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
         return _judged(inference, source, source.variables)
     if isinstance(source, DrawsWithDensity):
-        inference = infer_from_draws(source.draws, source.density, options, reporter=reporter)
+        with source.density.closing():
+            inference = infer_from_draws(source.draws, source.density, options, reporter=reporter)
         return _judged(inference, source.density, source.draws.variables)
     split = split_source(source, options)
     if reporter is not None:

@@ -117,8 +117,9 @@ class Posterior(Mixture):
         if n is None and self._weighted is not None:
             return self._weighted
         n_draws = 4000 if n is None else n
-        density = UnconstrainedDensity(self._require_log_density())
-        return importance_sample(self, density, n_draws, generator_for(seed, "weighted draws"))
+        generator = generator_for(seed, "weighted draws")
+        with self._require_log_density().closing() as density:
+            return importance_sample(self, UnconstrainedDensity(density), n_draws, generator)
 
     def corrected_draws(self, n: int = 4000, *, seed: int = 0) -> Tensor:
         """Draws of the posterior rather than of the mixture, (n, d).
@@ -130,8 +131,9 @@ class Posterior(Mixture):
         Raises:
             UsageError: there is no log density; use :meth:`with_log_density`.
         """
-        density = UnconstrainedDensity(self._require_log_density())
-        return correct_draws(self, density, n, generator_for(seed, "corrected draws"))
+        generator = generator_for(seed, "corrected draws")
+        with self._require_log_density().closing() as density:
+            return correct_draws(self, UnconstrainedDensity(density), n, generator)
 
     def refine(
         self,
@@ -157,9 +159,10 @@ class Posterior(Mixture):
             UsageError: there is no log density, or it has other parameters.
         """
         density = self._require_log_density() if log_density is None else log_density
-        over = UnconstrainedDensity(self.with_log_density(density)._require_log_density())
         generator = generator_for(seed, "refined draws")
-        return refine_draws(self, over, steps, generator, n_chains=n_chains)
+        with self.with_log_density(density)._require_log_density().closing() as density:
+            over = UnconstrainedDensity(density)
+            return refine_draws(self, over, steps, generator, n_chains=n_chains)
 
     def transport(self, expert: str | None = None) -> Transport:
         """A differentiable bijection from normal scores to parameters; see :class:`Transport`.

@@ -26,6 +26,13 @@ from amfvi.experts.whitening import Whitening
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
+MAX_ROWS = 1_000_000
+"""Most draws, by folds, that a flow is trained on; more than its steps take."""
+
+MAX_SCORED = 100_000
+"""Most held-out rows of all members that a check of the training takes, which comes every few
+steps: their mean is known to a few thousandths of a nat."""
+
 
 class NeuralFlow(LearnedExpert, BijectiveExpert):
     """A trained flow, with a frozen copy for each precision it is evaluated in.
@@ -106,6 +113,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
     ) -> tuple[NeuralFlow, FitReport]:
         """Whiten, train and freeze; see :meth:`ExpertConfig.fit_folds`."""
         folds.require_fittable(self.kind)
+        folds = folds.at_most(MAX_ROWS)
         whitening = Whitening.fit(folds)
         flow = self.build(folds.dim, folds.given)
         initial = flow.initial(folds.n_members, generator)
@@ -119,6 +127,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
             draws=whitened.float().to(device),
             folds=folds,
             offset=-whitening.log_det,
+            max_scored=MAX_SCORED,
         )
         learned, report = train(
             problem, self, generator=generator, progress=progress, timeout=timeout

@@ -37,6 +37,10 @@ from amfvi.statistics import effective_sample_size
 
 __all__ = ["RBIG"]
 
+MAX_ROWS = 200_000
+"""Most draws, by folds, that layers are fitted to: with ``MAX_KNOTS_RANGE`` knots, more of them
+change little but the time that a layer takes."""
+
 KNOTS_PER_ROOT_DRAW = 0.45
 """Most knots of a marginal map, as a multiple of the square root of the number of draws."""
 
@@ -99,6 +103,7 @@ class RBIG(ExpertConfig):
                 "leave it out"
             )
         folds.require_fittable(self.kind)
+        folds = folds.at_most(MAX_ROWS)
         stopping = EarlyStopping(
             patience=self.patience,
             max_steps=self.max_layers,

@@ -33,11 +33,11 @@ def is_conditional_fit(flags: dict[str, Any]) -> bool:
     """Whether the flags of ``amfvi fit`` are for pairs.
 
     Examples:
-        >>> flags = dict.fromkeys(["given_columns", "simulator", "prior", "jobs", "target"])
+        >>> flags = dict.fromkeys(["given_columns", "simulator", "prior", "target"])
         >>> is_conditional_fit({**flags, "given_columns": "c1"})
         True
     """
-    if any(flags[name] is not None for name in ("given_columns", "simulator", "prior", "jobs")):
+    if any(flags[name] is not None for name in ("given_columns", "simulator", "prior")):
         return True
     if flags["target"] is None:
         return False

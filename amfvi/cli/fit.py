@@ -153,6 +153,7 @@ def _settings(given: dict[str, Any]) -> Any:
         log_density=given["log_density"],
         dim=given["dim"],
         names=names,
+        jobs=given["jobs"],
         box=parse_box(given["box"], given["dim"], names),
         constraints=parse_bounds(given["positive"], given["bounds"] or []),
     )

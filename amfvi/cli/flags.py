@@ -12,6 +12,7 @@ FLAGS = {
     "overwrite": "--force",
     "given_names": "--given",
     "experts": "--experts",
+    "pool": "--jobs",
     **{
         name: "--" + name.replace("_", "-")
         for name in (

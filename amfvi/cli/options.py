@@ -124,7 +124,10 @@ PriorName = Annotated[
 Jobs = Annotated[
     int | None,
     _option(
-        metavar="N", help="Simulate in this many processes.  [default: 1]", min=1, panel=SOURCE
+        metavar="N",
+        help="Simulate, or evaluate the log density, in this many processes.  [default: 1]",
+        min=1,
+        panel=SOURCE,
     ),
 ]
 DensityName = Annotated[

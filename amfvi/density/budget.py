@@ -74,14 +74,22 @@ class Budget:
         self._reserved = 0
         self._seconds = self.timeout if timed else None
 
+    def require(self, evaluations: int) -> None:
+        """Require that so many evaluations are left.
+
+        Raises:
+            OutOfBudgetError: they are not; it names the whole limit.
+        """
+        if self.left is not None and evaluations > self.left:
+            raise OutOfBudgetError("max_evaluations", float(self.max_evaluations or 0))
+
     def spend(self, evaluations: int) -> None:
         """Take ``evaluations`` from what is left.
 
         Raises:
             OutOfBudgetError: fewer are left, or the time is up; it names the whole limit.
         """
-        if self.left is not None and evaluations > self.left:
-            raise OutOfBudgetError("max_evaluations", float(self.max_evaluations or 0))
+        self.require(evaluations)
         if self._seconds is not None and time.monotonic() - self._started > self._seconds:
             raise OutOfBudgetError("timeout", float(self.timeout or 0.0))
         self.spent += evaluations

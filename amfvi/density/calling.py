@@ -80,7 +80,7 @@ def find_convention(
         >>> str(convention), convention.out
         ('numpy, point by point', 0.0)
     """
-    function = _contained(function)
+    function = _Contained(function)
     n, d = points.shape
     of_point = () if columns is None else (columns,)
     failures: list[str] = []
@@ -147,14 +147,15 @@ def _accepts_numpy(function: Function, argument: Tensor, values: Any) -> bool:
     return out.shape == values.shape and bool(np.allclose(out, values, equal_nan=True))
 
 
-def _contained(function: Function) -> Function:
-    """The function with ``sys.exit`` as an ordinary error, and autograd left as it was."""
+@dataclass(frozen=True)
+class _Contained:
+    """A function with ``sys.exit`` as an ordinary error, and autograd left as it was."""
 
-    def guarded(x: Any) -> Any:
+    function: Function
+
+    def __call__(self, x: Any) -> Any:
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled()):
-                return function(x)
+                return self.function(x)
         except SystemExit as error:
             raise RuntimeError(f"it called sys.exit({error.code!r})") from None
-
-    return guarded

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from amfvi.constraints.constraints import Constraints, ConstraintsLike, default_names
 from amfvi.constraints.from_torch import constraints_of_distribution
 from amfvi.constraints.transform import UnconstrainingTransform
+from amfvi.density.adapters import PointError
+from amfvi.density.pooled import PooledDensity
+from amfvi.density.starts import over_vectors, parse_box
 from amfvi.density.user_gradient import vectorize_with_gradient
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import AmfviWarning, InputError, UsageError
+from amfvi.pools import check_pool, pool_size
 from amfvi.variables import Variables
 
 __all__ = ["LogDensity"]
@@ -52,6 +58,10 @@ class LogDensity:
             differences once.
         transformed: from draws (n, d) to arrays (n, …) by name: quantities that the model
             computes from its parameters. ArviZ gets them on request.
+        pool: of workers that share the points, for a density that takes its time: a number of
+            processes, which start at the first use and end with a fit; or anything with
+            ``map``, such as an executor of ``concurrent.futures``. A function of one point gets
+            one after the other, and the same numbers come out; one of a batch gets parts of it.
 
     Attributes:
         n_evaluations: points evaluated so far.
@@ -87,6 +97,7 @@ class LogDensity:
         variables: Variables | None = None,
         value_and_grad: bool | Callable[[Any], Any] = False,
         transformed: Callable[[Any], Mapping[str, Any]] | None = None,
+        pool: Any = None,
     ) -> None:
         if not callable(function):
             raise UsageError(f"a log density is a function, found {type(function).__name__}")
@@ -115,23 +126,66 @@ class LogDensity:
         self.variables = variables or Variables.from_names(self.names)
         if prior is not None and box is not None:
             raise UsageError("give prior= or box=, not both")
-        self.prior = None if prior is None else _over_vectors(prior, dim)
+        self.prior = None if prior is None else over_vectors(prior, dim)
         if constraints is None and self.prior is not None:
             constraints = constraints_of_distribution(self.prior, self.names)
         self.constraints = Constraints.parse(self.names, constraints)
         self.transform = UnconstrainingTransform(self.constraints)
-        self.box = None if box is None else _parse_box(box, self.constraints)
+        self.box = None if box is None else parse_box(box, self.constraints)
         self.n_evaluations = 0
         self.seconds_per_call = 0.0
         self.test_values: tuple[float, ...] = ()
+        self._pooled: PooledDensity | None = None
+        self._has_warned = False
+        self.pool = pool
 
-    @cached_property
+    @property
+    def pool(self) -> Any:
+        """The workers that share the points; it may be set anew at any time."""
+        return self._pool
+
+    @pool.setter
+    def pool(self, pool: Any) -> None:
+        check_pool(pool)
+        self.close()
+        self._pool, self._pooled = pool, None
+        self.n_workers = pool_size(pool)
+
+    @property
     def vectorized(self) -> VectorizedDensity:
         """The function as one of many points; the way to call it is found at the first use.
 
         Raises:
             InputError: it cannot be called, or gives two values at one point.
+            UsageError: a pool for a function of JAX, which uses all cores by itself.
+
+        Warns:
+            AmfviWarning: it has to be called point by point, without a pool.
         """
+        if self._pool is None or self._pool == 1:
+            self._warn_of_single_points()
+            return self._found
+        self._pooled = self._pooled or PooledDensity(self._found, self._pool)
+        return self._pooled.vectorized
+
+    def close(self, *, now: bool = False) -> None:
+        """End processes of ours, with ``now`` whatever they do; further use starts others."""
+        if self._pooled is not None:
+            self._pooled.close(now=now)
+
+    @contextmanager
+    def closing(self) -> Iterator[LogDensity]:
+        """Close after the block, at once if it raises or is interrupted."""
+        try:
+            yield self
+        except BaseException:
+            self.close(now=True)
+            raise
+        self.close()
+
+    @cached_property
+    def _found(self) -> VectorizedDensity:
+        """The function as one of many points, in this process."""
         points = self._test_points()
         density = self._vectorize(points)
         self.n_evaluations += len(points)
@@ -148,6 +202,17 @@ class LogDensity:
         self.seconds_per_call = min(seconds) / len(points)
         self.test_values = tuple(values[0].tolist())
         return density
+
+    def _warn_of_single_points(self) -> None:
+        reason, self._has_warned = "" if self._has_warned else self._found.why_singly, True
+        if reason:
+            warnings.warn(
+                f"the log density takes one point at a time and cannot be vectorized ({reason}); a "
+                "function of a batch (n, d) would be many times faster, and pool= shares the "
+                "points of a slow one among processes",
+                AmfviWarning,
+                stacklevel=4,
+            )
 
     def _vectorize(self, points: Tensor) -> VectorizedDensity:
         if self.value_and_grad is False:
@@ -171,16 +236,21 @@ class LogDensity:
         share = torch.rand(n, self.dim, generator=generator, dtype=torch.float64)
         return lower + share * (upper - lower)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, *, singly: bool = False) -> Tensor:
         """Log density in nats at points (n, d) inside the constraints; float64, shape (n,).
+
+        Args:
+            singly: with a call of the function for every point, and no gradient.
 
         Raises:
             InputError: NaN or +∞, a wrong shape, or an exception of the function; the
                 message gives the point.
         """
-        call = self.vectorized.call
+        call = self.vectorized.call_singly if singly else self.vectorized.call
         try:
             out = call(x.clone())  # the function may modify its argument
+        except InputError:  # of the pool
+            raise
         except Exception as error:
             raise self._failed(error, x) from error
         self.n_evaluations += len(x)
@@ -217,52 +287,11 @@ class LogDensity:
         return ", ".join(f"{n} = {v:.6g}" for n, v in zip(self.names, values, strict=True))
 
     def _failed(self, error: Exception, x: Tensor) -> InputError:
-        at = f" at {self.describe(x[0])}" if len(x) == 1 else f" at one of {len(x)} points"
-        said = " ".join(str(error).split())
-        return InputError(f"the log density raised {type(error).__name__}: {said}{at}")
+        failure = PointError.from_exception(error, 0 if len(x) == 1 else None)
+        row = failure.row
+        at = f"one of {len(x)} points" if row is None else self.describe(x[row])
+        return InputError(f"the log density raised {failure.text} at {at}")
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         return f"LogDensity({name}, dim={self.dim})"
-
-
-def _over_vectors(prior: Distribution, dim: int) -> Distribution:
-    """A distribution over vectors of ``dim`` numbers.
-
-    Raises:
-        UsageError: it is over something else.
-    """
-    if not isinstance(prior, Distribution):
-        raise UsageError(f"prior must be a torch distribution, found {type(prior).__name__}")
-    if prior.event_shape == (dim,) and prior.batch_shape == ():
-        return prior
-    if prior.event_shape == () and prior.batch_shape == (dim,):
-        return Independent(prior, 1)
-    raise UsageError(
-        f"prior must be over {dim} parameters, found batch shape {tuple(prior.batch_shape)} and "
-        f"event shape {tuple(prior.event_shape)}"
-    )
-
-
-def _parse_box(box: Sequence[Any], within: Constraints) -> tuple[Tensor, Tensor]:
-    """Lower and upper corner (d,) of a box inside the bounds.
-
-    Raises:
-        UsageError: bounds that are not finite or not in order, or a constraint on a vector.
-    """
-    pairs = torch.as_tensor(box, dtype=torch.float64)
-    if pairs.shape == (2,):
-        pairs = pairs.expand(within.dim, 2)
-    if pairs.shape != (within.dim, 2):
-        raise UsageError(
-            f"box must be {within.dim} pairs (lower, upper), found shape {tuple(pairs.shape)}"
-        )
-    if within.vectors:
-        raise UsageError(
-            "a box cannot start parameters with a constraint on a vector: give a prior"
-        )
-    lower = torch.maximum(pairs[:, 0], pairs.new_tensor(within.lower))
-    upper = torch.minimum(pairs[:, 1], pairs.new_tensor(within.upper))
-    if not bool((lower < upper).all() and pairs.isfinite().all()):
-        raise UsageError(f"a box needs finite lower below upper bounds, found {pairs.tolist()}")
-    return lower, upper

@@ -58,6 +58,7 @@ class UnconstrainedDensity:
         self.device = torch.device(device)
         self.budget = budget if budget is not None else Budget()
         self.seconds_per_point = log_density.seconds_per_call
+        self._singly = False
 
     @property
     def constraints(self) -> Constraints:
@@ -69,6 +70,17 @@ class UnconstrainedDensity:
         other = copy.copy(self)
         other.transform = transform
         return other
+
+    def calling_singly(self) -> UnconstrainedDensity:
+        """The same density with a call of the user's function for every point."""
+        other = copy.copy(self)
+        other._singly = True
+        return other
+
+    @property
+    def n_workers(self) -> int:
+        """How many points may be evaluated at the same time."""
+        return self.log_density.n_workers
 
     def describe(self, point: Tensor) -> str:
         """Write out a point (d,) of the user's parameters, with names."""
@@ -106,7 +118,7 @@ class UnconstrainedDensity:
     def _values(self, y: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             x, log_det = self.transform.from_unconstrained_with_log_det(y)
-            return (self.log_density.log_prob(x) + log_det,)
+            return (self.log_density.log_prob(x, singly=self._singly) + log_det,)
 
     def _values_and_gradients(self, y: Tensor) -> tuple[Tensor, ...]:
         y = y.detach().requires_grad_()
@@ -122,6 +134,7 @@ class UnconstrainedDensity:
     ) -> tuple[Tensor, ...]:
         results: list[tuple[Tensor, ...]] = []
         done = 0
+        self.budget.require(len(y))  # parts of a batch would be of no use
         while done < len(y) or not results:
             chunk = y[done : done + self._chunk_size()]
             self.budget.spend(len(chunk))
@@ -135,6 +148,8 @@ class UnconstrainedDensity:
     def _chunk_size(self) -> int:
         # How rows are grouped can change their last bit, so only slow densities are
         # grouped by the clock.
-        if self.log_density.seconds_per_call < SLOW:
+        is_timed = self.n_workers == 1 or self.budget.timeout is not None
+        if self.log_density.seconds_per_call < SLOW or not is_timed:
             return MAX_CHUNK
-        return max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / max(self.seconds_per_point, 1e-9))))
+        in_time = int(CHUNK_SECONDS / max(self.seconds_per_point, 1e-9))
+        return max(2 * self.n_workers if self.n_workers > 1 else 1, min(MAX_CHUNK, in_time))

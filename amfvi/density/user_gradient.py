@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from amfvi.density.calling import DOUBLE, Convention, Function, find_convention, to_tensor
+from amfvi.density.adapters import Batches, Values
+from amfvi.density.calling import DOUBLE, Convention, Function, find_convention
 from amfvi.density.jax_functions import (
     compile_jax,
     is_jax,
     jax_numpy,
     warn_of_precision,
 )
-from amfvi.density.joint import require_gradient, with_gradient
+from amfvi.density.joint import require_gradient
 from amfvi.density.vectorize import (
     VectorizedDensity,
     map_over_points,
@@ -26,7 +28,7 @@ from amfvi.density.vectorize import (
 )
 from amfvi.errors import InputError
 
-__all__ = ["vectorize_with_gradient"]
+__all__ = ["FirstColumn", "vectorize_with_gradient"]
 
 
 def vectorize_with_gradient(
@@ -47,9 +49,6 @@ def vectorize_with_gradient(
     Raises:
         InputError: a function cannot be called, the two disagree, or the gradient is wrong.
 
-    Warns:
-        AmfviWarning: it has to be called point by point.
-
     Examples:
         >>> points = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 0.5]]).double()
         >>> density = vectorize_with_gradient(lambda x: (-(x @ x), -2 * x), points, ("a", "b"))
@@ -59,24 +58,43 @@ def vectorize_with_gradient(
     d = points.shape[1]
     pair = _SideBySide(value_and_grad)
     convention = find_convention(pair, points, columns=1 + d, returns=f"{1 + d} numbers")
-    joint, description = _vectorize_pairs(convention, points)
+    pairs = _vectorize_pairs(convention, points)
+    joint, description, why_singly = pairs.values, pairs.calling_convention, pairs.why_singly
     resolution = max(convention.resolution, pair.resolution)
-    if function is None:
-        call: Callable[[Tensor], Tensor] = lambda x: joint(x)[:, 0]  # noqa: E731
-    else:
+    call: Values = FirstColumn(joint)
+    if function is not None:
         alone = vectorize(function, points)
-        call, resolution = alone.call, max(resolution, alone.resolution)
+        call, resolution = alone.values, max(resolution, alone.resolution)
         description = f"{alone.calling_convention}, and for gradients {description}"
+        why_singly = alone.why_singly
     at_points = joint(points).detach().cpu()
     values = call(points.clone()).detach().cpu()
     _require_equal(values, at_points[:, 0], resolution)
     require_gradient(call, at_points[:, 1:], points, resolution, names)
     return VectorizedDensity(
-        call=with_gradient(call, joint),
+        values=call,
+        joint=joint,
         calling_convention=f"{description}, with a gradient of its own",
         differentiable=True,
         resolution=resolution,
+        why_singly=why_singly,
+        is_jax=pairs.is_jax,
     )
+
+
+@dataclass(frozen=True)
+class FirstColumn:
+    """The values of a function of values and gradients side by side.
+
+    Examples:
+        >>> FirstColumn(lambda x: 2 * x)(torch.ones(2, 3))
+        tensor([2., 2.])
+    """
+
+    joint: Values
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.joint(x)[:, 0]
 
 
 def _require_equal(values: Tensor, joint: Tensor, resolution: float) -> None:
@@ -122,21 +140,18 @@ class _SideBySide:
         return joined
 
 
-def _vectorize_pairs(
-    convention: Convention, points: Tensor
-) -> tuple[Callable[[Tensor], Tensor], str]:
-    """From points (n, d) to (n, 1 + d); and how, in words."""
+def _vectorize_pairs(convention: Convention, points: Tensor) -> VectorizedDensity:
+    """From points (n, d) to (n, 1 + d), as the values of what is returned."""
     if is_jax(convention.out):
         compiled = compile_jax(convention, points, returns_gradient=True)
         if compiled is not None:
             warn_of_precision(compiled.resolution)
-            return compiled.joint, compiled.description
-
+            return VectorizedDensity(
+                values=compiled.joint, calling_convention=compiled.description, is_jax=True
+            )
     if not convention.many:
-        return map_over_points(convention, points)
-
-    def of_batch(x: Tensor) -> Tensor:
-        return to_tensor(convention.call(x.detach()), x)
-
-    require_independent(of_batch, points, convention)
-    return of_batch, str(convention)
+        call, description, why_singly = map_over_points(convention, points)
+        return VectorizedDensity(values=call, calling_convention=description, why_singly=why_singly)
+    batches = Batches(convention)
+    require_independent(batches, points, convention)
+    return VectorizedDensity(values=batches, calling_convention=str(convention))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from amfvi.density.adapters import Batches, Mapped, OneByOne, PointByPoint, Values
 from amfvi.density.calling import DOUBLE, Convention, Function, find_convention, to_tensor
 from amfvi.density.jax_functions import compile_jax, is_jax, warn_of_precision
 from amfvi.density.joint import with_gradient
-from amfvi.errors import AmfviWarning, InputError
+from amfvi.errors import InputError
 
 __all__ = [
     "VectorizedDensity",
@@ -44,20 +44,42 @@ class VectorizedDensity:
     """A log density of many points.
 
     Attributes:
-        call: from float64 points (n, d) to a float64 tensor (n,).
+        values: from float64 points (n, d) to a float64 tensor (n,).
+        joint: from points to values and gradients side by side, (n, 1 + d); None where
+            autograd passes through ``values``, or where there is no gradient.
         calling_convention: how the user's function is called, in words.
-        differentiable: whether autograd passes through ``call``.
+        differentiable: whether autograd passes through :attr:`call`.
         resolution: relative rounding error of the user's values.
+        why_singly: why the function is called point by point; empty if it is not.
+        is_jax: whether it was compiled by JAX.
+        singly: as ``values``, where there is a better way to call it for every point alone
+            than one after the other.
 
     Examples:
         >>> vectorize(lambda x: x[0], torch.zeros(3, 2).double()).calling_convention
         'torch, point by point, by vmap'
     """
 
-    call: Callable[[Tensor], Tensor]
+    values: Values
+    joint: Values | None = None
     calling_convention: str
     differentiable: bool = False
     resolution: float = DOUBLE
+    why_singly: str = ""
+    is_jax: bool = False
+    singly: Values | None = None
+
+    @cached_property
+    def call(self) -> Values:
+        """From float64 points (n, d) to a float64 tensor (n,), through which autograd passes."""
+        return self.values if self.joint is None else with_gradient(self.values, self.joint)
+
+    @cached_property
+    def call_singly(self) -> Values:
+        """As ``values``, with a call of the user's function for every point."""
+        if self.singly is not None:
+            return self.singly
+        return self.values if self.why_singly else OneByOne(self.values)
 
 
 def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
@@ -72,9 +94,6 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
     Raises:
         InputError: the function raises, or does not return one number per point.
 
-    Warns:
-        AmfviWarning: it has to be called point by point.
-
     Examples:
         >>> density = vectorize(lambda x: -(x**2).sum(dim=1), torch.ones(3, 2).double())
         >>> density.calling_convention, density.differentiable
@@ -84,10 +103,12 @@ def vectorize(function: Function, points: Tensor) -> VectorizedDensity:
     if is_jax(convention.out) and (compiled := compile_jax(convention, points)) is not None:
         warn_of_precision(compiled.resolution)
         return VectorizedDensity(
-            call=with_gradient(compiled.values, compiled.joint),
+            values=compiled.values,
+            joint=compiled.joint,
             calling_convention=compiled.description,
             differentiable=True,
             resolution=compiled.resolution,
+            is_jax=True,
         )
     if convention.many:
         return _adapt_batches(convention, points)
@@ -121,14 +142,11 @@ def require_reproducible(first: Tensor, second: Tensor, resolution: float = DOUB
 
 def _adapt_batches(convention: Convention, points: Tensor) -> VectorizedDensity:
     """A function of a batch as one of tensors."""
-
-    def call(x: Tensor) -> Tensor:
-        return to_tensor(convention.call(x), x)
-
+    call = Batches(convention)
     require_independent(call, points, convention)
     is_torch = isinstance(convention.out, Tensor) and not convention.numpy
     return VectorizedDensity(
-        call=call,
+        values=call,
         calling_convention=str(convention),
         differentiable=is_torch and _has_gradient(call, points),
         resolution=convention.resolution,
@@ -137,57 +155,38 @@ def _adapt_batches(convention: Convention, points: Tensor) -> VectorizedDensity:
 
 def _adapt_single_points(convention: Convention, points: Tensor) -> VectorizedDensity:
     """A function of one point as one of a batch of tensors."""
-    call, description = map_over_points(convention, points)
+    call, description, why_singly = map_over_points(convention, points)
     is_torch = isinstance(convention.out, Tensor) and not convention.numpy
     return VectorizedDensity(
-        call=call,
+        values=call,
         calling_convention=description,
         differentiable=is_torch and _has_gradient(call, points),
         resolution=convention.resolution,
+        why_singly=why_singly,
     )
 
 
-def map_over_points(
-    convention: Convention, points: Tensor
-) -> tuple[Callable[[Tensor], Tensor], str]:
+def map_over_points(convention: Convention, points: Tensor) -> tuple[Values, str, str]:
     """Map a function of one point over a batch, by ``vmap`` where that is possible.
 
     Returns:
-        The function of points (n, d), and how it is called, in words.
-
-    Warns:
-        AmfviWarning: it has to be called point by point.
+        The function of points (n, d); how it is called, in words; and why it is called point
+        by point, empty if it is not.
 
     Examples:
         >>> points = torch.ones(3, 2).double()
-        >>> call, description = map_over_points(find_convention(lambda x: x @ x, points), points)
-        >>> call(points), description
-        (tensor([2., 2., 2.], dtype=torch.float64), 'torch, point by point, by vmap')
+        >>> call, *words = map_over_points(find_convention(lambda x: x @ x, points), points)
+        >>> call(points), words
+        (tensor([2., 2., 2.], dtype=torch.float64), ['torch, point by point, by vmap', ''])
     """
-    function = convention.function
-    if isinstance(convention.out, Tensor) and not convention.numpy:
-        mapped = torch.func.vmap(lambda x: function(x).double())
-        tolerance = max(VMAP_TOLERANCE, ROUNDING_STEPS * convention.resolution)
-        reason = _why_not_vmap(function, mapped, points, tolerance)
-        if reason is None:
-            return mapped, f"{convention}, by vmap"
-
-        def call(x: Tensor) -> Tensor:
-            return torch.stack([function(point).double() for point in x])
-    else:
-        reason = "it returns numpy numbers"
-
-        def call(x: Tensor) -> Tensor:
-            rows = [to_tensor(convention.call(point), x) for point in x.detach()]
-            return torch.stack(rows) if rows else x.new_zeros(0, *np.shape(convention.out))
-
-    warnings.warn(
-        f"the log density takes one point at a time and cannot be vectorized ({reason}); "
-        "a function of a batch (n, d) would be many times faster",
-        AmfviWarning,
-        stacklevel=2,
-    )
-    return call, str(convention)
+    if not isinstance(convention.out, Tensor) or convention.numpy:
+        return PointByPoint(convention), str(convention), "it returns numpy numbers"
+    mapped = Mapped(convention)
+    tolerance = max(VMAP_TOLERANCE, ROUNDING_STEPS * convention.resolution)
+    reason = _why_not_vmap(convention.function, mapped, points, tolerance)
+    if reason is None:
+        return mapped, f"{convention}, by vmap", ""
+    return PointByPoint(convention), str(convention), reason
 
 
 def _why_not_vmap(

@@ -19,7 +19,11 @@ N_REPEATED = 1000
 less than one case of a hundred."""
 
 MAX_SECONDS = 10.0
-"""Seconds after which no more points are evaluated twice."""
+"""Seconds after which no more points are evaluated twice, where calls for one point may cost
+much more than points of a batch, or where time is limited."""
+
+POINTS_PER_WORKER = 8
+"""Points that are called for at a time, per worker."""
 
 MIN_EVALUATIONS_LEFT = 2_000
 """Evaluations that must be left in the budget for such a check."""
@@ -47,13 +51,20 @@ def require_repeatable(density: UnconstrainedDensity, x: Tensor, log_p: Tensor) 
     if density.budget.left is not None and density.budget.left < MIN_EVALUATIONS_LEFT:
         return
     rows = torch.arange(0, len(x), max(1, len(x) // N_REPEATED))[:N_REPEATED]
-    resolution = density.log_density.vectorized.resolution
+    rows = rows[log_p[rows] > -math.inf]
+    vectorized = density.log_density.vectorized
+    # A function of one point costs the same for every call, before and here.
+    is_timed = not vectorized.why_singly or density.budget.timeout is not None
+    at_once = POINTS_PER_WORKER * density.n_workers
+    if density.n_workers == 1 and not vectorized.why_singly:
+        at_once = 1
     ends_at = time.monotonic() + MAX_SECONDS
-    for row in rows[log_p[rows] > -math.inf]:
+    singly = density.calling_singly()
+    for some in rows.split(at_once) if len(rows) else ():
         try:
-            again = density.log_prob_constrained(x[row][None])
+            again = singly.log_prob_constrained(x[some])
         except OutOfBudgetError:
             return
-        require_reproducible(log_p[row][None], again, resolution)
-        if time.monotonic() > ends_at:
+        require_reproducible(log_p[some], again, vectorized.resolution)
+        if is_timed and time.monotonic() > ends_at:
             return

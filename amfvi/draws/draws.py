@@ -131,9 +131,11 @@ class Draws:
         rows = np.flatnonzero(present & _find_finite_rows(values, present, nan_policy))
         normalized = _normalize(None if weights is None else weights[rows])
         require_enough(len(rows), len(names), constraints.unconstrained_dim, normalized)
-        require_varying(values[rows], names, constraints)
+        if len(rows) < len(values):
+            values = values[rows]
+        require_varying(values, names, constraints)
         draws = cls(
-            values=torch.from_numpy(values[rows]),
+            values=torch.from_numpy(values),
             names=names,
             constraints=constraints,
             chain=torch.from_numpy(chain[rows]),

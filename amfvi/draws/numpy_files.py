@@ -7,7 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ END_RECORD = b"PK\x05\x06"
 
 END_RECORD_BYTES = 22
 """Size of the last part of a zip archive without a comment."""
+
+LARGE = 2**20
+"""Bytes from which an array is mapped, so that only the copy that is validated takes memory."""
 
 MANY_MEMBERS = 0xFFFF
 """Stands for the number of members where there are too many for its two bytes."""
@@ -52,9 +55,11 @@ def read_npy(path: Path) -> Table:
     """
     try:
         with path.open("rb") as file:
-            if _claimed_bytes(file) > path.stat().st_size:
+            claimed = _claimed_bytes(file)
+            if claimed > path.stat().st_size:
                 raise InputError("cannot be read (the array is cut off)")
-        return Table(values=np.load(path, allow_pickle=False))
+        mode: Literal["r"] | None = "r" if claimed > LARGE else None
+        return Table(values=np.load(path, mmap_mode=mode, allow_pickle=False))
     except ValueError as error:
         raise _explain(error) from None
 

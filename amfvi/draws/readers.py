@@ -199,7 +199,7 @@ def columns_for(table: Table, expected: tuple[str, ...], path: str | Path) -> ND
                 f"{path}: columns are {', '.join(table.names)}, expected {', '.join(expected)}"
             )
         values = values[:, [table.names.index(name) for name in expected]]
-    return np.ascontiguousarray(values, dtype=np.float64)
+    return np.array(values, dtype=np.float64, order="C")
 
 
 def read_points(path: str | Path, names: tuple[str, ...]) -> NDArray[Any]:

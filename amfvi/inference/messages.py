@@ -35,12 +35,15 @@ def announce(reporter: Reporter, log_density: LogDensity) -> None:
     """
     gradients = "with" if log_density.vectorized.differentiable else "without"
     reporter.log(f"log density: {log_density.vectorized.calling_convention}, {gradients} gradients")
-    pace = log_density.seconds_per_call
-    if pace * TYPICAL_EVALUATIONS > LONG_SAMPLING:
+    pace, n_workers = log_density.seconds_per_call, log_density.n_workers
+    seconds = pace * TYPICAL_EVALUATIONS / n_workers
+    if seconds > LONG_SAMPLING:
+        shared = f" with {n_workers} workers" if n_workers > 1 else ""
+        advice = "" if n_workers > 1 else ", pool= shares it among processes"
         reporter.warn(
             f"an evaluation of the log density takes {pace:.2g} s; the sampler will need about "
-            f"{TYPICAL_EVALUATIONS} and take {pace * TYPICAL_EVALUATIONS / 3600:.1f} h (timeout= "
-            "and max_evaluations= limit it)"
+            f"{TYPICAL_EVALUATIONS} and take {seconds / 3600:.1f} h{shared} (timeout= "
+            f"and max_evaluations= limit it{advice})"
         )
 
 

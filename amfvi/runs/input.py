@@ -15,7 +15,7 @@ from amfvi.runs.log import RunLog
 from amfvi.runs.process_state import UserState
 from amfvi.runs.settings import InputSettings
 from amfvi.runs.user_function import load_object
-from amfvi.sources import Source, pair
+from amfvi.sources import DrawsWithDensity, Source, pair
 from amfvi.targets import ExactTarget
 
 __all__ = ["RunInput", "load_function", "load_input"]
@@ -54,6 +54,16 @@ def load_input(settings: InputSettings, log: RunLog) -> RunInput:
         >>> load_input(InputSettings(target="banana"), RunLog(Reporter())).exact.name
         'banana'
     """
+    loaded = _load(settings, log)
+    if settings.jobs is not None:
+        source = loaded.source
+        density = source.density if isinstance(source, DrawsWithDensity) else source
+        if isinstance(density, LogDensity):
+            density.pool = settings.jobs
+    return loaded
+
+
+def _load(settings: InputSettings, log: RunLog) -> RunInput:
     if settings.target is not None:
         return _load_target(settings)
     if settings.draws is None:

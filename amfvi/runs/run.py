@@ -196,7 +196,7 @@ def _fingerprint(settings: RunSettings, run_input: RunInput) -> str:
     described = {
         key: value
         for key, value in settings.to_json().items()
-        if key not in ("out", "force", "figures")
+        if key not in ("out", "force", "figures", "jobs")
     }
     return repr((described, source, values))
 

@@ -42,6 +42,7 @@ class InputSettings:
         nan_policy: "raise", or "omit" to leave rows with NaN or infinity out.
         log_density: ``module:name`` of a function or of a ``LogDensity``.
         dim, names, box: of a log density that is a function, without draws.
+        jobs: processes that evaluate a log density; None: this one.
         constraints: (lower, upper) by parameter name.
 
     Raises:
@@ -65,6 +66,7 @@ class InputSettings:
     dim: int | None = None
     names: tuple[str, ...] | None = None
     box: Any = None
+    jobs: int | None = None
     constraints: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +80,8 @@ class InputSettings:
         for name in ("dim", "names", "box"):
             if self.draws is not None and getattr(self, name) is not None:
                 raise UsageError(f"{name}= goes with log_density= alone; draws= have their own")
+        if self.jobs is not None and self.log_density is None and not self.by_density:
+            raise UsageError("jobs= goes with log_density=, by_density= or simulator=")
         if self.constraints and self.target is not None:
             raise UsageError("constraints= goes with draws; a target has its own")
 

@@ -66,8 +66,8 @@ def require_decay(density: UnconstrainedDensity, y: Tensor, log_p: Tensor) -> No
         amfvi.sampler.integrability.NotIntegrableError: the log density does not fall off...
     """
     start = y[log_p.argmax()]
-    for line in _lines(start, (y - start).abs().max(dim=0).values):
-        end = _follow(density, start, line)
+    lines = torch.stack(list(_lines(start, (y - start).abs().max(dim=0).values)))
+    for end in _follow(density, start, lines):
         if end is not None:
             raise _no_decay_error(density, start, *end)
 
@@ -83,43 +83,74 @@ def _lines(start: Tensor, distance: Tensor) -> Iterator[Tensor]:
 
 
 def _follow(
-    density: UnconstrainedDensity, start: Tensor, line: Tensor
-) -> tuple[Tensor, float] | None:
-    """The last point of a line where mass always grows, with its log density, or None."""
-    log_mass, last = -math.inf, None
+    density: UnconstrainedDensity, start: Tensor, lines: Tensor
+) -> list[tuple[Tensor, float] | None]:
+    """The last point of each line (k, d) where mass always grows, with its log density, or None.
+
+    All lines that are still followed are so together.
+    """
+    ends: list[tuple[Tensor, float] | None] = [None] * len(lines)
+    log_mass = [-math.inf] * len(lines)
+    last: list[tuple[Tensor, float] | None] = [None] * len(lines)
+    followed = list(range(len(lines)))
     for doubling in range(N_DOUBLINGS + 1):
-        point = start + 2.0**doubling * line
-        value = _evaluate(density, point)
-        if value is None:
-            return last if doubling >= MIN_DOUBLINGS else None
-        new_log_mass = value + doubling * math.log(2)
-        if not new_log_mass > log_mass + MIN_GROWTH:
-            return None
-        log_mass, last = new_log_mass, (point, value)
-        if value == math.inf:
+        points = start + 2.0**doubling * lines[followed]
+        grows = []
+        for line, point, value in zip(followed, points, _evaluate(density, points), strict=True):
+            if value is None:
+                ends[line] = last[line] if doubling >= MIN_DOUBLINGS else None
+                continue
+            new_log_mass = value + doubling * math.log(2)
+            if not new_log_mass > log_mass[line] + MIN_GROWTH:
+                continue
+            log_mass[line], last[line] = new_log_mass, (point, value)
+            if value == math.inf or doubling == N_DOUBLINGS:
+                ends[line] = last[line]
+                continue
+            grows.append(line)
+        followed = grows
+        if not followed:
             break
-    return last
+    return ends
 
 
-def _evaluate(density: UnconstrainedDensity, point: Tensor) -> float | None:
-    """The log density at a point, which may be infinite.
+def _evaluate(density: UnconstrainedDensity, points: Tensor) -> list[float | None]:
+    """The log densities at points (k, d), which may be infinite.
 
-    None where it says nothing about decay: where the function refuses or returns NaN, or the
+    None where they say nothing about decay: where the function refuses or returns NaN, or the
     user's parameters cannot be told apart from their bounds, or their squares overflow.
     """
-    if not bool(is_resolved(density.transform, point[None])):
-        return None
-    x, log_det = density.transform.from_unconstrained_with_log_det(point[None])
-    density.budget.spend(1)
-    density.log_density.n_evaluations += 1
-    try:
-        with np.errstate(all="ignore"):
-            value = density.log_density.vectorized.call(x.to(density.device))
-    except Exception:
-        return None
-    log_p = float(value.cpu().double() + log_det)
-    overflows = log_p == -math.inf and bool((x.abs() > MAX_MAGNITUDE).any())
-    return None if overflows or math.isnan(log_p) else log_p
+    values: list[float | None] = [None] * len(points)
+    rows = is_resolved(density.transform, points).nonzero().squeeze(1)
+    x, log_det = density.transform.from_unconstrained_with_log_det(points[rows])
+    log_p = _call(density, x) + log_det
+    overflows = (log_p == -math.inf) & (x.abs() > MAX_MAGNITUDE).any(dim=1)
+    for row, value, nothing in zip(rows, log_p, overflows | log_p.isnan(), strict=True):
+        values[int(row)] = None if bool(nothing) else float(value)
+    return values
+
+
+def _call(density: UnconstrainedDensity, x: Tensor) -> Tensor:
+    """Values of the user's function at points (k, d), NaN where it raises; (k,)."""
+    if not len(x):
+        return x.new_zeros(0)
+    density.budget.spend(len(x))
+    density.log_density.n_evaluations += len(x)
+    call = density.log_density.vectorized.call
+    # Together where a pool shares them; one point alone may be where the function raises.
+    for parts in ([x], x.split(1)) if density.n_workers > 1 else (x.split(1),):
+        values = []
+        for part in parts:
+            try:
+                with np.errstate(all="ignore"):
+                    values.append(call(part.to(density.device)).cpu().double())
+            except Exception:
+                if len(part) > 1:
+                    break
+                values.append(x.new_full((1,), math.nan))
+        else:
+            break
+    return torch.cat(values)
 
 
 def _no_decay_error(

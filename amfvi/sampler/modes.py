@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.factors import factorize
-from amfvi.sampler.resolution import evaluate_where_possible
+from amfvi.sampler.lockstep import EvaluateAll, minimize_together
+from amfvi.sampler.resolution import evaluate_together, evaluate_where_possible
 
 __all__ = ["Mode", "find_modes", "mahalanobis_rms", "newton_polish"]
 
@@ -90,8 +90,9 @@ def find_modes(
 ) -> list[Mode]:
     """Find the distinct modes that L-BFGS reaches from ``starts`` (k, d), heaviest first.
 
-    Modes already ``known`` are kept among them. Modes without a finite curvature, and
-    those with a vanishing part of the heaviest one's mass, are left out.
+    The optimizations advance together. Modes already ``known`` are kept among them. Modes
+    without a finite curvature, and those with a vanishing part of the heaviest one's mass, are
+    left out.
 
     Raises:
         OutOfBudgetError: a limit was reached.
@@ -104,14 +105,13 @@ def find_modes(
         >>> print(f"{float(mode.point):.3f} {float(mode.covariance):.3f}")
         3.000 0.250
     """
-    objective = _objective(density)
+    evaluate_all = _objective(density)
     modes = list(known)
-    for start in starts:
-        with np.errstate(all="ignore"):
-            solution = minimize(
-                objective, start.numpy(), jac=True, method="L-BFGS-B",
-                options={"maxfun": MAX_EVALUATIONS, "maxcor": 20, "ftol": 1e-10},
-            )  # fmt: skip
+    solutions = minimize_together(
+        evaluate_all, [start.numpy() for start in starts], method="L-BFGS-B",
+        options={"maxfun": MAX_EVALUATIONS, "maxcor": 20, "ftol": 1e-10},
+    )  # fmt: skip
+    for solution in solutions:
         if not np.isfinite(solution.fun) or solution.fun >= PENALTY:
             continue
         point = torch.from_numpy(np.asarray(solution.x, dtype=np.float64))
@@ -121,7 +121,7 @@ def find_modes(
         if covariance is None:
             continue
         candidate = Mode(point=point, log_density=-float(solution.fun), covariance=covariance)
-        candidate = newton_polish(objective, candidate)
+        candidate = newton_polish(lambda y: evaluate_all([y])[0], candidate)
         if not any(mahalanobis_rms(candidate.point, mode) < SAME_MODE_DISTANCE for mode in modes):
             modes.append(candidate)
     modes.sort(key=lambda mode: -mode.log_mass)
@@ -164,19 +164,29 @@ def mahalanobis_rms(point: Tensor, mode: Mode) -> float:
     return float(scores.square().mean().sqrt())
 
 
-def _objective(density: UnconstrainedDensity) -> Objective:
-    """Minus the log density with a gradient, by autograd or by forward differences."""
+def _objective(density: UnconstrainedDensity) -> EvaluateAll:
+    """Minus the log density at points, with gradients by autograd or by forward differences."""
 
-    def by_autograd(y: Array) -> tuple[float, Array]:
-        value, gradient = evaluate_where_possible(density, torch.from_numpy(y)[None], gradient=True)
-        return _negate(float(value), gradient[0].numpy())
+    def by_autograd(points: Sequence[Array]) -> list[tuple[float, Array]]:
+        batches = [torch.from_numpy(y)[None] for y in points]
+        return [
+            _negate(float(value), gradient[0].numpy())
+            for value, gradient in evaluate_together(density, batches, gradient=True)
+        ]
 
-    def by_differences(y: Array) -> tuple[float, Array]:
-        steps = DIFFERENCE * np.maximum(1.0, np.abs(y))
-        points = torch.from_numpy(np.vstack([y, y + np.diag(steps)]))
-        values = evaluate_where_possible(density, points, gradient=False)[0].numpy()
-        with np.errstate(invalid="ignore"):  # −∞ − −∞, where the density is zero
-            return _negate(float(values[0]), (values[1:] - values[0]) / steps)
+    def by_differences(points: Sequence[Array]) -> list[tuple[float, Array]]:
+        steps = [DIFFERENCE * np.maximum(1.0, np.abs(y)) for y in points]
+        batches = [
+            torch.from_numpy(np.vstack([y, y + np.diag(step)]))
+            for y, step in zip(points, steps, strict=True)
+        ]
+        evaluated = evaluate_together(density, batches, gradient=False)
+        results = []
+        for (log_p, _), step in zip(evaluated, steps, strict=True):
+            values = log_p.numpy()
+            with np.errstate(invalid="ignore"):  # −∞ − −∞, where the density is zero
+                results.append(_negate(float(values[0]), (values[1:] - values[0]) / step))
+        return results
 
     return by_autograd if density.differentiable else by_differences
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from amfvi.errors import InputError
 __all__ = [
     "MAX_MAGNITUDE",
     "evaluate_constrained",
+    "evaluate_together",
     "evaluate_where_possible",
     "is_far_out",
     "is_resolved",
@@ -109,6 +111,47 @@ def evaluate_where_possible(
     if bool(ordinary.any()):
         log_p[ordinary], grad_p[ordinary] = evaluate(y[ordinary])
     return log_p, grad_p
+
+
+def evaluate_together(
+    density: UnconstrainedDensity, batches: Sequence[Tensor], *, gradient: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """As :func:`evaluate_where_possible` for each of several batches.
+
+    A pool of workers gets all of them at once. Without one they stay apart, since how points
+    are grouped can change the last digit of a value.
+
+    Args:
+        batches: each of shape (k, d).
+        gradient: whether to compute it.
+
+    Raises:
+        OutOfBudgetError: a limit was reached.
+        InputError: the density is broken at an ordinary point.
+
+    Examples:
+        >>> from amfvi.density.log_density import LogDensity
+        >>> density = UnconstrainedDensity(LogDensity(lambda x: -x.square().sum(dim=1), 1))
+        >>> batches = [torch.ones(1, 1).double(), torch.zeros(2, 1).double()]
+        >>> [log_p.tolist() for log_p, _ in evaluate_together(density, batches, gradient=False)]
+        [[-1.0], [0.0, 0.0]]
+    """
+    sizes = [len(batch) for batch in batches]
+    budget = density.budget
+    budget.require(sum(sizes))
+    if density.n_workers > 1 and len(batches) > 1:
+        spent = budget.spent
+        try:
+            if gradient:
+                log_p, grad_p = density.log_prob_and_gradient(torch.cat(list(batches)))
+            else:
+                log_p = density.log_prob(torch.cat(list(batches)))
+                grad_p = log_p.new_zeros(len(log_p), 0)
+        except InputError:  # of which batch, and whether it matters, is found below
+            budget.spent = spent
+        else:
+            return list(zip(log_p.split(sizes), grad_p.split(sizes), strict=True))
+    return [evaluate_where_possible(density, batch, gradient=gradient) for batch in batches]
 
 
 def evaluate_constrained(density: UnconstrainedDensity, x: Tensor) -> Tensor:

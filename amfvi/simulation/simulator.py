@@ -15,10 +15,11 @@ from torch import Tensor
 
 from amfvi.constraints.constraints import Constraints, ConstraintsLike
 from amfvi.errors import AmfviWarning, InputError, UsageError
+from amfvi.pools import check_pool
 from amfvi.reporting import Reporter
 from amfvi.simulation.calling import TRIAL_POINTS, Calling, find_calling
 from amfvi.simulation.chunks import Simulated, make_chunks
-from amfvi.simulation.pools import check_pool, map_chunks
+from amfvi.simulation.pools import map_chunks
 from amfvi.simulation.prior import Prior, parse_names
 from amfvi.simulation.saved import SavedSimulations, saved_draws
 from amfvi.simulation.simulations import Simulations

@@ -111,8 +111,9 @@ def _fit_weights(
         y = split.transform.to_unconstrained(split.weight_draws)[0]
         log_q = log_densities(experts, y.to(device))
     else:
-        log_q = optimism_corrected_log_densities(experts, split.folds)
-        sample_weight = split.folds.heldout_sample_weight
+        folds = split.folds_for_weights
+        log_q = optimism_corrected_log_densities(experts, folds)
+        sample_weight = folds.heldout_sample_weight
     return fit_weights(
         log_q, options.weight_rule, beta=options.momentum, sample_weight=sample_weight
     )

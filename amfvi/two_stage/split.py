@@ -25,6 +25,10 @@ __all__ = ["N_TEST", "Split", "assign_folds", "split_draws", "split_target"]
 N_TEST = 20_000
 """Exact draws that score a fit to a named target."""
 
+MAX_WEIGHED = 100_000
+"""Most draws, by folds, whose densities the weights rest on: more would move no weight by more
+than its fit to them does."""
+
 MIN_BLOCKS_PER_CHAIN = 20
 """Fewest contiguous blocks that a chain is cut into."""
 
@@ -82,6 +86,11 @@ class Split:
         """The draws and their folds in unconstrained space."""
         return Folds(self.transform.to_unconstrained(self.draws)[0], self.fold, self.sample_weight)
 
+    @cached_property
+    def folds_for_weights(self) -> Folds:
+        """Of the folds the rows, at most ``MAX_WEIGHED``, whose densities the weights rest on."""
+        return self.folds.at_most(MAX_WEIGHED)
+
     @property
     def seen(self) -> Tensor:
         """All draws that the fit has seen, those for the weights included."""
@@ -126,9 +135,9 @@ class Split:
     @property
     def n_weight(self) -> int:
         """Draws that the weights rest on."""
-        return (
-            int((self.fold != TRAIN).sum()) if self.weight_draws is None else len(self.weight_draws)
-        )
+        if self.weight_draws is not None:
+            return len(self.weight_draws)
+        return int(self.folds_for_weights.is_heldout.sum())
 
 
 def _equally_weighted(draws: Tensor, sample_weight: Tensor | None) -> Tensor:

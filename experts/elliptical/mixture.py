@@ -29,6 +29,9 @@ __all__ = ["COMPONENT_COUNTS", "EllipticalConfig", "EllipticalMixture"]
 COMPONENT_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 64)
 """Numbers of components that are tried in turn."""
 
+MAX_ROWS = 200_000
+"""Most draws, by folds, that components are fitted to."""
+
 CPU_CHUNK_NUMBERS = 2**18
 """Numbers held at a time while densities are evaluated on a CPU, so that they stay in cache."""
 
@@ -190,6 +193,7 @@ class EllipticalConfig(ExpertConfig):
     ) -> tuple[EllipticalMixture, FitReport]:
         """Fit more and more components; see :meth:`ExpertConfig.fit_folds`."""
         folds.require_fittable(self.kind)
+        folds = folds.at_most(MAX_ROWS)
         counts = self._component_counts(folds)
         stopping = EarlyStopping(
             patience=self.patience,

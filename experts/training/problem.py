@@ -11,7 +11,7 @@ from torch import Tensor
 from amfvi.experts.flows.flow import Parameters
 from amfvi.experts.folds import Folds
 
-__all__ = ["Loss", "TrainingProblem"]
+__all__ = ["Loss", "TrainingProblem", "evenly_spaced"]
 
 Loss = Callable[[Parameters, Tensor], Tensor]
 """From parameters and points (members, d, n) to negative log densities (members, n), nats."""
@@ -68,13 +68,13 @@ class TrainingProblem:
     def heldout_score(self) -> Callable[[Parameters], float]:
         """Build the function from parameters to the mean held-out NLL, nats.
 
-        The mean is over all held-out draws, or the first of each member, each scored by its
+        The mean is over all held-out draws, or some of each member, each scored by its
         out-of-fold member.
         """
         draws, folds = self.draws, self.folds
         rows = [r.to(draws.device) for r in folds.heldout_rows]
         if self.max_scored is not None:
-            rows = [r[: max(self.max_scored // len(rows), 1)] for r in rows]
+            rows = [evenly_spaced(r, max(self.max_scored // len(rows), 1)) for r in rows]
         longest = max(len(r) for r in rows)
         index = torch.stack([torch.cat([r, r[:1].expand(longest - len(r))]) for r in rows])
         points = draws.gather(2, index[:, None].expand(-1, draws.shape[1], -1))
@@ -94,3 +94,13 @@ class TrainingProblem:
             return float((nll * weights).sum() / weights.sum())
 
         return score
+
+
+def evenly_spaced(rows: Tensor, n: int) -> Tensor:
+    """At most ``n`` of the rows, with the same distance between them.
+
+    Examples:
+        >>> evenly_spaced(torch.arange(10), 3).tolist(), evenly_spaced(torch.arange(2), 3).tolist()
+        ([0, 3, 6], [0, 1])
+    """
+    return rows if len(rows) <= n else rows[torch.arange(n, device=rows.device) * len(rows) // n]

@@ -208,6 +208,8 @@ LIBRARY_ERRORS = [
     (("--target", "rings", "--max-evaluations", "9"), 2, "--max-evaluations goes with a log"),
     (("--target", "rings", "--max-refinements", "1"), 2, "--max-refinements goes with a log"),
     (("--target", "rings", "--dim", "2"), 2, "--dim goes with --log-density"),
+    (("--target", "rings", "--jobs", "2"), 2, "--jobs goes with --log-density, --from density or"),
+    (("--draws", "d.csv", "--jobs", "2"), 2, "--jobs goes with --log-density"),
     (("--target", "rings", "--beta", "0.5", "--weight-rule", "em"), 2, "--beta goes with ema"),
     (("--target", "funnel", "--log-density", "m:f"), 2, "give --target, --draws"),
     (("--draws", "d.csv", "--from", "density"), 2, "--from density goes with --target"),

@@ -185,6 +185,19 @@ def test_a_forgotten_minus_is_an_error_and_leaves_no_state_to_resume(cli, model)
     assert not list(model.glob("runs/*")) + list(model.glob("runs/.*"))
 
 
+def test_jobs_share_the_points_and_change_no_number(cli, model):
+    records = []
+    for jobs in ("1", "3"):
+        code, out, err = cli("fit", "--log-density", "mymodel:gamma", "--dim", 2, "--names",
+                             "mu,tau", "--positive", "tau", "--json", "--jobs", jobs, "--out", jobs,
+                             *QUICK)  # fmt: skip
+        assert code == 0, err
+        metrics = json.loads(out)
+        records.append((metrics["density"], metrics["mixture"]))
+        assert json.loads((model / jobs / "config.json").read_text())["jobs"] == int(jobs)
+    assert records[0] == records[1]
+
+
 def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "amfvi", *arguments], cwd=folder, env={**os.environ},

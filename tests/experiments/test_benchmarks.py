@@ -12,6 +12,7 @@ import pytest
 from experiments.benchmarks import (
     canonical,
     from_density,
+    pool,
     pyro_posteriors,
     race,
     race_density,
@@ -113,6 +114,17 @@ def test_race_density_without_its_peers(tmp_path):
     assert int(evaluations) > 1000
     total, sampling = (float(part.strip("()")) for part in seconds.split())
     assert total > sampling
+
+
+@pytest.mark.slow
+def test_pool_without_its_peers(tmp_path):
+    page = run_twice(pool, tmp_path, "--targets", "bent", "--methods", "amfvi", "--workers", "1,4",
+                     "--cost", 0.001)  # fmt: skip
+    one, four = table(page, "target")
+    assert (one[:3], four[:3]) == (["bent", "amfvi", "1"], ["bent", "amfvi", "4"])
+    assert one[3] == four[3]  # evaluations
+    assert one[-1] == four[-1]  # log Z
+    assert (one[6], float(four[6]) > 1) == ("1.0", True)
 
 
 def test_real_posteriors_with_known_moments(tmp_path):
