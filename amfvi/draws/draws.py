@@ -107,8 +107,7 @@ class Draws:
                 with ``chains=True``, chains × draws × d.
             names: parameter names; ``x1, x2, …`` if not given.
             constraints: see :meth:`Constraints.parse`.
-            sample_weight: importance weights of the rows, (n,), non-negative; only their
-                ratios matter. Rows of weight zero are left out.
+            sample_weight: importance weights (n,) up to a factor; rows of weight 0 are left out.
             chain_ids: which chain each row is from, (n,); one chain if not given.
             nan_policy: "raise", or "omit" to leave out rows with NaN or infinity.
             variables: the arrays that the columns are entries of.
@@ -131,8 +130,7 @@ class Draws:
         rows = np.flatnonzero(present & _find_finite_rows(values, present, nan_policy))
         normalized = _normalize(None if weights is None else weights[rows])
         require_enough(len(rows), len(names), constraints.unconstrained_dim, normalized)
-        if len(rows) < len(values):
-            values = values[rows]
+        values = values if len(rows) == len(values) else values[rows]
         require_varying(values, names, constraints)
         draws = cls(
             values=torch.from_numpy(values),
