@@ -74,7 +74,7 @@ def from_stan(model: Any, data: Any = None, *, seed: int = 0) -> LogDensity:
         InputError: the program or the data are missing or not valid.
 
     Examples:
-        >>> from_stan.__annotations__["return"]  # an example that runs is in the tutorial
+        >>> from_stan.__annotations__["return"]  # the how-to on Stan has one that runs
         'LogDensity'
     """
     compiled = _compile(model, data, seed)
