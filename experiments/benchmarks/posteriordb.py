@@ -1,6 +1,7 @@
 """Every posterior of posteriordb that has reference draws, from its Stan program.
 
-    python -m experiments.benchmarks.posteriordb FOLDER [--seeds 3] [--only NAMES] [--methods NAMES]
+    python -m experiments.benchmarks.posteriordb FOLDER [--seeds 3] [--only NAMES]
+        [--methods NAMES] [--any-version] [--only-finished]
 
 FOLDER is a clone of stan-dev/posteriordb, or a part of it in the same layout. Each posterior
 is fitted from its log density with gradients, by the default and by the robust experts, and
@@ -234,7 +235,8 @@ def command_of(options: argparse.Namespace) -> str:
         parts.append(f"--only {shlex.quote(options.only)}")
     if options.methods != ",".join(METHODS):
         parts.append(f"--methods {shlex.quote(options.methods)}")
-    return " ".join([*parts, *(["--any-version"] if options.any_version else [])])
+    parts += ["--any-version"] * options.any_version
+    return " ".join(parts + ["--only-finished"] * options.only_finished)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -246,6 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", default=",".join(METHODS), help="of " + ", ".join(METHODS))
     parser.add_argument("--any-version", action="store_true",
                         help="take cells that another version of the code finished")  # fmt: skip
+    parser.add_argument("--only-finished", action="store_true",
+                        help="run nothing, and make the page of what is finished")  # fmt: skip
     options = parser.parse_args(arguments)
     methods = installed_methods(options.methods)
     names = options.only.split(",") if options.only else list_posteriors(options.database)
@@ -258,9 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     store = CellStore(
         folder=options.folder, experiment="posteriordb", any_version=options.any_version
     )
-    finished = store.run_all(
-        cells, lambda cell, _: run(cell, options.database), provenance_of, skip_failures=True
-    )
+    if options.only_finished:
+        finished = [cell for row in cells if (cell := store.read(row, provenance_of(row)))]
+    else:
+        finished = store.run_all(
+            cells, lambda cell, _: run(cell, options.database), provenance_of, skip_failures=True
+        )
     rows = [row for cell in finished for row in cell.full_rows]
     text = page(rows, command_of(options), describe_by_method(finished))
     write_page(options.results, "posteriordb", text, rows)
