@@ -13,13 +13,13 @@ VERDICTS = re.compile(
 )
 
 
-def parametrized():
+def with_marks():
     for path in PAGES:
         page = Page.read(path)
         yield pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.is_slow else [])
 
 
-@pytest.mark.parametrize("page", parametrized())
+@pytest.mark.parametrize("page", list(with_marks()))
 def test_the_code_of_a_page_runs_and_gives_the_verdicts_it_shows(page, tmp_path):
     for module in page.needs:
         pytest.importorskip(module, reason=f"{page.name} needs {module}")
