@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
 
 def _measure(cell: Row) -> Row:
     global _slow
+    set_start_method("fork", force=True)  # so that pools of all libraries know the density
     _slow = Slow(cell["target"], cell["cost"])
     method, workers = METHODS[cell["method"]], cell["workers"]
     for name in PACKAGES[cell["method"]]:
