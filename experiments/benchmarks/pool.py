@@ -40,7 +40,8 @@ CONDITIONS = (
     'expert and 1,000 draws (`experts=["gmm"], n_draws=1000`), verdict included, that starts with '
     "a search for modes; ``amfvi, box`` starts in the box that the others have as their prior. "
     "Outside the density: the share of the workers' time, workers times seconds, in which they did "
-    "not evaluate it."
+    "not evaluate it: what a method computes itself, such as networks that it trains, does need "
+    "cores, and suffers from other work on the machine (its load is given)."
 )
 """How the figures come about, for the page."""
 
