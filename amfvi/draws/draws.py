@@ -130,10 +130,9 @@ class Draws:
         rows = np.flatnonzero(present & _find_finite_rows(values, present, nan_policy))
         normalized = _normalize(None if weights is None else weights[rows])
         require_enough(len(rows), len(names), constraints.unconstrained_dim, normalized)
-        values = values if len(rows) == len(values) else values[rows]
-        require_varying(values, names, constraints)
+        require_varying(kept := _take(values, rows), names, constraints)
         draws = cls(
-            values=torch.from_numpy(values),
+            values=torch.from_numpy(kept),
             names=names,
             constraints=constraints,
             chain=torch.from_numpy(chain[rows]),
@@ -253,6 +252,11 @@ def _parse_weights(sample_weight: WeightsLike | None, n: int) -> NDArray[np.floa
     if not weights.any():
         raise InputError("all weights are zero")
     return weights
+
+
+def _take(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """These rows (in order), without a copy if they are all."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _find_finite_rows(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from amfvi.errors import InputError
@@ -51,6 +53,14 @@ class Chunk:
     def stop(self) -> int:
         """Number of the row after the last one."""
         return self.start + len(self.y)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A tensor would travel as a file descriptor, to be fetched from a thread of the sender.
+        return _unpickle, (self.start, self.y.numpy(), self.seed)
+
+
+def _unpickle(start: int, y: Array, seed: int) -> Chunk:
+    return Chunk(start=start, y=torch.from_numpy(y), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

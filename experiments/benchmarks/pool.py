@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,8 @@ CONDITIONS = (
     'expert and 1,000 draws (`experts=["gmm"], n_draws=1000`), verdict included, that starts with '
     "a search for modes; ``amfvi, box`` starts in the box that the others have as their prior. "
     "Outside the density: the share of the workers' time, workers times seconds, in which they did "
-    "not evaluate it."
+    "not evaluate it: what a method computes itself, such as networks that it trains, does need "
+    "cores, and suffers from other work on the machine (its load is given)."
 )
 """How the figures come about, for the page."""
 
@@ -105,6 +106,7 @@ def run(cell: Row, folder: Path) -> list[Row]:
 
 def _measure(cell: Row) -> Row:
     global _slow
+    set_start_method("fork", force=True)  # so that pools of all libraries know the density
     _slow = Slow(cell["target"], cell["cost"])
     method, workers = METHODS[cell["method"]], cell["workers"]
     for name in PACKAGES[cell["method"]]:
