@@ -15,13 +15,18 @@ ADVICE = {
     "tails.",
     "further apart than their errors": "Two estimates of log Z differ. Fit again with more "
     "--n-draws; if they still differ, believe neither.",
+    "two runs of the sampler differ": "The runs have not met: raise --max-evaluations, or start "
+    "them in a --box that holds the posterior.",
     "it lacks parts that they visit": "Raise --n-draws, and add experts (--experts robust).",
     "they have not reached all that the mixture shows": "The draws miss a part of the posterior: "
     "run their sampler longer and from several starts.",
     "are effective, too few": "Add experts (--experts robust), or raise --n-draws.",
     "too much hangs on a few draws": "Raise --max-evaluations, so that more weighted draws are "
     "made.",
-    "leave it": "Raise --max-refinements, or add experts (--experts robust).",
+    "draws leave it": "Raise --max-refinements, or add experts (--experts robust).",
+    "importance weights move a mean": "Add experts (--experts robust), or raise --n-draws.",
+    "k̂ of a variance": "Add the expert tmm: a variance comes from tails that the mixture lacks.",
+    "a standard deviation is known to": "Add the expert tmm, or raise --max-evaluations.",
     "too few evaluations were left": "Raise --max-evaluations: some checks could not be made.",
     "nearer to a bound than": "Look at the priors: the mass runs to a bound.",
     "lacks tails": "Add the expert tmm, or raise --max-refinements.",
