@@ -132,7 +132,7 @@ def test_what_cannot_be_pickled_is_one_line():
 
 def test_warnings_of_processes_are_those_of_this_one():
     def warns(x):
-        warnings.warn("rough", RuntimeWarning, stacklevel=1)
+        warnings.warn("rough", UserWarning, stacklevel=1)
         return x
 
     with (
@@ -141,7 +141,9 @@ def test_warnings_of_processes_are_those_of_this_one():
     ):
         warnings.simplefilter("default")
         assert list(workers.map(range(30))) == list(range(30))
-    assert [str(each.message) for each in caught] == ["rough"]
+    # JAX, where another test has imported it, warns of every fork.
+    ours = [str(each.message) for each in caught if each.category is UserWarning]
+    assert ours == ["rough"]
     assert caught[0].filename == __file__
 
 

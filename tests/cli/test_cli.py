@@ -454,7 +454,10 @@ def test_a_disk_that_is_full_is_an_error_of_its_own(cli, monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-@pytest.mark.parametrize("command", [["sample", "-n", "10"], ["summary", "--json"]])
+@pytest.mark.parametrize(
+    "command",
+    [["sample", "-n", "10"], pytest.param(["summary", "--json"], marks=pytest.mark.slow)],
+)
 def test_a_full_disk_behind_stdout_is_an_error_of_its_own(finished, command):
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -102,6 +102,7 @@ def test_a_page_of_the_cells_that_are_finished_says_how_many_are_not(tmp_path, c
     assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_chosen_cells_are_run_alone_and_the_page_is_of_all_that_are_finished(tmp_path):
     options = ["verdicts", "--tiny", "--seeds", "2", "--folder", str(tmp_path / "cells")]
     options += ["--results", str(tmp_path), "--only"]
