@@ -19,10 +19,8 @@ from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
 from amfvi.experts.flows.flow import Parameters
 from amfvi.experts.flows.velocity import Velocity, integrate
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned
+from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
 from amfvi.experts.reports import FitReport, Progress
-from amfvi.experts.training.loop import train
-from amfvi.experts.training.problem import TrainingProblem
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
@@ -127,26 +125,15 @@ class FlowMatching(Training, ExpertConfig):
             UsageError: torchdiffeq is not installed.
         """
         folds.require_fittable(self.kind)
-        whitening = Whitening.fit(folds)
         velocity = self.build(folds.dim, folds.given)
-        initial = velocity.initial(folds.n_members, generator)
-        whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
-        problem = TrainingProblem(
-            name=self.kind,
-            nll=_matching_loss(velocity),
-            frozen_nll=self._nll(velocity),
-            initial={name: value.to(device) for name, value in initial.items()},
-            masks={name: torch.ones(()) for name in initial},
-            draws=whitened.float().to(device),
-            folds=folds,
-            offset=-whitening.log_det,
-            augment=_append_paths(folds.dim),
-            max_scored=MAX_SCORED,
-        )
-        learned, report = train(
-            problem, self, generator=generator, progress=progress, timeout=timeout
-        )
-        expert = MatchedFlow(self, whitening.to(device), learned)
+        whitening, learned, report = train_whitened(
+            self, self.kind, folds, velocity,
+            nll=_matching_loss(velocity), frozen_nll=self._nll(velocity),
+            masks={name: torch.ones(()) for name in velocity.shapes(1)},
+            generator=generator, device=device, progress=progress, timeout=timeout,
+            augment=_append_paths(folds.dim), max_scored=MAX_SCORED,
+        )  # fmt: skip
+        expert = MatchedFlow(self, whitening, learned)
         expert.verify(folds, TOLERANCE)
         return expert, report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,9 +11,26 @@ from torch import Tensor
 from amfvi.experts.base import Expert
 from amfvi.experts.checks import check_tensors, count_members
 from amfvi.experts.flows.flow import Parameters
+from amfvi.experts.folds import Folds
+from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.loop import train
+from amfvi.experts.training.problem import Loss, TrainingProblem
+from amfvi.experts.training.settings import Training
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["LearnedExpert", "restore_learned"]
+__all__ = ["Architecture", "LearnedExpert", "restore_learned", "train_whitened"]
+
+
+class Architecture(Protocol):
+    """A network that can be initialized for all members at once.
+
+    Examples:
+        >>> from amfvi.experts import MAF
+        >>> MAF().build(dim=2).initial(3, torch.Generator())["input.bias"].shape[0]
+        3
+    """
+
+    def initial(self, members: int, generator: torch.Generator) -> Parameters: ...
 
 
 class LearnedExpert(Expert):
@@ -97,3 +114,60 @@ def restore_learned(
     check_tensors(kind, expected, tensors)
     learned = {name: tensors[f"{prefix}.{name}"].float() for name in shapes}
     return Whitening.from_factor(tensors["mean"], tensors["factor"], given), learned
+
+
+def train_whitened(
+    settings: Training,
+    kind: str,
+    folds: Folds,
+    network: Architecture,
+    *,
+    nll: Loss,
+    frozen_nll: Loss,
+    masks: Parameters,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    timeout: float | None = None,
+    **special: Any,
+) -> tuple[Whitening, Parameters, FitReport]:
+    """Whiten the draws and train a network on them, all members together.
+
+    Args:
+        nll, frozen_nll, masks: as of :class:`TrainingProblem`.
+        special: further fields of it.
+
+    Returns:
+        The whitening and the learned parameters on ``device``, and the report.
+
+    Raises:
+        FitError: no finite density at the start.
+
+    Examples:
+        >>> from amfvi.experts import MAF
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).double()
+        >>> flow = MAF(layers=1).build(dim=2)
+        >>> whitening, learned, report = train_whitened(
+        ...     MAF(layers=1, max_steps=25), "maf", Folds.holdout(x[:150], x[150:]), flow,
+        ...     nll=flow.nll, frozen_nll=flow.nll, masks=flow.masks, generator=torch.Generator())
+        >>> whitening.dim, report.best_step > 0
+        (2, True)
+    """
+    whitening = Whitening.fit(folds)
+    initial = network.initial(folds.n_members, generator)
+    whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
+    problem = TrainingProblem(
+        name=kind,
+        nll=nll,
+        frozen_nll=frozen_nll,
+        initial={name: value.to(device) for name, value in initial.items()},
+        masks=masks,
+        draws=whitened.float().to(device),
+        folds=folds,
+        offset=-whitening.log_det,
+        **special,
+    )
+    learned, report = train(
+        problem, settings, generator=generator, progress=progress, timeout=timeout
+    )
+    return whitening.to(device), learned, report

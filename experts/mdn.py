@@ -20,11 +20,9 @@ from amfvi.experts.config import ExpertConfig
 from amfvi.experts.density_network import Network
 from amfvi.experts.flows.flow import ACTIVATIONS, Parameters
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned
+from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.reports import FitReport, Progress
-from amfvi.experts.training.loop import train
-from amfvi.experts.training.problem import TrainingProblem
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
@@ -150,25 +148,15 @@ class MDN(Training, ExpertConfig):
                 "take gmm"
             )
         folds.require_fittable(self.kind)
-        whitening = Whitening.fit(folds)
         network = self.build(folds.dim, folds.given)
-        initial = network.initial(folds.n_members, generator)
-        whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
-        problem = TrainingProblem(
-            name=self.kind,
-            nll=network.nll,
-            frozen_nll=network.nll,
-            initial={name: value.to(device) for name, value in initial.items()},
+        whitening, learned, report = train_whitened(
+            self, self.kind, folds, network,
+            nll=network.nll, frozen_nll=network.nll,
             masks={name: torch.ones(shape[1:]) for name, shape in network.shapes(1).items()},
-            draws=whitened.float().to(device),
-            folds=folds,
-            offset=-whitening.log_det,
+            generator=generator, device=device, progress=progress, timeout=timeout,
             noise=self.noise,
-        )
-        learned, report = train(
-            problem, self, generator=generator, progress=progress, timeout=timeout
-        )
-        return DensityNetwork(self, whitening.to(device), learned), report
+        )  # fmt: skip
+        return DensityNetwork(self, whitening, learned), report
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> DensityNetwork:
         """Rebuild the network whose :meth:`DensityNetwork.tensors` these are."""

@@ -17,10 +17,8 @@ from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned
+from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
 from amfvi.experts.reports import FitReport, Progress
-from amfvi.experts.training.loop import train
-from amfvi.experts.training.problem import TrainingProblem
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
@@ -114,25 +112,16 @@ class NeuralFlowConfig(Training, ExpertConfig):
         """Whiten, train and freeze; see :meth:`ExpertConfig.fit_folds`."""
         folds.require_fittable(self.kind)
         folds = folds.at_most(MAX_ROWS)
-        whitening = Whitening.fit(folds)
         flow = self.build(folds.dim, folds.given)
-        initial = flow.initial(folds.n_members, generator)
-        whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
-        problem = TrainingProblem(
-            name=self.kind,
+        whitening, learned, report = train_whitened(
+            self, self.kind, folds, flow,
             nll=flow.nll,
             frozen_nll=lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
-            initial={name: value.to(device) for name, value in initial.items()},
             masks=flow.masks,
-            draws=whitened.float().to(device),
-            folds=folds,
-            offset=-whitening.log_det,
+            generator=generator, device=device, progress=progress, timeout=timeout,
             max_scored=MAX_SCORED,
-        )
-        learned, report = train(
-            problem, self, generator=generator, progress=progress, timeout=timeout
-        )
-        expert = NeuralFlow(self, whitening.to(device), learned)
+        )  # fmt: skip
+        expert = NeuralFlow(self, whitening, learned)
         expert.verify(folds)
         return expert, report
 

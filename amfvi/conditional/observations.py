@@ -79,13 +79,18 @@ def density_given_all(
     if n > 1:
         log_prior, draws = _read_prior(prior, model, fitted)
         log_prob = _product(model, conditions, log_prior, draws)
-    return LogDensity(
+    density = LogDensity(
         log_prob,
         model.dim,
         names=model.names,
         constraints=model.constraints,
         prior=_start(model, conditions),
     )
+    density.caveat = (
+        f"this is about the product of {n} fitted conditional densities: nothing is known of their "
+        "own errors, which add up"
+    )
+    return density
 
 
 def _product(

@@ -65,6 +65,7 @@ class LogDensity:
 
     Attributes:
         n_evaluations: points evaluated so far.
+        caveat: what is to be known of the density itself, which every verdict on it repeats.
         seconds_per_call: time that one point takes, measured at the first use; 0 before.
         test_values: log densities at a few fixed points, to tell densities apart; empty
             before the first use.
@@ -133,6 +134,7 @@ class LogDensity:
         self.transform = UnconstrainingTransform(self.constraints)
         self.box = None if box is None else parse_box(box, self.constraints)
         self.n_evaluations = 0
+        self.caveat: str | None = None
         self.seconds_per_call = 0.0
         self.test_values: tuple[float, ...] = ()
         self._pooled: PooledDensity | None = None

@@ -32,6 +32,8 @@ class Evidence:
         eubo: E_p[log p̃ − log q] at test draws of the sampler, nats; None if unknown.
         n_evaluations: evaluations of the density, in all.
         describe: writes out a point (d,) with the names of its parameters.
+        caveat: what the density itself may get wrong, which no check sees; None if nothing
+            is known.
 
     Examples:
         See :func:`~amfvi.diagnostics.verdict.diagnose`, which judges it:
@@ -49,6 +51,7 @@ class Evidence:
     eubo: Estimate | None
     n_evaluations: int
     describe: Callable[[Tensor], str]
+    caveat: str | None = None
 
     @property
     def last_sample(self) -> PosteriorSample | None:

@@ -122,4 +122,4 @@ def _scope(evidence: Evidence) -> str:
         )
     if evidence.coverage.tail_mass is None:
         scope += "; its tails were not measured"
-    return scope
+    return scope if evidence.caveat is None else f"{evidence.caveat}; {scope}"

@@ -65,6 +65,7 @@ def check_mixture(
             eubo=None,
             n_evaluations=session.budget.spent,
             describe=session.density.describe,
+            caveat=session.density.log_density.caveat,
         )
     )
     return diagnostics, assessment.weighted

@@ -163,6 +163,7 @@ def judge(session: Session, samples: Samples, attempt: Attempt, eubo: Estimate |
                 eubo=eubo,
                 n_evaluations=session.budget.spent,
                 describe=session.density.describe,
+                caveat=session.density.log_density.caveat,
             )
         )
     return Inference(

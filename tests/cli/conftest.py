@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 MODEL = """
@@ -67,7 +68,7 @@ def _few_draws_for_w2(monkeypatch):
     monkeypatch.setattr("amfvi.metrics.evaluation.N_W2", N_W2)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A finished run of three experts with figures, and the process that made it."""
     folder = tmp_path_factory.mktemp("finished")
@@ -94,3 +95,12 @@ def model(tmp_path, monkeypatch):
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    generator = np.random.default_rng(0)
+    tau = generator.gamma(2, size=(400, 1))
+    rows = np.column_stack([generator.normal(size=(400, 1)) * tau, tau])
+    np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="mu,tau", comments="")
+    return tmp_path / "d.csv"

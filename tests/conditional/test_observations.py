@@ -42,6 +42,7 @@ def test_the_fit_of_a_linear_gaussian_is_near_its_closed_form(linear):
     mean, covariance = exact_normal(get("linear3"), c)
     posterior = amfvi.fit(linear.given_all(c), experts="gmm", folds=2)
     assert posterior.diagnostics.verdict == amfvi.Verdict.TRUST
+    assert "the product of 20 fitted conditional densities" in posterior.diagnostics.reasons[-1]
     draws = posterior.sample((5000,), torch.Generator().manual_seed(0))
     sd = covariance.diag().sqrt()
     assert ((draws.mean(dim=0) - mean).abs() / sd).max() < 0.5
