@@ -52,8 +52,10 @@ def clocked(monkeypatch):
     ("limits", "reason"),
     [
         ({"max_evaluations": 8_000}, "max_evaluations=8000 at β = 0."),
-        ({"max_evaluations": 9_000}, "max_evaluations=9000 at β = 0."),
-        ({"timeout": 9.0}, "timeout=9 at β = 0."),
+        pytest.param(
+            {"max_evaluations": 9_000}, "max_evaluations=9000 at β = 0.", marks=pytest.mark.slow
+        ),
+        pytest.param({"timeout": 9.0}, "timeout=9 at β = 0.", marks=pytest.mark.slow),
         ({"timeout": 10.0}, "timeout=10 at β = 0."),
     ],
 )
