@@ -206,10 +206,15 @@ def _halves(rows: Sequence[Array]) -> list[Array]:
 
 def _normal_scores(values: Array) -> Array:
     """The normal quantile of each value's rank in its column, (n, d)."""
-    from scipy.stats import rankdata  # imports slowly
-
-    ranks = rankdata(values, axis=0)
+    ranks = np.stack([_average_ranks(column) for column in values.T], axis=1)
     return np.asarray(ndtri((ranks - 0.375) / (len(values) + 0.25)))
+
+
+def _average_ranks(values: Array) -> Array:
+    """Ranks from 1, equal values sharing their mean; scipy's take seconds to import."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def _assess(scores: Array, lengths: Array, interleaved: int = 1) -> Mixing:

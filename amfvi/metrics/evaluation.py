@@ -30,7 +30,7 @@ __all__ = [
     "evaluate_on_target",
 ]
 
-N_W2 = 2_000
+N_W2 = 1_000
 """Draws per sample for W₂ and MMD², if there are as many."""
 
 W2_REPEATS = 3

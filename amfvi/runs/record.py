@@ -120,6 +120,7 @@ def _describe_weights(weights: WeightFit, n_eff: float) -> dict[str, Any]:
         "beta": weights.beta,
         "n_eff": n_eff,
         "steps": weights.steps,
+        "newton_steps": weights.newton_steps,
         "gap": weights.gap,
         "converged": weights.converged,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.saving import write_model
 from amfvi.sealed_json import write_sealed_json
 from amfvi.two_stage.fit import FitSummary
+from amfvi.two_stage.weights import WeightFit
 
 __all__ = ["SAMPLE", "run"]
 
@@ -139,28 +141,14 @@ def _write(task: _Task, run_input: RunInput, posterior: Posterior) -> dict[str, 
     settings, log = task.settings, task.log
     summary = _require_summary(posterior)
     _log_fit(log, posterior, summary)
-    scoring = time.monotonic()
-    with log.catching_warnings():
-        evaluation = _evaluate(task, run_input, posterior)
-    seconds = {**summary.seconds, "evaluate": time.monotonic() - scoring}
-    generator = generator_for(settings.options.seed, "saved draws")
-    saved = posterior.sample((N_SAVED_DRAWS,), generator)
-    names = np.array(posterior.names)
     with new_directory(task.directory, overwrite=settings.force, marker=CONFIG) as directory:
-        (directory / "model").mkdir()
-        write_model(posterior, directory / "model", metadata=posterior.metadata())
-        np.savez_compressed(directory / "draws.npz", draws=saved.numpy(), names=names)
-        if posterior.diagnostics is not None:
-            _write_sample(directory, posterior, summary, names)
-        if settings.figures:
-            from amfvi.runs.figures import draw_figures  # matplotlib imports slowly
-
-            (directory / "figures").mkdir()
-            draw_figures(
-                posterior, summary, saved, run_input.exact, directory / "figures",
-                seed=settings.options.seed, paths=log.sampler_paths,
-            )  # fmt: skip
-        seconds["total"] = time.monotonic() - task.started
+        # Optimal transport lets other threads run, and figures take as long.
+        with log.catching_warnings(), ThreadPoolExecutor(max_workers=1) as beside:
+            scoring = beside.submit(_evaluate, task, run_input, posterior)
+            _write_posterior(directory, task, run_input, posterior, summary)
+            evaluation, scoring_seconds = scoring.result()
+        total = time.monotonic() - task.started
+        seconds = {**summary.seconds, "evaluate": scoring_seconds, "total": total}
         record = describe_metrics(
             settings, posterior, evaluation, seconds, log.warned, run_input.n_dropped
         )
@@ -171,9 +159,36 @@ def _write(task: _Task, run_input: RunInput, posterior: Posterior) -> dict[str, 
         write_json(directory / "environment.json", describe_environment(task.device))
         if posterior.diagnostics is not None:
             log.log(f"verdict: {posterior.diagnostics}")
-        log.log(f"written to {settings.directory} after {seconds['total']:.1f} s")
+        log.log(f"written to {settings.directory} after {total:.1f} s")
         (directory / "log.txt").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
     return record
+
+
+def _write_posterior(
+    directory: Path,
+    task: _Task,
+    run_input: RunInput,
+    posterior: Posterior,
+    summary: FitSummary,
+) -> None:
+    """Write model, draws and figures, which need no scores."""
+    settings = task.settings
+    generator = generator_for(settings.options.seed, "saved draws")
+    saved = posterior.sample((N_SAVED_DRAWS,), generator)
+    names = np.array(posterior.names)
+    (directory / "model").mkdir()
+    write_model(posterior, directory / "model", metadata=posterior.metadata())
+    np.savez_compressed(directory / "draws.npz", draws=saved.numpy(), names=names)
+    if posterior.diagnostics is not None:
+        _write_sample(directory, posterior, summary, names)
+    if settings.figures:
+        from amfvi.runs.figures import draw_figures  # matplotlib imports slowly
+
+        (directory / "figures").mkdir()
+        draw_figures(
+            posterior, summary, saved, run_input.exact, directory / "figures",
+            seed=settings.options.seed, paths=task.log.sampler_paths,
+        )  # fmt: skip
 
 
 def _require_summary(posterior: Posterior) -> FitSummary:
@@ -201,7 +216,16 @@ def _fingerprint(settings: RunSettings, run_input: RunInput) -> str:
     return repr((described, source, values))
 
 
-def _evaluate(task: _Task, run_input: RunInput, posterior: Posterior) -> Evaluation | None:
+def _evaluate(
+    task: _Task, run_input: RunInput, posterior: Posterior
+) -> tuple[Evaluation | None, float]:
+    """The scores, where there is something to score on, and the seconds that they took."""
+    started = time.monotonic()
+    evaluation = _score(task, run_input, posterior)
+    return evaluation, time.monotonic() - started
+
+
+def _score(task: _Task, run_input: RunInput, posterior: Posterior) -> Evaluation | None:
     summary, seed = _require_summary(posterior), task.settings.options.seed
     test = summary.split.test
     if run_input.exact is not None:
@@ -254,5 +278,10 @@ def _log_fit(log: RunLog, posterior: Posterior, summary: FitSummary) -> None:
     if weights.n_ignored:
         log.warn(f"no expert has any density at {weights.n_ignored} of {weights.n} held-out draws")
     log.log(
-        f"weights ({weights.weight_rule}, {weights.steps} steps, gap {weights.gap:.2g}): {shown}"
+        f"weights ({weights.weight_rule}, {weights.steps} steps{_of_newton(weights)}, "
+        f"gap {weights.gap:.2g}): {shown}"
     )
+
+
+def _of_newton(weights: WeightFit) -> str:
+    return f", the last {weights.newton_steps} Newton's" if weights.newton_steps else ""

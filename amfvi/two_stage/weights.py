@@ -7,9 +7,10 @@ trained on, so that every step is full batch and costs microseconds.
 weights inside the softmax: w ← βw + (1−β)·meanᵢ softmaxₖ(log wₖ + log qₖ(xᵢ)). With
 β = 0 that is the EM step for mixture weights; with any β < 1 it has the same fixed
 point, the maximum-likelihood weights, under which the mixture is at least as likely
-as its best expert on these draws. ``batch-mean`` is the rule as AMF-VI
-(arXiv:2510.02056) prints it, w ← βw + (1−β)·softmaxₖ(meanᵢ log qₖ(xᵢ)), which
-maximizes no likelihood.
+as its best expert on these draws. Between experts that are nearly equal it takes tens of
+thousands of steps; after some, Newton's method goes on to the same point.
+``batch-mean`` is the rule as AMF-VI (arXiv:2510.02056) prints it,
+w ← βw + (1−β)·softmaxₖ(meanᵢ log qₖ(xᵢ)), which maximizes no likelihood.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from amfvi.errors import FitError, UsageError, unknown_name
 from amfvi.statistics import normalize_to_sum
+from amfvi.two_stage.newton import newton_step
 
 __all__ = ["WEIGHT_RULES", "WeightFit", "fit_weights"]
 
@@ -32,6 +34,9 @@ WEIGHT_RULES = ("ema", "em", "batch-mean", "uniform")
 
 NEGLIGIBLE_WEIGHT = 1e-3
 """Weight below which an expert may be left out, if the certificate holds without it."""
+
+MAX_NEWTON_STEPS = 100
+"""Most steps of Newton's method; a handful is usual."""
 
 Array = NDArray[np.float64]
 
@@ -43,7 +48,8 @@ class WeightFit:
     Attributes:
         weights: on the simplex, shape (K,).
         weight_rule, beta: as used; ``beta`` is None for a rule without momentum.
-        steps: number of updates.
+        steps: number of updates, those by Newton's method included.
+        newton_steps: updates by Newton's method, the last ones.
         gap: maxₖ meanᵢ qₖ(xᵢ)/q_mix(xᵢ) − 1. The mean log density under the best
             possible weights exceeds that under these by at most ``gap`` nats, by
             concavity; 0 at the optimum.
@@ -64,6 +70,7 @@ class WeightFit:
     weight_rule: str
     beta: float | None
     steps: int
+    newton_steps: int
     gap: float
     converged: bool
     path: Array
@@ -84,7 +91,8 @@ def fit_weights(
     beta: float = 0.9,
     sample_weight: Tensor | Array | None = None,
     tolerance: float = 1e-5,
-    max_steps: int = 200_000,
+    max_steps: int = 2_000,
+    finish: bool = True,
 ) -> WeightFit:
     """Estimate mixture weights from log densities (n, K) in nats.
 
@@ -93,7 +101,8 @@ def fit_weights(
     Args:
         sample_weight: importance weights of the draws, (n,).
         tolerance: gap in nats at which "ema" and "em" stop.
-        max_steps: most updates.
+        max_steps: most updates by "ema" and "em".
+        finish: whether Newton's method goes on from there to the tolerance.
 
     Raises:
         UsageError: an unknown rule or β outside [0, 1).
@@ -113,24 +122,22 @@ def fit_weights(
     used = log_q[reached]
     row_weights = row_weights[reached] / row_weights[reached].sum()
     ratios = np.exp(used - used.max(axis=1, keepdims=True))
-    start = np.full(log_q.shape[1], 1 / log_q.shape[1])
-    path = _Path(start)
-    if weight_rule == "uniform":
-        steps, weights, converged = 0, start, True
-    elif weight_rule == "batch-mean":
-        steps, weights, converged = _batch_mean(used, row_weights, beta, tolerance, path)
-    else:
+    path, newton_steps, converged = _Path(log_q.shape[1]), 0, True
+    if weight_rule == "batch-mean":
+        _batch_mean(used, row_weights, beta, tolerance, path)
+    elif weight_rule != "uniform":
         momentum = beta if weight_rule == "ema" else 0.0
-        steps, weights, converged = _responsibilities(
-            ratios, row_weights, momentum, tolerance, max_steps, path
-        )
-    recorded_steps, recorded = path.arrays(steps, weights)
+        converged = _responsibilities(ratios, row_weights, momentum, tolerance, max_steps, path)
+        if finish and not converged:
+            newton_steps, converged = _newton(ratios, row_weights, tolerance, path)
+    recorded_steps, recorded = path.arrays()
     return WeightFit(
-        weights=weights,
+        weights=path.weights,
         weight_rule=weight_rule,
         beta={"ema": beta, "batch-mean": beta, "em": 0.0, "uniform": None}[weight_rule],
-        steps=steps,
-        gap=float(_gradient(ratios, row_weights, weights).max() - 1),
+        steps=path.step,
+        newton_steps=newton_steps,
+        gap=float(_gradient(ratios, row_weights, path.weights).max() - 1),
         converged=converged,
         path=recorded,
         path_steps=recorded_steps,
@@ -185,19 +192,36 @@ def _responsibilities(
     tolerance: float,
     max_steps: int,
     path: _Path,
-) -> tuple[int, Array, bool]:
-    weights = path.start
-    for step in range(max_steps + 1):
-        gradient = _gradient(ratios, row_weights, weights)
+) -> bool:
+    """Average responsibilities until the gap is closed; whether it is."""
+    for _ in range(max_steps):
+        gradient = _gradient(ratios, row_weights, path.weights)
         if gradient.max() - 1 <= tolerance:
-            return step, _drop_negligible(ratios, row_weights, weights, tolerance), True
-        if step == max_steps:
             break
         # wₖ·gradientₖ is the mean responsibility of expert k.
-        weights = weights * (beta + (1 - beta) * gradient)
-        weights = weights / weights.sum()
-        path.record(step + 1, weights)
-    return max_steps, weights, False
+        weights = path.weights * (beta + (1 - beta) * gradient)
+        path.record(path.step + 1, weights / weights.sum())
+    return _certify(ratios, row_weights, tolerance, path)
+
+
+def _newton(ratios: Array, row_weights: Array, tolerance: float, path: _Path) -> tuple[int, bool]:
+    """Go on by Newton's method: its number of steps, and whether the gap is closed."""
+    for step in range(MAX_NEWTON_STEPS):
+        if _certify(ratios, row_weights, tolerance, path):
+            return step, True
+        moved = newton_step(ratios, row_weights, path.weights)
+        if moved is None:
+            return step, False
+        path.record(path.step + 1, moved, keep=True)
+    return MAX_NEWTON_STEPS, _certify(ratios, row_weights, tolerance, path)
+
+
+def _certify(ratios: Array, row_weights: Array, tolerance: float, path: _Path) -> bool:
+    """Whether the gap is closed; negligible weights then become zero."""
+    if _gradient(ratios, row_weights, path.weights).max() - 1 > tolerance:
+        return False
+    path.weights = _drop_negligible(ratios, row_weights, path.weights, tolerance)
+    return True
 
 
 def _drop_negligible(ratios: Array, row_weights: Array, weights: Array, tolerance: float) -> Array:
@@ -213,7 +237,7 @@ def _drop_negligible(ratios: Array, row_weights: Array, weights: Array, toleranc
 
 def _batch_mean(
     log_q: Array, row_weights: Array, beta: float, tolerance: float, path: _Path
-) -> tuple[int, Array, bool]:
+) -> None:
     means = row_weights @ log_q
     if not (means > -np.inf).any():
         raise FitError(
@@ -223,30 +247,29 @@ def _batch_mean(
     fixed_point = likelihoods / likelihoods.sum()
     # The distance to the fixed point shrinks by β a step, so the count is known.
     steps = 1 if beta == 0 else math.ceil(math.log(tolerance) / math.log(beta))
-    weights = path.start
+    start = path.weights
     for step in np.unique(np.geomspace(1, steps, num=min(steps, 400)).round().astype(int)):
-        weights = fixed_point + beta ** int(step) * (path.start - fixed_point)
-        path.record(int(step), weights)
-    return steps, weights, True
+        path.record(int(step), fixed_point + beta ** int(step) * (start - fixed_point))
 
 
 class _Path:
-    """The weights along the way: every early step, later ones thinned geometrically."""
+    """The weights along the way from equal ones: every early step, later ones thinned.
 
-    def __init__(self, start: Array) -> None:
-        self.start = start
-        self._steps = [0]
-        self._weights = [start]
+    Attributes:
+        step: number of the last update.
+        weights: after it.
+    """
 
-    def record(self, step: int, weights: Array) -> None:
-        if step <= 100 or step >= self._steps[-1] * 1.01:
-            self._steps.append(step)
-            self._weights.append(weights)
+    def __init__(self, k: int) -> None:
+        self.step, self.weights = 0, np.full(k, 1 / k)
+        self._kept: dict[int, Array] = {0: self.weights}
+        self._last_kept = 0
 
-    def arrays(self, last_step: int, last: Array) -> tuple[NDArray[np.int64], Array]:
-        if self._steps[-1] == last_step:
-            self._weights[-1] = last
-        else:
-            self._steps.append(last_step)
-            self._weights.append(last)
-        return np.array(self._steps, dtype=np.int64), np.array(self._weights)
+    def record(self, step: int, weights: Array, *, keep: bool = False) -> None:
+        self.step, self.weights = step, weights
+        if keep or step <= 100 or step >= self._last_kept * 1.01:
+            self._kept[step], self._last_kept = weights, step
+
+    def arrays(self) -> tuple[NDArray[np.int64], Array]:
+        kept = {**self._kept, self.step: self.weights}
+        return np.array(list(kept), dtype=np.int64), np.array(list(kept.values()))

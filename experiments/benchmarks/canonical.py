@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amfvi.files import read_json
+from amfvi.metrics.evaluation import N_W2
 from amfvi.targets import CANONICAL
 from experiments.lab.cells import CellStore
 from experiments.lab.pages import benchmark_parser, write_page
@@ -62,7 +63,7 @@ def page(rows: list[Row], n_draws: int, seeds: int, made_with: str) -> str:
     return "\n".join([
         f"# Six canonical posteriors, {n_draws} draws", "",
         f"`python -m experiments.benchmarks.canonical --n-draws {n_draws} --seeds {seeds}`", "",
-        "Exact KL(p‖q) in nats, medians over seeds; W2 at 2,000 draws beside that of two exact",
+        f"Exact KL(p‖q) in nats, medians over seeds; W2 at {N_W2:,} draws beside that of two exact",
         "samples; seconds from process start to written run directory.",
         made_with, "",
         *_medians(rows), "",

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import amfvi
+from amfvi.metrics.evaluation import N_W2
 from amfvi.targets import CANONICAL
 from amfvi.two_stage.weights import fit_weights
 from experiments.lab.pictures import MIXTURE_LAST, dots_by_target
@@ -63,7 +64,7 @@ def report(rows: list[Row]) -> Report:
             *pivot(of_n, "target", "method", "kl"), "",
             "Negative log-likelihood of fresh draws, nats:", "",
             *pivot(of_n, "target", "method", "nll"), "",
-            "W2 at 2,000 draws, beside that of two exact samples:", "",
+            f"W2 at {N_W2:,} draws, beside that of two exact samples:", "",
             *pivot(of_n + floors, "target", "method", "w2", ".3f"), "",
             "MMD², unbiased, in units of 10⁻³:", "",
             *pivot([row | {"mmd2": 1e3 * row["mmd2"]} for row in of_n],
@@ -151,8 +152,8 @@ STUDY = Study(
     method=(
         "The paper's three experts with this package's defaults, on its six posteriors, at its "
         "1,000 draws and at 10,000. KL and negative log-likelihood on 20,000 fresh exact draws; "
-        "W2 and MMD² on 2,000 draws per side. “Printed rule” is the paper's weight update as it "
-        "prints it, a softmax of mean log-likelihoods."
+        f"W2 and MMD² on {N_W2:,} draws per side. “Printed rule” is the paper's weight update as "
+        "it prints it, a softmax of mean log-likelihoods."
     ),
     cells=cells,
     run=run,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from amfvi.experts.elliptical.components import Components
+from amfvi.experts.elliptical.seeding import seed_points
 from amfvi.experts.folds import Folds
 from amfvi.experts.whitening import Whitening
 
@@ -60,18 +61,15 @@ class _Problem:
 
     def seed_components(self, k: int, folds: Folds, random: np.random.Generator) -> Components:
         """Components of the points nearest to k-means++ seeds, chosen for each member."""
-        from sklearn.cluster import kmeans_plusplus  # imports slowly, and only mixtures need it
-
         responsibilities = []
         for rows in folds.train_rows:
             # Distances in the member's own whitened units, which held-out draws do not enter.
             weights = None if folds.sample_weight is None else folds.normalized_weights[rows]
             z = Whitening.fit_pooled(self.z[rows], weights).forward(self.z[None])[0].T
             state = np.random.RandomState(random.integers(2**32))
-            seeds, _ = kmeans_plusplus(
-                z[rows].cpu().numpy(), k, random_state=state,
-                sample_weight=None if weights is None else weights.numpy(),
-            )  # fmt: skip
+            seeds = seed_points(
+                z[rows].cpu().numpy(), k, state, None if weights is None else weights.numpy()
+            )
             nearest = torch.cdist(z, torch.from_numpy(seeds).to(z)).argmin(dim=1)
             responsibilities.append(torch.nn.functional.one_hot(nearest, k).T.to(self.z))
         weights = torch.stack(responsibilities) * self.train_weights[:, None]

@@ -113,7 +113,7 @@ def test_a_duplicate_expert_does_no_harm(weight_rule):
     log_q = random_matrix(5)
     plain = fit_weights(log_q, weight_rule)
     doubled = fit_weights(np.column_stack([log_q, log_q[:, 0]]), weight_rule)
-    assert doubled.weights[0] == pytest.approx(doubled.weights[4])
+    assert doubled.weights[0] == pytest.approx(doubled.weights[4], abs=1e-8)
     together = mean_log_likelihood(np.column_stack([log_q, log_q[:, 0]]), doubled.weights)
     assert together == pytest.approx(mean_log_likelihood(log_q, plain.weights), abs=2e-5)
 
@@ -147,10 +147,53 @@ def test_points_no_expert_reaches_are_counted_not_fitted():
 
 
 def test_what_is_not_converged_says_so():
-    fit = fit_weights(random_matrix(0), "ema", max_steps=3)
+    fit = fit_weights(random_matrix(0), "ema", max_steps=3, finish=False)
     assert not fit.converged
     assert fit.steps == 3
     assert fit.gap > 1e-5
+
+
+def nearly_equal_experts(seed, n, k):
+    """Experts whose means and sds differ by some hundredths, at draws of N(0, 1)."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=n)
+    parameters = zip(0.03 * generator.normal(size=k), generator.uniform(0.97, 1.03, k), strict=True)
+    return np.stack([normal_log_density(x, mean, sd) for mean, sd in parameters], axis=1)
+
+
+@pytest.mark.parametrize("weight_rule", OPTIMAL)
+@pytest.mark.parametrize(("seed", "n", "k"), [(0, 200, 3), (1, 5000, 3), (2, 200, 9), (3, 5000, 9)])
+def test_newton_ends_what_would_take_many_steps(weight_rule, seed, n, k):
+    """The certificate holds, and the likelihood is that of the slow way, or above it."""
+    log_q = nearly_equal_experts(seed, n, k)
+    fit = fit_weights(log_q, weight_rule)
+    assert fit.converged
+    assert fit.gap <= 1e-5
+    assert fit.steps - fit.newton_steps <= 2_000
+    assert fit.newton_steps <= 20
+    slow = fit_weights(log_q, weight_rule, max_steps=30_000, finish=False)
+    gain = mean_log_likelihood(log_q, fit.weights) - mean_log_likelihood(log_q, slow.weights)
+    assert -1e-5 <= gain <= max(slow.gap, 1e-5)
+
+
+def test_newton_alone_finds_the_optimum_from_equal_weights():
+    """From far away too, where a full step would leave the simplex or lower the likelihood."""
+    for seed in range(6):
+        log_q = random_matrix(seed, n=300, k=6)
+        alone = fit_weights(log_q, "em", max_steps=0, tolerance=1e-9)
+        slow = fit_weights(log_q, "em", max_steps=200_000, tolerance=1e-9, finish=False)
+        assert 0 < alone.newton_steps == alone.steps < 30
+        assert mean_log_likelihood(log_q, alone.weights) == pytest.approx(
+            mean_log_likelihood(log_q, slow.weights), abs=2e-9
+        )
+
+
+def test_newton_stays_finite_where_densities_do_not_overlap():
+    """Draws at which one expert alone has a density, and one expert that no draw needs."""
+    log_q = np.array([[0.0, -np.inf, -40.0]] * 3 + [[-np.inf, 0.0, -700.0]] * 5)
+    fit = fit_weights(log_q, "em", max_steps=0)
+    assert fit.converged
+    assert np.allclose(fit.weights, [3 / 8, 5 / 8, 0], atol=1e-5)
 
 
 def test_accepts_tensors_of_any_precision():
