@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtri
 from torch import Tensor
 
-from amfvi.statistics import effective_sample_size
+from amfvi.statistics import average_ranks, effective_sample_size
 
 __all__ = ["Mixing", "assess_mixing", "describe_mixing"]
 
@@ -206,15 +206,8 @@ def _halves(rows: Sequence[Array]) -> list[Array]:
 
 def _normal_scores(values: Array) -> Array:
     """The normal quantile of each value's rank in its column, (n, d)."""
-    ranks = np.stack([_average_ranks(column) for column in values.T], axis=1)
+    ranks = np.stack([average_ranks(column) for column in values.T], axis=1)
     return np.asarray(ndtri((ranks - 0.375) / (len(values) + 0.25)))
-
-
-def _average_ranks(values: Array) -> Array:
-    """Ranks from 1, equal values sharing their mean; scipy's take seconds to import."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
 
 
 def _assess(scores: Array, lengths: Array, interleaved: int = 1) -> Mixing:

@@ -18,6 +18,12 @@ __all__ = ["wasserstein2"]
 MAX_ITERATIONS = 10_000_000
 """Pivots of the network simplex after which it is given up."""
 
+MAX_MATCHED = 2_000
+"""Draws a sample up to which shortest augmenting paths are as quick as the network simplex."""
+
+MAX_COST = 1e7
+"""Cost, of a typical one, above which the network simplex loses the digits of the others."""
+
 MEDIAN_ROWS = 100
 """Draws whose distances give the unit of cost; the solver takes costs far below 1 for zero."""
 
@@ -25,8 +31,8 @@ MEDIAN_ROWS = 100
 def wasserstein2(x: Tensor, y: Tensor) -> float:
     """Compute W₂, a distance and not its square, between samples x (n, d) and y (m, d).
 
-    Solved exactly: samples of one size by shortest augmenting paths (scipy), others by network
-    simplex (POT). Time grows faster than n², a fifth of a second at 1,000.
+    Solved exactly: two samples of one size up to ``MAX_MATCHED`` by shortest augmenting paths
+    (scipy), others by network simplex (POT). Time grows faster than n²: about 0.2 s at 1,000.
     Two finite samples of one distribution are some distance apart: read W₂ beside that floor.
 
     Raises:
@@ -55,7 +61,8 @@ def _least_mean(cost: NDArray[Any]) -> float:
     Raises:
         FitError: the solver did not reach the optimum.
     """
-    if cost.shape[0] == cost.shape[1]:  # as quick, and costs of any range keep their digits
+    n, m = cost.shape
+    if n == m and (n <= MAX_MATCHED or cost.max() > MAX_COST):
         rows, columns = linear_sum_assignment(cost)
         return float(cost[rows, columns].mean())
     import ot  # imports for seconds

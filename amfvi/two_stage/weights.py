@@ -38,6 +38,9 @@ NEGLIGIBLE_WEIGHT = 1e-3
 MAX_NEWTON_STEPS = 100
 """Most steps of Newton's method; a handful is usual."""
 
+BISECTIONS = 12
+"""Halvings of the way to the optimum, for the part of it that closes the gap."""
+
 Array = NDArray[np.float64]
 
 
@@ -137,7 +140,7 @@ def fit_weights(
         beta={"ema": beta, "batch-mean": beta, "em": 0.0, "uniform": None}[weight_rule],
         steps=path.step,
         newton_steps=newton_steps,
-        gap=float(_gradient(ratios, row_weights, path.weights).max() - 1),
+        gap=_gap(ratios, row_weights, path.weights),
         converged=converged,
         path=recorded,
         path_steps=recorded_steps,
@@ -185,6 +188,10 @@ def _gradient(ratios: Array, row_weights: Array, weights: Array) -> Array:
         return (row_weights / (ratios @ weights)) @ ratios
 
 
+def _gap(ratios: Array, row_weights: Array, weights: Array) -> float:
+    return float(_gradient(ratios, row_weights, weights).max() - 1)
+
+
 def _responsibilities(
     ratios: Array,
     row_weights: Array,
@@ -206,19 +213,26 @@ def _responsibilities(
 
 def _newton(ratios: Array, row_weights: Array, tolerance: float, path: _Path) -> tuple[int, bool]:
     """Go on by Newton's method: its number of steps, and whether the gap is closed."""
-    for step in range(MAX_NEWTON_STEPS):
-        if _certify(ratios, row_weights, tolerance, path):
-            return step, True
+    average, first = path.weights, path.step
+    while _gap(ratios, row_weights, path.weights) > tolerance:
         moved = newton_step(ratios, row_weights, path.weights)
-        if moved is None:
-            return step, False
+        if moved is None or path.step - first == MAX_NEWTON_STEPS:
+            return path.step - first, False
         path.record(path.step + 1, moved, keep=True)
-    return MAX_NEWTON_STEPS, _certify(ratios, row_weights, tolerance, path)
+    # No further from the average than closes the gap: experts that the draws hardly tell apart
+    # keep their weights.
+    low, high, optimum = 0.0, 1.0, path.weights
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        closed = _gap(ratios, row_weights, average + middle * (optimum - average)) <= tolerance
+        low, high = (low, middle) if closed else (middle, high)
+    path.weights = average + high * (optimum - average)
+    return path.step - first, _certify(ratios, row_weights, tolerance, path)
 
 
 def _certify(ratios: Array, row_weights: Array, tolerance: float, path: _Path) -> bool:
     """Whether the gap is closed; negligible weights then become zero."""
-    if _gradient(ratios, row_weights, path.weights).max() - 1 > tolerance:
+    if _gap(ratios, row_weights, path.weights) > tolerance:
         return False
     path.weights = _drop_negligible(ratios, row_weights, path.weights, tolerance)
     return True
@@ -231,8 +245,7 @@ def _drop_negligible(ratios: Array, row_weights: Array, weights: Array, toleranc
     pruned /= pruned.sum()
     if (ratios @ pruned <= 0).any():
         return weights
-    holds = _gradient(ratios, row_weights, pruned).max() - 1 <= tolerance
-    return pruned if holds else weights
+    return pruned if _gap(ratios, row_weights, pruned) <= tolerance else weights
 
 
 def _batch_mean(

@@ -56,7 +56,7 @@ def figures(text):
     return re.findall(r"\d[\d,]*\.?\d*|∞", text)
 
 
-QUICK = ("weights", "gating", "verdicts")
+QUICK = ("weights", "verdicts")
 """The studies whose pages are made in the fast suite."""
 
 

@@ -48,7 +48,9 @@ LIMITED = {
 }
 
 
-@pytest.mark.parametrize("dim", DIMENSIONS)
+@pytest.mark.parametrize(
+    "dim", [1, 2, 5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 10))]
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_round_trip(bijective, dim, seed, fitted, curved):
     expert, _ = fitted(bijective, dim, seed)

@@ -14,7 +14,7 @@ def gradient_of(expert, x):
 
 
 @pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("dim", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_gradient_is_that_of_central_differences(kind, dim, members, fitted, curved):
     """Where both one-sided differences agree: densities have kinks, of measure zero."""
     expert, _ = fitted(kind, dim, 0, members)

@@ -32,9 +32,18 @@ REFUSED_AS_RANDOM = (
 )  # fmt: skip
 REFUSED_AS_OF_BATCH = ("of-batch-mean-d2", "of-batch-place-d2")
 RIGHT = ("gradient-half-d3", "gradient-ten-d3", "gradient-negative-d3", "gradient-zero-d3")
+SLOWER = (
+    "forgotten-minus-d3", "growing-both-d1", "reciprocal-d1", "gradient-ten-d3",
+    "gradient-negative-d3",
+)  # fmt: skip
+"""Those that are left out of the fast suite, as others are of their kind."""
 
 
-@pytest.mark.parametrize("name", REFUSED_AS_IMPROPER)
+def some_slow(names):
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", some_slow(REFUSED_AS_IMPROPER))
 def test_a_density_that_cannot_be_integrated_is_refused_soon(name):
     """In seconds, with the word about the sign or the prior. Measured: 4 s at most."""
     density, started = DENSITIES[name].make(), time.process_time()
@@ -76,7 +85,7 @@ def test_a_density_that_is_undefined_at_some_points_is_refused():
         amfvi.fit(DENSITIES["undefined-d2"].make(), seed=0, **QUICK)
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", some_slow(RIGHT))
 def test_a_wrong_gradient_changes_nothing_but_the_calls(name):
     posterior = amfvi.fit(DENSITIES[name].make(), seed=0, **QUICK)
     diagnostics = posterior.diagnostics

@@ -14,7 +14,7 @@ from amfvi.interop.nflows import to_nflows
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("dim", [2, 3, 5, 10])
+@pytest.mark.parametrize("dim", [2, 3, *(pytest.param(d, marks=pytest.mark.slow) for d in (5, 10))])
 @pytest.mark.parametrize("kind", ["maf", "realnvp", "nsf"])
 def test_density_and_inverse_agree(kind, dim, fitted, curved):
     expert, _ = fitted(kind, dim)
