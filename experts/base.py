@@ -51,6 +51,8 @@ class Expert(ABC):
         given: number of coordinates of the condition; 0 if there is none.
         report: the report of the fit where :meth:`ExpertConfig.fit` made the expert;
             otherwise None.
+        spread: how many times wider than trained a conditional expert is, where that is kept
+            apart from its other numbers.
 
     Examples:
         >>> from amfvi.experts import RBIG
@@ -63,6 +65,7 @@ class Expert(ABC):
     """
 
     report: FitReport | None = None
+    spread: float = 1.0
 
     def __init__(self, config: Settings, dim: int, n_members: int, given: int = 0) -> None:
         self.config = config
@@ -160,6 +163,13 @@ class Expert(ABC):
         of_member[member, position] = given
         draws = self._sample(n_per_member, generator, dtype, of_member)
         return draws[member.to(draws.device), position.to(draws.device)]
+
+    def widened(self, factor: float) -> Self:
+        """The same conditional density, ``factor`` times wider around its branches.
+
+        An expert that has no such form is returned as it is.
+        """
+        return self
 
     def _sample_flat(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
         """Draws (n, dim) of members chosen at random."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,12 @@ class ConditionalComponents:
     means: Tensor
     log_diagonal: Tensor
     below: Tensor
+
+    def widened(self, factor: float) -> ConditionalComponents:
+        """The same components, each ``factor`` times wider."""
+        return replace(
+            self, log_diagonal=self.log_diagonal - math.log(factor), below=self.below / factor
+        )
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Log density (members, n) at points (members, d, n), nats: A(y − μ) is standard."""

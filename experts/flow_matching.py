@@ -19,7 +19,12 @@ from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
 from amfvi.experts.flows.flow import Parameters
 from amfvi.experts.flows.velocity import Velocity, integrate
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
+from amfvi.experts.learned import (
+    LearnedExpert,
+    restore_learned,
+    saved_spread,
+    train_whitened,
+)
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
@@ -143,7 +148,7 @@ class FlowMatching(Training, ExpertConfig):
         whitening, learned = restore_learned(
             self.kind, MatchedFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )
-        return MatchedFlow(self, whitening, learned)
+        return MatchedFlow(self, whitening, learned).widened(saved_spread(tensors))
 
     def _nll(self, velocity: Velocity) -> Callable[[Parameters, Tensor], Tensor]:
         steps = min(self.integration_steps, SCORING_STEPS)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
+from amfvi.errors import InputError
 from amfvi.experts.base import Expert
 from amfvi.experts.checks import check_tensors, count_members
 from amfvi.experts.flows.flow import Parameters
@@ -18,7 +19,10 @@ from amfvi.experts.training.problem import Loss, TrainingProblem
 from amfvi.experts.training.settings import Training
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["Architecture", "LearnedExpert", "restore_learned", "train_whitened"]
+__all__ = ["Architecture", "LearnedExpert", "restore_learned", "saved_spread", "train_whitened"]
+
+SPREAD = "spread"
+"""Name of the tensor of :attr:`Expert.spread`."""
 
 
 class Architecture(Protocol):
@@ -59,13 +63,20 @@ class LearnedExpert(Expert):
             f"{self.prefix}.{name}": value.cpu().contiguous()
             for name, value in self.parameters.items()
         }
-        return {"mean": self.whitening.mean.cpu(), "factor": self.whitening.factor.cpu(), **learned}
+        named = {
+            "mean": self.whitening.mean.cpu(),
+            "factor": self.whitening.factor.cpu(),
+            **learned,
+        }
+        if self.spread != 1:
+            named[SPREAD] = torch.tensor([self.spread], dtype=torch.float64)
+        return named
 
     def to(self, device: torch.device | str) -> Self:
         """The same expert with its numbers on ``device``."""
         learned = {name: value.to(device) for name, value in self.parameters.items()}
         moved = type(self)(self.config, self.whitening.to(device), learned)  # type: ignore[arg-type]
-        moved.report = self.report
+        moved.report, moved.spread = self.report, self.spread
         return moved
 
     @property
@@ -111,9 +122,27 @@ def restore_learned(
         "factor": torch.Size([members, columns, columns]),
     }
     expected |= {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+    if given and SPREAD in tensors:
+        expected[SPREAD] = torch.Size([1])
     check_tensors(kind, expected, tensors)
     learned = {name: tensors[f"{prefix}.{name}"].float() for name in shapes}
     return Whitening.from_factor(tensors["mean"], tensors["factor"], given), learned
+
+
+def saved_spread(tensors: Mapping[str, Tensor]) -> float:
+    """How many times wider than trained a saved expert is; 1 where that is not saved.
+
+    Raises:
+        InputError: not a positive number.
+
+    Examples:
+        >>> saved_spread({"spread": torch.tensor([1.1])}) > 1, saved_spread({})
+        (True, 1.0)
+    """
+    spread = float(tensors[SPREAD]) if SPREAD in tensors else 1.0
+    if not spread > 0:
+        raise InputError(f"the spread of a saved expert must be positive, found {spread:g}")
+    return spread
 
 
 def train_whitened(

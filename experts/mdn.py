@@ -7,9 +7,10 @@ normal whatever the condition.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -17,10 +18,15 @@ from torch import Tensor
 from amfvi.errors import UsageError, unknown_name
 from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
-from amfvi.experts.density_network import Network
+from amfvi.experts.density_network import ConditionalComponents, Network
 from amfvi.experts.flows.flow import ACTIVATIONS, Parameters
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
+from amfvi.experts.learned import (
+    LearnedExpert,
+    restore_learned,
+    saved_spread,
+    train_whitened,
+)
 from amfvi.experts.parallel import map_chunked
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.settings import POSITIVE, Training
@@ -56,13 +62,26 @@ class DensityNetwork(LearnedExpert):
         self.network = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
 
+    def widened(self, factor: float) -> Self:
+        """The same network with components ``spread`` times wider."""
+        if factor == 1:
+            return self
+        wider = copy.copy(self)
+        wider.spread = self.spread * factor
+        return wider
+
     def _log_prob(self, x: Tensor) -> Tensor:
         return map_chunked(self._density, x, CHUNK_ROWS)
 
     def _density(self, x: Tensor) -> Tensor:
         z = self._whiten(x)
-        nll = self.network.nll(self._learned(x.dtype), z)
-        return self.whitening.log_det[:, None].to(x.dtype) - nll
+        log_q = self._components(z[:, : self.given]).log_prob(z[:, self.given :])
+        return self.whitening.log_det[:, None].to(x.dtype) + log_q
+
+    def _components(self, condition: Tensor) -> ConditionalComponents:
+        """The components at whitened conditions (members, given, n)."""
+        parts = self.network.components(self._learned(condition.dtype), condition)
+        return parts if self.spread == 1 else parts.widened(self.spread)
 
     def _sample(
         self,
@@ -76,8 +95,7 @@ class DensityNetwork(LearnedExpert):
         z = self._whiten(given)
         uniform = torch.rand(self.n_members, n, generator=generator, dtype=torch.float64)
         noise = torch.randn(self.n_members, n, self.dim, generator=generator, dtype=torch.float64)
-        parts = self.network.components(self._learned(z.dtype), z)
-        drawn = parts.sample(uniform.to(z), noise.to(z))
+        drawn = self._components(z).sample(uniform.to(z), noise.to(z))
         return self.whitening.inverse(torch.cat([z, drawn.mT], dim=1))[..., self.given :].to(dtype)
 
     def _whiten(self, x: Tensor) -> Tensor:
@@ -164,7 +182,7 @@ class MDN(Training, ExpertConfig):
         whitening, learned = restore_learned(
             self.kind, DensityNetwork.prefix, shapes, tensors, columns=given + dim, given=given
         )
-        return DensityNetwork(self, whitening, learned)
+        return DensityNetwork(self, whitening, learned).widened(saved_spread(tensors))
 
 
 @dataclass(frozen=True, kw_only=True)

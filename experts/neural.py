@@ -17,7 +17,12 @@ from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
 from amfvi.experts.folds import Folds
-from amfvi.experts.learned import LearnedExpert, restore_learned, train_whitened
+from amfvi.experts.learned import (
+    LearnedExpert,
+    restore_learned,
+    saved_spread,
+    train_whitened,
+)
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
@@ -131,7 +136,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         whitening, learned = restore_learned(
             self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )
-        return NeuralFlow(self, whitening, learned)
+        return NeuralFlow(self, whitening, learned).widened(saved_spread(tensors))
 
     def _build_flow(
         self, dim: int, given: int, elementwise: Elementwise, *, autoregressive: bool

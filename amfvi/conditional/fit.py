@@ -12,8 +12,10 @@ from amfvi.conditional.bounds import choose_bounds
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.conditional.pairs import Pairs, PairSplit, split_pairs
+from amfvi.conditional.spread import widen
 from amfvi.device import resolve_device
-from amfvi.experts import FitReport
+from amfvi.experts import Expert, FitReport
+from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.simulation.prior import Prior
 from amfvi.two_stage.experts import fit_experts
@@ -49,7 +51,7 @@ class ConditionalSummary:
 def fit_pairs(
     pairs: Pairs, options: FitOptions, *, reporter: Reporter | None = None
 ) -> tuple[ConditionalMixture, ConditionalSummary]:
-    """Fit experts to pairs, then their weights, which are one set for all conditions.
+    """Fit experts to pairs, widen them, then fit weights, which are one set for all conditions.
 
     The weights rest on densities at held-out rows by members that did not train on them: an
     ensemble remembers its rows, which would look as if experts complemented each other.
@@ -78,14 +80,11 @@ def fit_pairs(
         timeout=options.timeout,
     )
     stage_one_done = time.monotonic()
-    experts = {name: each.expert for name, each in fitted.items()}
-    log_q = torch.stack(
-        [expert.log_prob_out_of_fold(split.folds) for expert in experts.values()], dim=1
-    )
-    weights = fit_weights(
-        log_q, options.weight_rule, beta=options.momentum,
-        sample_weight=split.folds.heldout_sample_weight,
-    )  # fmt: skip
+    experts = {
+        name: widen(each.expert, split.folds, generator_for(options.seed, "spread", name))
+        for name, each in fitted.items()
+    }
+    weights = _fit_weights(experts, split, options)
     model = ConditionalMixture(
         experts,
         torch.from_numpy(weights.weights),
@@ -105,3 +104,11 @@ def fit_pairs(
         prior=pairs.prior,
     )
     return model, summary
+
+
+def _fit_weights(experts: Mapping[str, Expert], split: PairSplit, options: FitOptions) -> WeightFit:
+    log_q = [expert.log_prob_out_of_fold(split.folds) for expert in experts.values()]
+    return fit_weights(
+        torch.stack(log_q, dim=1), options.weight_rule, beta=options.momentum,
+        sample_weight=split.folds.heldout_sample_weight,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import digamma
 from torch import Tensor
 
 from amfvi.experts.elliptical.components import Components
@@ -178,13 +179,14 @@ def _freedom(tail: Tensor, freedom: Tensor, d: int) -> Tensor:
     the length halve their number.
     """
     half = (freedom + d) / 2
-    target = 1 + tail + torch.digamma(half) - half.log()
-    low = torch.full_like(freedom, math.log(MIN_FREEDOM))
-    high = torch.full_like(freedom, math.log(MAX_FREEDOM))
+    # In numpy: these are a few numbers, and digamma is called forty times.
+    target = (1 + tail + torch.digamma(half) - half.log()).cpu().numpy()
+    low = np.full_like(target, math.log(MIN_FREEDOM))
+    high = np.full_like(target, math.log(MAX_FREEDOM))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        half_nu = middle.exp() / 2
-        too_low = half_nu.log() - torch.digamma(half_nu) + target > 0
-        low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
-    root = (low + high) / 2
+        half_nu = np.exp(middle) / 2
+        too_low = np.log(half_nu) - digamma(half_nu) + target > 0
+        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
+    root = torch.from_numpy((low + high) / 2).to(freedom)
     return (2 * root - freedom.log()).clamp(math.log(MIN_FREEDOM), math.log(MAX_FREEDOM)).exp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -87,6 +87,16 @@ class EllipticalMixture(Expert):
             freedom=torch.tensor([freedom], dtype=torch.float64),
         )
         return cls(config, Whitening.from_factor(mean[None], factor[None]), components)
+
+    def widened(self, factor: float) -> Self:
+        """The same components, ``factor`` times wider given a condition."""
+        if factor == 1 or not self.given:
+            return self
+        factors = self.components.factors.clone()
+        factors[..., self.given :, self.given :] *= factor
+        wider = type(self)(self.config, self.whitening, replace(self.components, factors=factors))
+        wider.report = self.report
+        return wider
 
     def _log_prob(self, x: Tensor) -> Tensor:
         numbers = CPU_CHUNK_NUMBERS if x.device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS

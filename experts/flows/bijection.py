@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -85,6 +87,14 @@ class BijectiveExpert(Expert):
         """
         return map_chunked(self._inverse, u, self._chunk_rows)
 
+    def widened(self, factor: float) -> Self:
+        """The same map to a normal of ``spread`` times the standard deviation."""
+        if factor == 1:
+            return self
+        wider = copy.copy(self)
+        wider.spread = self.spread * factor
+        return wider
+
     def verify(self, folds: Folds, tolerance: float = 1e-6) -> None:
         """Check that the inverse undoes the map and that the log-determinants cancel.
 
@@ -136,6 +146,8 @@ class BijectiveExpert(Expert):
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.whitening.forward(x).clamp(-MAX_DISTANCE, MAX_DISTANCE)
         u, log_det = self._to_normal(z.to(x.dtype))
+        if self.spread != 1:
+            u, log_det = u / self.spread, log_det - self.dim * math.log(self.spread)
         return u.mT, log_det + self.whitening.log_det[:, None].to(x.dtype)
 
     def _inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,6 +158,8 @@ class BijectiveExpert(Expert):
             return self.whitening.inverse(z).to(u.dtype), log_slope - log_det
         whitened = self.whitening.forward(condition).clamp(-MAX_DISTANCE, MAX_DISTANCE)
         whitened = whitened.to(u.dtype)
+        if self.spread != 1:
+            scores, log_det = scores * self.spread, log_det - self.dim * math.log(self.spread)
         z, log_slope = self._from_normal(torch.cat([whitened, scores], dim=1))
         x = self.whitening.inverse(torch.cat([whitened, z], dim=1))
         return x[..., self.given :].to(u.dtype), log_slope - log_det
