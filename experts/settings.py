@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from amfvi.errors import UsageError
+from amfvi.errors import UsageError, unknown_name
 
 __all__ = ["Settings"]
 
@@ -39,15 +39,15 @@ class Settings(ABC):
         """Rebuild the config that :meth:`to_json` described.
 
         Raises:
-            UsageError: a field this family does not have.
+            UsageError: a field this family does not have, or a value of another kind than its
+                default.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         settings = {name: value for name, value in fields.items() if name != "kind"}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise UsageError(
-                f"{cls.kind} has no setting {unknown[0]!r} (known: {', '.join(sorted(known))})"
-            )
+        for name, value in settings.items():
+            if name not in known:
+                raise unknown_name(f"setting of {cls.kind}", name, sorted(known))
+            _require_kind(f"{cls.kind}: {name}", getattr(cls, name, None), value)
         return cls(**settings)
 
     def _require_positive(self, *names: str) -> None:
@@ -58,3 +58,14 @@ class Settings(ABC):
             if not value > 0 or not is_whole:
                 expected = "positive" if is_whole else "a positive whole number"
                 raise UsageError(f"{self.kind}: {name} must be {expected}, found {value!r}")
+
+
+def _require_kind(what: str, default: Any, value: Any) -> None:
+    """Reject a value of another kind than the default, where that is a number or a text."""
+    expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+    is_plain = isinstance(default, str | int | float)
+    if is_plain and (
+        not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool)
+    ):
+        name = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise UsageError(f"{what} must be {name[type(default)]}, found {value!r}")

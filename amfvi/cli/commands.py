@@ -9,6 +9,7 @@ import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import parse_condition, show_scores_of_pairs, show_summary_of_pairs
+from amfvi.cli.config_file import describe_options
 from amfvi.cli.fit import EXAMPLES, HELP, fit
 from amfvi.cli.flags import flags_for_arguments
 from amfvi.cli.lists import experts, targets
@@ -44,7 +45,6 @@ app = typer.Typer(
     cls=GroupedCommands,
     help="Fit a mixture of normalizing flows to a posterior, and measure how good it is.",
     epilog="Exit codes: " + ", ".join(f"{int(code)} {text}" for code, text in EXIT_CODES.items()),
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +64,29 @@ def _start(
 
 
 app.command(help=HELP, cls=GroupedCommand, rich_help_panel=FITTING, epilog=example(*EXAMPLES))(fit)
+
+
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=FITTING,
+    epilog=example("amfvi init fit.toml", "amfvi fit --config fit.toml --seed 3"),
+)
+def init(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
+        "fit.toml"
+    ),
+    force: opt.Force = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Write a file with all options of a fit, to be changed."""
+    from amfvi.files import new_file
+
+    commands = context.find_root().command
+    text = describe_options(commands.get_command(context, "fit"), file.name)  # type: ignore[attr-defined]
+    with new_file(file, overwrite=force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(f"written: {file}")
 
 
 @app.command(

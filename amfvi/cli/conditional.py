@@ -8,7 +8,7 @@ from typing import Any
 
 from amfvi.cli import options as opt
 from amfvi.cli.flags import flags_for_arguments
-from amfvi.cli.values import parse_bounds, split_names
+from amfvi.cli.values import choose_experts, parse_bounds, split_names
 from amfvi.errors import UsageError
 
 __all__ = [
@@ -68,7 +68,10 @@ def fit_conditional(flags: dict[str, Any]) -> Path:
     settings = ConditionalRun(
         **_source(flags),
         options=FitOptions(
-            experts="conditional" if chosen == DEFAULT_EXPERTS else split_names(chosen),
+            experts=choose_experts(
+                ["conditional"] if chosen == DEFAULT_EXPERTS else split_names(chosen),
+                flags["settings"],
+            ),
             **{
                 name: flags[name]
                 for name in (

@@ -9,9 +9,10 @@ import typer
 
 from amfvi.cli import options as opt
 from amfvi.cli.conditional import fit_conditional, is_conditional_fit
+from amfvi.cli.config_file import Config, ExpertSettings
 from amfvi.cli.report import try_to_write_report
 from amfvi.cli.terminal import announce
-from amfvi.cli.values import parse_bounds, parse_box, split_names
+from amfvi.cli.values import choose_experts, parse_bounds, parse_box, split_names
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import ExitCode
 from amfvi.two_stage.worker import MIN_ROWS_FOR_A_PROCESS, prestart
@@ -47,6 +48,7 @@ def fit(
     max_evaluations: opt.MaxEvaluations = None,
     max_refinements: opt.MaxRefinements = None,
     experts: opt.Experts = "maf,realnvp,rbig",
+    settings: ExpertSettings = None,
     weight_rule: opt.WeightRule = "ema",
     beta: opt.Beta = None,
     n_draws: opt.NDraws = None,
@@ -65,6 +67,7 @@ def fit(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
     no_figures: opt.NoFigures = False,
+    config: Config = None,
     debug: opt.Debug = False,
 ) -> None:
     """Run the command ``amfvi fit``; its help is ``HELP``.
@@ -135,7 +138,7 @@ def _settings(given: dict[str, Any]) -> Any:
 
     names = None if given["names"] is None else tuple(split_names(given["names"]))
     options = FitOptions(
-        experts=split_names(given["experts"]),
+        experts=choose_experts(split_names(given["experts"]), given["settings"]),
         **{
             name: given[name]
             for name in (

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from amfvi.errors import UsageError
 
-__all__ = ["parse_bounds", "parse_box", "split_names"]
+if TYPE_CHECKING:
+    from amfvi.experts import ExpertConfig
+
+__all__ = ["choose_experts", "parse_bounds", "parse_box", "split_names"]
 
 
 def split_names(text: str) -> list[str]:
@@ -19,6 +24,49 @@ def split_names(text: str) -> list[str]:
         ['tau', 'theta[1,2]', 'mu']
     """
     return [name.strip() for name in re.split(r",(?![^\[]*\])", text) if name.strip()]
+
+
+def choose_experts(
+    names: Sequence[str], settings: Iterable[str] | None
+) -> Sequence[str] | dict[str, ExpertConfig]:
+    """Read ``--experts`` and ``--set maf.layers=8``; the names alone where nothing is set.
+
+    Raises:
+        UsageError: not of that form, an expert that is not among them, or no such setting.
+
+    Examples:
+        >>> choose_experts(["maf", "gmm"], ["maf.layers=8"])["maf"].layers
+        8
+    """
+    if not settings:
+        return names
+    from amfvi.experts import resolve
+
+    configs = resolve(names)
+    changes: dict[str, dict[str, Any]] = {}
+    for item in settings:
+        where, equals, text = item.partition("=")
+        expert, _, setting = where.strip().rpartition(".")
+        if not (equals and expert and setting):
+            raise UsageError(f"--set wants EXPERT.SETTING=VALUE, found {item!r}")
+        if expert not in configs:
+            raise UsageError(
+                f"{item!r} is a setting of {expert}, which is not among --experts "
+                f"{','.join(configs)}"
+            )
+        changes.setdefault(expert, {})[setting] = _value(text)
+    for expert, changed in changes.items():
+        config = configs[expert]
+        configs[expert] = type(config).from_json({**config.to_json(), **changed})
+    return configs
+
+
+def _value(text: str) -> Any:
+    """A number or truth value as TOML has it; everything else is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def parse_bounds(positive: str, bounds: Iterable[str]) -> dict[str, tuple[float, float]]:

@@ -39,7 +39,8 @@ def test_the_version_is_that_of_the_package(cli):
 
 
 @pytest.mark.parametrize(
-    "name", ["fit", "evaluate", "summary", "report", "compare", "sample", "calibrate", "log-prob"]
+    "name",
+    ["fit", "init", "evaluate", "summary", "report", "compare", "sample", "calibrate", "log-prob"],
 )
 def test_help_fits_the_terminal_and_ends_with_an_example(cli, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "80")
