@@ -271,7 +271,7 @@ def test_an_edited_manifest_is_refused(saved, change):
         (edit_manifest(experts=[{"name": "a"}]), "unexpected tensor|not a valid manifest"),
         (first_expert(kind="mafia"), "unknown expert 'mafia'; did you mean maf"),
         (first_expert(hidden_features=8), "shape"),
-        (first_expert(width=8), "no setting 'width'"),
+        (first_expert(width=8), "unknown setting of maf 'width'"),
         (edit_tensors(lambda t: t.pop("0.mean")), "tensor 'mean' is missing"),
         (edit_tensors(lambda t: t.update({"0.extra": torch.ones(1)})), "unexpected tensor"),
         (edit_tensors(lambda t: t.update({"9.mean": torch.ones(2)})), "unexpected tensor '9.mean'"),

@@ -375,5 +375,5 @@ def test_time_limit_stops_with_a_usable_expert(kind, small, curved, folded):
 
 def test_unknown_setting_is_a_usage_error(small, kind):
     fields = small[kind].to_json()
-    with pytest.raises(UsageError, match="no setting 'speed'"):
+    with pytest.raises(UsageError, match=f"unknown setting of {kind} 'speed'"):
         config_from_json({**fields, "speed": 3})
