@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -71,6 +72,14 @@ class LearnedExpert(Expert):
         if self.spread != 1:
             named[SPREAD] = torch.tensor([self.spread], dtype=torch.float64)
         return named
+
+    def widened(self, factor: float) -> Self:
+        """The same expert with its base, or its components, ``spread`` times wider."""
+        if factor == 1:
+            return self
+        wider = copy.copy(self)
+        wider.spread = self.spread * factor
+        return wider
 
     def to(self, device: torch.device | str) -> Self:
         """The same expert with its numbers on ``device``."""

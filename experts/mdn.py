@@ -7,10 +7,9 @@ normal whatever the condition.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -61,14 +60,6 @@ class DensityNetwork(LearnedExpert):
         self.whitening = whitening
         self.network = config.build(whitening.dim, whitening.given)
         self.parameters = parameters
-
-    def widened(self, factor: float) -> Self:
-        """The same network with components ``spread`` times wider."""
-        if factor == 1:
-            return self
-        wider = copy.copy(self)
-        wider.spread = self.spread * factor
-        return wider
 
     def _log_prob(self, x: Tensor) -> Tensor:
         return map_chunked(self._density, x, CHUNK_ROWS)

@@ -12,6 +12,15 @@ from amfvi.errors import UsageError, unknown_name
 
 __all__ = ["Settings"]
 
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((float, int), "a number"),
+    "str": ((str,), "a text"),
+    "None": ((type(None),), "nothing"),
+}
+"""Types of plain values by their annotation, and what they are called."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ABC):
@@ -40,14 +49,14 @@ class Settings(ABC):
 
         Raises:
             UsageError: a field this family does not have, or a value of another kind than its
-                default.
+                own.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = {field.name: str(field.type) for field in dataclasses.fields(cls)}
         settings = {name: value for name, value in fields.items() if name != "kind"}
         for name, value in settings.items():
             if name not in known:
                 raise unknown_name(f"setting of {cls.kind}", name, sorted(known))
-            _require_kind(f"{cls.kind}: {name}", getattr(cls, name, None), value)
+            _require_kind(f"{cls.kind}: {name}", known[name], value)
         return cls(**settings)
 
     def _require_positive(self, *names: str) -> None:
@@ -60,12 +69,9 @@ class Settings(ABC):
                 raise UsageError(f"{self.kind}: {name} must be {expected}, found {value!r}")
 
 
-def _require_kind(what: str, default: Any, value: Any) -> None:
-    """Reject a value of another kind than the default, where that is a number or a text."""
-    expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
-    is_plain = isinstance(default, str | int | float)
-    if is_plain and (
-        not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool)
-    ):
-        name = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        raise UsageError(f"{what} must be {name[type(default)]}, found {value!r}")
+def _require_kind(what: str, annotation: str, value: Any) -> None:
+    """Reject a value of another kind than a field's annotation, such as ``int | None``."""
+    kinds = [kind for kind in annotation.split(" | ") if kind in KINDS]
+    if kinds and not any(type(value) in KINDS[kind][0] for kind in kinds):
+        expected = " or ".join(KINDS[kind][1] for kind in kinds)
+        raise UsageError(f"{what} must be {expected}, found {value!r}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -86,14 +84,6 @@ class BijectiveExpert(Expert):
             u: (members, n, given + d), the condition in front of the scores.
         """
         return map_chunked(self._inverse, u, self._chunk_rows)
-
-    def widened(self, factor: float) -> Self:
-        """The same map to a normal of ``spread`` times the standard deviation."""
-        if factor == 1:
-            return self
-        wider = copy.copy(self)
-        wider.spread = self.spread * factor
-        return wider
 
     def verify(self, folds: Folds, tolerance: float = 1e-6) -> None:
         """Check that the inverse undoes the map and that the log-determinants cancel.
