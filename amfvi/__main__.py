@@ -27,8 +27,14 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Of a disk that takes no more, where stdout goes to a file."""
 
 
+_pid = 0
+"""The process that ``main`` runs in."""
+
+
 def main() -> None:
     """Run the command line and exit with its code; an error is one line on stderr."""
+    global _pid
+    _pid = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -63,6 +69,11 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(number: int, *_: Any) -> None:
+    if os.getpid() != _pid:
+        # A copy of this process, such as a worker of a user's pool: what is raised there may be
+        # swallowed, and the pool then waits for ever for the worker that it has told to end.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     terminated = number == signal.SIGTERM
     raise _Interrupted(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED)
 

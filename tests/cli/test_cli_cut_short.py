@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,6 +36,39 @@ def test_an_interrupted_command_that_writes_no_run_says_so_in_a_word(finished, c
     monkeypatch.setattr(Posterior, "sample", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     code, _, err = cli("sample", finished[0])
     assert (code, err) == (130, "amfvi: error: interrupted\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no copies of a process")
+def test_a_worker_of_a_users_pool_ends_when_told_to(finished, cli, monkeypatch):
+    """A worker may be inside code that swallows every exception; its pool waits for it."""
+    from amfvi.posterior import Posterior
+
+    fork = multiprocessing.get_context("fork")
+    codes = []
+
+    def sample(*_):
+        ready = fork.Event()
+        worker = fork.Process(target=_swallow_everything, args=(ready,))
+        worker.start()
+        ready.wait()
+        worker.terminate()
+        worker.join(60)
+        codes.append(worker.exitcode)
+        worker.kill()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Posterior, "sample", sample)
+    cli("sample", finished[0], "-n", 10)
+    assert codes == [-signal.SIGTERM]
+
+
+def _swallow_everything(ready):
+    while True:
+        try:
+            ready.set()
+            time.sleep(60)
+        except BaseException:
+            continue
 
 
 def test_a_disk_that_is_full_is_an_error_of_its_own(cli, monkeypatch, tmp_path):
