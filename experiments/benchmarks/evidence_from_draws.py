@@ -1,12 +1,13 @@
 """The evidence of ten posteriors from draws of NUTS and the density, without our sampler.
 
-    python -m experiments.benchmarks.evidence_from_draws [--seeds 1] [--sampler]
+    python -m experiments.benchmarks.evidence_from_draws [--seeds 1] [--sampler] [--harmonic]
 
 NumPyro's NUTS draws 4,000 times from posteriors whose log Z is known, in 2 to 30
 dimensions; ``amfvi.fit(draws, density=density)`` makes an evidence of them by importance
-and by bridge sampling, of which the surer one is scored; with ``--sampler`` the evidence of
-``amfvi.fit(density)``, which samples by itself, stands beside it. Writes
-``experiments/results/evidence-from-draws.csv`` and ``.md``.
+and by bridge sampling, of which the surer one is scored. Beside it stand, with ``--harmonic``,
+the learned harmonic mean of the library harmonic from the same draws (``pip install
+harmonic``), and, with ``--sampler``, the evidence of ``amfvi.fit(density)``, which samples by
+itself. Writes ``experiments/results/evidence-from-draws.csv`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from amfvi.errors import AmfviWarning
 from experiments.lab.cells import CellStore
 from experiments.lab.densities import all_densities, curved_family
 from experiments.lab.densities.known import KnownDensity
+from experiments.lab.harmonic_mean import learned_harmonic_mean
 from experiments.lab.nuts import run_nuts
 from experiments.lab.pages import benchmark_parser, write_page
 from experiments.lab.provenance import AMFVI, PACKAGES, Provenance, describe_all
@@ -93,6 +95,12 @@ def run(cell: Row, folder: Path) -> list[Row]:
             rows["taken_error"], rows["taken_se"] = taken.mean - density.log_z, taken.se
             rows["bridge_error"] = diagnostics.log_z_sampler - density.log_z
             rows["bridge_se"] = diagnostics.log_z_sampler_se
+    if cell["harmonic"]:
+        started = time.monotonic()
+        at_draws = density.log_density(chains.flatten(0, 1)).unflatten(0, chains.shape[:2])
+        log_z, se = learned_harmonic_mean(chains, at_draws, seed=cell["seed"])
+        rows["harmonic_error"], rows["harmonic_se"] = log_z - density.log_z, se
+        rows["harmonic_seconds"] = time.monotonic() - started
     return [rows]
 
 
@@ -126,7 +134,7 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
          "" if row["ess"] is None else f"{row['ess']:.0f}",
          evidence(row, "taken"), evidence(row, "given"), evidence(row, "bridge"),
          row["given_verdict"], row["given_evaluations"],
-         evidence(row, "sampled"), row.get("sampled_verdict", ""),
+         evidence(row, "harmonic"), evidence(row, "sampled"), row.get("sampled_verdict", ""),
          row.get("sampled_evaluations", ""), f"{row['seconds']:.0f}"]
         for row in rows
     ]  # fmt: skip
@@ -136,15 +144,29 @@ def page(rows: list[Row], command: str, made_with: str) -> str:
         f"Errors of log Z with claimed standard errors. {sum(map(is_right, rows))} of {len(rows)}",
         f"are within three of these and within {MAX_ERROR} nats. From draws: by importance or by",
         "bridge sampling, as the claimed standard error is smaller (`Diagnostics.evidence`).",
-        "ESS: the smallest of all parameters of the draws.",
+        "ESS: the smallest of all parameters of the draws.", *_of_harmonic(rows),
         made_with, "",
         *markdown_table(
             ["posterior", "d", "seed", "draws", "ESS", "log Z from draws",
              "by importance sampling", "by bridge sampling", "verdict", "evaluations",
-             "by our own sampler", "its verdict", "its evaluations", "s"],
+             "by harmonic", "by our own sampler", "its verdict", "its evaluations", "s"],
             lines,
         ), "",
     ])  # fmt: skip
+
+
+def _of_harmonic(rows: list[Row]) -> list[str]:
+    beside = [row for row in rows if row.get("harmonic_error") is not None]
+    if not beside:
+        return []
+    right = sum(
+        abs(row["harmonic_error"]) <= min(MAX_ERROR, 3 * row["harmonic_se"]) for row in beside
+    )
+    nearer = sum(abs(row["taken_error"]) < abs(row["harmonic_error"]) for row in beside)
+    return [
+        f"By harmonic, from the same draws: {right} of {len(beside)}; ours is nearer to the truth",
+        f"in {nearer}.",
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -152,9 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__doc__, "evidence-from-draws")
     parser.set_defaults(seeds=1)
     parser.add_argument("--sampler", action="store_true", help="fit the density alone too")
+    parser.add_argument("--harmonic", action="store_true", help="the library harmonic too")
     options = parser.parse_args(arguments)
     cells = [
-        {"posterior": name, "seed": seed, "sampler": options.sampler}
+        {"posterior": name, "seed": seed, "sampler": options.sampler, "harmonic": options.harmonic}
         for seed in range(options.seeds)
         for name in POSTERIORS
     ]
@@ -163,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finished = store.run_all(cells, run, provenance)
     rows = [row for cell in finished for row in cell.full_rows]
     command = f"python -m experiments.benchmarks.evidence_from_draws --seeds {options.seeds}"
-    command += " --sampler" * options.sampler
+    command += " --sampler" * options.sampler + " --harmonic" * options.harmonic
     write_page(
         options.results, "evidence-from-draws", page(rows, command, describe_all(finished)), rows
     )
