@@ -104,7 +104,7 @@ def _first_sample(session: Session) -> PosteriorSample:
     except OutOfBudgetError as error:
         density = session.log_density
         raise FitError(
-            f"{error} is too little: {density.n_evaluations} evaluations at "
+            f"{error} is too little: {session.budget.spent} evaluations at "
             f"{density.seconds_per_call:.2g} s each were made before there was anything to fit, "
             f"about {TYPICAL_EVALUATIONS} are needed"
         ) from None
