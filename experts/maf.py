@@ -18,7 +18,8 @@ class MAF(NeuralFlowConfig):
 
     Each layer shifts and scales every coordinate by functions of those before it;
     the order is reversed from layer to layer. A density takes one pass, a draw
-    takes d passes. In one dimension there is nothing to condition on and the flow
+    takes d passes. From three dimensions on a learned linear map stands before each layer,
+    which is not in the paper. In one dimension there is nothing to condition on and the flow
     is a Gaussian.
 
     Examples:

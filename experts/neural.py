@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.flows.elementwise import Elementwise
-from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
+from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
 from amfvi.experts.folds import Folds
 from amfvi.experts.learned import (
@@ -28,6 +30,9 @@ from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
+
+MANY_MIXED = 25
+"""Mixed coordinates above which a flow trains for longer."""
 
 MAX_ROWS = 1_000_000
 """Most draws, by folds, that a flow is trained on; more than its steps take."""
@@ -57,7 +62,8 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
         self, config: NeuralFlowConfig, whitening: Whitening, parameters: Parameters
     ) -> None:
         BijectiveExpert.__init__(self, config, whitening)
-        self.flow = config.build(whitening.dim, whitening.given)
+        flow = config.build(whitening.dim, whitening.given)
+        self.flow = replace(flow, mixes=MIXING in parameters)
         self.parameters = parameters
         self._frozen: dict[torch.dtype, FrozenFlow] = {}
 
@@ -83,6 +89,10 @@ class NeuralFlowConfig(Training, ExpertConfig):
         hidden_features: width of each conditioner network.
         hidden_layers: hidden layers of each conditioner network.
         activation: of the hidden units, "leaky_relu" (slope 0.1 below zero) or "silu".
+        mix_from: fewest parameters d from which a learned linear map of all of them stands
+            before each layer; not given a condition. In more than 25 dimensions such a flow
+            takes √(d/25) times as many steps at most, and d/25 times the patience: its maps
+            have far to go, and the held-out density gets worse before it gets better.
 
     Examples:
         >>> from amfvi.experts import RealNVP
@@ -94,9 +104,10 @@ class NeuralFlowConfig(Training, ExpertConfig):
     hidden_features: int = 32
     hidden_layers: int = 2
     activation: str = "silu"
+    mix_from: int = 3
 
     def __post_init__(self) -> None:
-        self._require_positive("layers", "hidden_features", "hidden_layers", *POSITIVE)
+        self._require_positive("layers", "hidden_features", "hidden_layers", "mix_from", *POSITIVE)
         self.require_valid(self.kind)
         if self.activation not in ACTIVATIONS:
             raise unknown_name(f"activation of {self.kind}", self.activation, ACTIVATIONS)
@@ -119,7 +130,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         folds = folds.at_most(MAX_ROWS)
         flow = self.build(folds.dim, folds.given)
         whitening, learned, report = train_whitened(
-            self, self.kind, folds, flow,
+            self._training(flow), self.kind, folds, flow,
             nll=flow.nll,
             frozen_nll=lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
             masks=flow.masks,
@@ -132,11 +143,25 @@ class NeuralFlowConfig(Training, ExpertConfig):
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> NeuralFlow:
         """Rebuild the flow whose :meth:`NeuralFlow.tensors` these are."""
-        shapes = self.build(dim, given).shapes(count_members(tensors))
+        # Models of before flows mixed are read as they are.
+        is_mixing = f"{NeuralFlow.prefix}.{MIXING}" in tensors
+        flow = replace(self.build(dim, given), mixes=is_mixing)
+        shapes = flow.shapes(count_members(tensors))
         whitening, learned = restore_learned(
             self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )
         return NeuralFlow(self, whitening, learned).widened(saved_spread(tensors))
+
+    def _training(self, flow: Flow) -> Self:
+        """The same settings, with more steps and patience where a flow mixes many coordinates."""
+        growth = flow.dim / MANY_MIXED
+        if not flow.mixes or growth <= 1:
+            return self
+        return replace(
+            self,
+            max_steps=round(self.max_steps * math.sqrt(growth)),
+            patience=round(self.patience * growth),
+        )
 
     def _build_flow(
         self, dim: int, given: int, elementwise: Elementwise, *, autoregressive: bool
@@ -150,4 +175,5 @@ class NeuralFlowConfig(Training, ExpertConfig):
             autoregressive=autoregressive,
             elementwise=elementwise,
             activation=self.activation,
+            mixes=not given and dim >= self.mix_from,
         )

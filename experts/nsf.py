@@ -18,8 +18,8 @@ class NSF(NeuralFlowConfig):
     """Settings of an autoregressive neural spline flow.
 
     Each layer transforms every coordinate by a spline whose shape depends on the
-    coordinates before it. A density takes one pass, a draw takes d passes. In one
-    dimension it is a plain spline. Given a condition it is one layer of twice the width
+    coordinates before it; from three dimensions on a learned linear map stands before each
+    layer. A density takes one pass, a draw takes d passes. In one dimension it is a plain spline. Given a condition it is one layer of twice the width
     there: a composition of splines of one coordinate has no more freedom than a spline.
 
     Attributes:

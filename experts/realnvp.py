@@ -17,8 +17,9 @@ class RealNVP(NeuralFlowConfig):
     """Settings of a RealNVP.
 
     Each layer shifts and scales every other coordinate by functions of the rest;
-    the two halves alternate. Densities and draws both take one pass. In one
-    dimension there is no other half and the flow is a Gaussian.
+    the two halves alternate. Densities and draws both take one pass. From three dimensions
+    on a learned linear map stands before each layer, as in Glow (Kingma & Dhariwal 2018,
+    arXiv:1807.03039). In one dimension there is no other half and the flow is a Gaussian.
 
     Examples:
         >>> import torch

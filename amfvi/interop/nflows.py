@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amfvi.errors import UsageError
 from amfvi.experts.base import Expert
 from amfvi.experts.flows.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
-from amfvi.experts.flows.flow import ACTIVATIONS, Flow
+from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow
 from amfvi.experts.neural import NeuralFlow
 
 try:
@@ -24,6 +24,7 @@ try:
         MaskedAffineAutoregressiveTransform,
         MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
         ReversePermutation,
+        Transform,
     )
     from nflows.utils import create_alternating_binary_mask
 except ImportError as error:
@@ -32,7 +33,7 @@ except ImportError as error:
         "install it with: pip install nflows"
     ) from error
 
-__all__ = ["BoundedAffineCoupling", "Conditioner", "to_nflows"]
+__all__ = ["BoundedAffineCoupling", "Conditioner", "LinearMap", "to_nflows"]
 
 Layer = dict[str, Tensor]
 """Parameters of one layer of one member by name."""
@@ -52,6 +53,31 @@ class BoundedAffineCoupling(AffineCouplingTransform):
     def _scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = transform_params.split(self.num_transform_features, dim=1)
         return BoundedAffine().scale(raw)[0], shift
+
+
+class LinearMap(Transform):
+    """The linear map of a matrix (d, d); those of nflows invert by functions that torch dropped.
+
+    Examples:
+        >>> points, log_det = LinearMap(2 * torch.eye(2))(torch.ones(1, 2))
+        >>> points, log_det
+        (tensor([[2., 2.]]), tensor([1.3863]))
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix.clone())
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs @ self.matrix.T, self._log_det(inputs)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return torch.linalg.solve(self.matrix, inputs.T).T, -self._log_det(inputs)
+
+    def _log_det(self, inputs: Tensor) -> Tensor:
+        return torch.linalg.slogdet(self.matrix)[1].expand(len(inputs))
 
 
 class Conditioner(MLP):
@@ -96,9 +122,13 @@ def to_nflows(expert: Expert, member: int = 0) -> CompositeTransform:
     transforms: list[nn.Module] = []
     for number in range(flow.layers):
         layer = {name: value[member, number] for name, value in learned.items()}
+        if flow.autoregressive and number:
+            transforms.append(ReversePermutation(flow.dim))
+        if flow.mixes:
+            is_reversed = flow.autoregressive and number % 2 == 1
+            mixing = layer[MIXING].flip(0, 1) if is_reversed else layer[MIXING]
+            transforms.append(LinearMap(mixing))
         if flow.autoregressive:
-            if number:
-                transforms.append(ReversePermutation(flow.dim))
             transforms.append(_autoregressive(flow, layer, reverse=number % 2 == 1))
         else:
             transforms.append(_coupling(flow, layer, number))

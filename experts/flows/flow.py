@@ -7,6 +7,10 @@ make it a coupling. Permutations between layers are in the masks as well, so tha
 coordinate is ever moved in memory. Masked weights are zero from the start and stay
 zero, which spares a product with the mask in every evaluation.
 
+From three coordinates on a learned linear map of all of them stands before each layer
+(Kingma & Dhariwal 2018, arXiv:1807.03039, have one between layers of images): what is bent or
+split along no axis is out of reach of few layers that see fixed halves or orders.
+
 Points are feature-major, (members, features, n): the rows that elementwise functions
 work on are contiguous, and a layer is one batched matrix product.
 ``amfvi.interop.nflows`` writes the same flow as nflows modules.
@@ -26,13 +30,16 @@ from torch.nn import functional as F
 from amfvi.experts.flows.bijection import normal_nll
 from amfvi.experts.flows.elementwise import Elementwise
 
-__all__ = ["ACTIVATIONS", "HIDDEN", "Flow", "Parameters"]
+__all__ = ["ACTIVATIONS", "HIDDEN", "MIXING", "Flow", "Parameters"]
 
 Parameters = dict[str, Tensor]
 """Learned tensors by name, each with the members as its first dimension."""
 
 HIDDEN = "hidden.weight"
 """Name of the parameter that holds the square weights between hidden layers."""
+
+MIXING = "mixing.weight"
+"""Name of the parameter that holds the linear maps before the layers."""
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "leaky_relu": partial(F.leaky_relu, negative_slope=0.1),
@@ -58,6 +65,8 @@ class Flow:
         elementwise: the family of increasing functions.
         activation: of the hidden units, a name in ``ACTIVATIONS``.
         given: number of leading rows of the points that are a condition.
+        mixes: whether a learned linear map of all coordinates stands before each layer, so
+            that what a layer sees is not bound to the axes.
 
     Examples:
         >>> from amfvi.experts import MAF
@@ -77,11 +86,13 @@ class Flow:
     elementwise: Elementwise
     activation: str
     given: int = 0
+    mixes: bool = False
 
     def shapes(self, members: int) -> dict[str, torch.Size]:
         """Shapes of the parameters by name; the outputs are ordered (parameter, coordinate)."""
         outputs = self.elementwise.parameters * self.dim
         lead = (members, self.layers)
+        mixing = {MIXING: torch.Size((*lead, self.dim, self.dim))} if self.mixes else {}
         return {
             "input.weight": torch.Size((*lead, self.width, self.given + self.dim)),
             "input.bias": torch.Size((*lead, self.width, 1)),
@@ -89,6 +100,7 @@ class Flow:
             "hidden.bias": torch.Size((*lead, self.depth - 1, self.width, 1)),
             "output.weight": torch.Size((*lead, outputs, self.width)),
             "output.bias": torch.Size((*lead, outputs, 1)),
+            **mixing,
         }
 
     @cached_property
@@ -104,6 +116,8 @@ class Flow:
         for name, shape in self.shapes(members).items():
             if name == "output.weight":
                 parameters[name] = torch.zeros(shape, dtype=torch.float32)
+            elif name == MIXING:
+                parameters[name] = torch.eye(self.dim).expand(shape).clone()
             elif name == "output.bias":
                 parameters[name] = identity.expand(shape).clone()
             else:
@@ -120,15 +134,20 @@ class Flow:
         """Points (members, given + d, n) to normal scores and log-determinants (members, n)."""
         log_det = z.new_zeros(z.shape[0], z.shape[2])
         condition, z = z[:, : self.given], z[:, self.given :]
-        for layer in self.unstacked(parameters):
+        if self.mixes:
+            log_det = log_det + torch.linalg.slogdet(parameters[MIXING])[1].sum(dim=1)[:, None]
+        for number, layer in enumerate(self.unstacked(parameters)):
+            if self.mixes:
+                z = parameters[MIXING][:, number] @ z
             joint = torch.cat([condition, z], dim=1) if self.given else z
             z, log_slope = self.elementwise.forward(z, self.network(layer, joint))
             log_det = log_det + log_slope.sum(dim=1)
         return z, log_det
 
     def unstacked(self, parameters: Parameters) -> Iterator[tuple[Tensor, ...]]:
-        """The parameters of one layer after another, each (members, …)."""
-        return zip(*(parameters[name].unbind(1) for name in self.shapes(1)), strict=True)
+        """The parameters of one network after another, each (members, …)."""
+        names = [name for name in self.shapes(1) if name != MIXING]
+        return zip(*(parameters[name].unbind(1) for name in names), strict=True)
 
     def network(self, layer: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """Raw parameters (members, parameters, d, n) of one layer at (members, given + d, n)."""
@@ -168,5 +187,6 @@ class Flow:
             "hidden.bias": torch.ones(self.depth - 1, self.width, 1),
             "output.weight": sees_output.repeat(copies, 1),
             "output.bias": has_bias.repeat(copies, 1),
+            MIXING: torch.ones(self.dim, self.dim),
         }
         return {name: mask.float() for name, mask in masks.items()}

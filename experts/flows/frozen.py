@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from amfvi.experts.flows.bijection import normal_nll
-from amfvi.experts.flows.flow import ACTIVATIONS, Flow, Parameters
+from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
 
 __all__ = ["FrozenFlow"]
 
@@ -43,6 +43,7 @@ class FrozenFlow:
             _Layer.from_weights(flow, number, weights)
             for number, weights in enumerate(flow.unstacked(parameters))
         ]
+        self._mixing = _Mixing(parameters[MIXING]) if flow.mixes else None
         # Pass i inverts the i-th of the moved coordinates; couplings need one pass.
         self._one_pass = not flow.autoregressive
 
@@ -54,7 +55,10 @@ class FrozenFlow:
         """Points (members, given + d, n) to normal scores and log-determinants (members, n)."""
         log_det = z.new_zeros(z.shape[0], z.shape[2])
         condition, z = z[:, : self._given], z[:, self._given :]
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers):
+            if self._mixing is not None:
+                z = self._mixing.forward[:, number] @ z
+                log_det += self._mixing.log_det[:, number, None]
             start = layer.condition_terms(condition)
             u = torch.empty_like(z)
             u[:, layer.fixed], log_slope = self._elementwise.forward(
@@ -76,7 +80,7 @@ class FrozenFlow:
         """
         log_det = u.new_zeros(u.shape[0], u.shape[2])
         condition, u = u[:, : self._given], u[:, self._given :]
-        for layer in reversed(self._layers):
+        for number, layer in reversed(list(enumerate(self._layers))):
             start = layer.condition_terms(condition)
             z = u.clone()
             z[:, layer.fixed], log_slope = self._elementwise.inverse(
@@ -90,6 +94,9 @@ class FrozenFlow:
                     )
                 log_det += log_slope.sum(dim=1)
             u = z
+            if self._mixing is not None:
+                u = self._mixing.inverse[:, number] @ u
+                log_det -= self._mixing.log_det[:, number, None]
         return u, log_det
 
     def _network(self, layer: _Layer, z: Tensor, start: Tensor | None) -> Tensor:
@@ -107,6 +114,16 @@ class FrozenFlow:
             h = self._activation(h, inplace=not h.requires_grad)
         w, b = layer.output
         return torch.baddbmm(b, w, h.mT).unflatten(1, (-1, layer.moves))
+
+
+class _Mixing:
+    """The linear maps before all layers, their inverses, and log |det|, in the maps' precision."""
+
+    def __init__(self, matrices: Tensor) -> None:
+        exact = matrices.double()
+        self.forward = matrices
+        self.inverse = torch.linalg.inv(exact).to(matrices)
+        self.log_det = torch.linalg.slogdet(exact)[1].to(matrices)
 
 
 @dataclass(frozen=True, kw_only=True)

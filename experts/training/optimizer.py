@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from amfvi.experts.flows.flow import HIDDEN, Parameters
+from amfvi.experts.flows.flow import HIDDEN, MIXING, Parameters
 from amfvi.experts.folds import Folds
 from amfvi.experts.training.muon import Muon
 from amfvi.experts.training.problem import TrainingProblem
@@ -23,9 +23,9 @@ GRAPH_WARMUP_STEPS = 3
 class EnsembleOptimizer:
     """Parameters, their moving average and their optimizers; on CUDA a step is one graph.
 
-    Small networks spend their time in calls, not in arithmetic: all parameters but
-    the hidden weights are one flat tensor, so that clipping, masking, Adam and
-    averaging are a few calls per step.
+    Small networks spend their time in calls, not in arithmetic: all parameters but the
+    square weights (of hidden layers and mixing) are one flat tensor, so that clipping,
+    masking, Adam and averaging are a few calls per step.
 
     Examples:
         >>> def nll(parameters, z):
@@ -55,7 +55,7 @@ class EnsembleOptimizer:
         self._shuffled = draws[:, :, :0]
         self._weights = None if folds.sample_weight is None else _member_weights(folds).to(draws)
         self._shapes = {name: value.shape for name, value in initial.items()}
-        self._muon_name = HIDDEN if HIDDEN in initial and initial[HIDDEN].numel() else None
+        self._square = [n for n in (HIDDEN, MIXING) if n in initial and initial[n].numel()]
         self._leaves = [leaf.clone().requires_grad_() for leaf in self._pack(initial)]
         self._averages = self._pack(initial)
         masks = {
@@ -129,19 +129,16 @@ class EnsembleOptimizer:
         self._reset_optimizers()
 
     def _pack(self, parameters: Parameters) -> list[Tensor]:
-        """A flat tensor (members, …) of all but the hidden weights, and the hidden weights."""
-        rest = [v.flatten(1) for name, v in parameters.items() if name != self._muon_name]
-        hidden = [] if self._muon_name is None else [parameters[self._muon_name].clone()]
-        return [torch.cat(rest, dim=1), *hidden]
+        """A flat tensor (members, …) of all but the square weights, and these."""
+        rest = [v.flatten(1) for name, v in parameters.items() if name not in self._square]
+        return [torch.cat(rest, dim=1), *(parameters[name].clone() for name in self._square)]
 
     def _unpack(self, tensors: list[Tensor]) -> Parameters:
         """Views by name of tensors laid out by :meth:`_pack`."""
-        flat = {name: shape for name, shape in self._shapes.items() if name != self._muon_name}
+        flat = {name: shape for name, shape in self._shapes.items() if name not in self._square}
         parts = tensors[0].split([math.prod(shape[1:]) for shape in flat.values()], dim=1)
         views = {n: part.view(shape) for (n, shape), part in zip(flat.items(), parts, strict=True)}
-        if self._muon_name is not None:
-            views[self._muon_name] = tensors[1]
-        return views
+        return views | dict(zip(self._square, tensors[1:], strict=True))
 
     def _shuffle(self) -> None:
         """Order each member's training rows at random for the next epoch."""
@@ -160,7 +157,9 @@ class EnsembleOptimizer:
         self._adam_steps = self._draws.new_zeros(())
         self._adam_moments = [torch.zeros_like(self._leaves[0], requires_grad=False)
                               for _ in range(2)]  # fmt: skip
-        self._muon = Muon(self._leaves[1], self._masks[1]) if self._muon_name else None
+        self._muons = [
+            Muon(leaf, mask) for leaf, mask in zip(self._leaves[1:], self._masks[1:], strict=True)
+        ]
 
     def _update(self, points: Tensor) -> None:
         """Update parameters and averages; no number is read back from the device."""
@@ -171,21 +170,21 @@ class EnsembleOptimizer:
         loss = loss.mean(dim=1)
         gradients = torch.autograd.grad(loss.sum(), self._leaves)
         with torch.no_grad():
-            # The hidden weights' gradients too: a spike would stay in their momentum for long.
+            # The square weights' gradients too: a spike would stay in their momentum for long.
             norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
             shrink = (settings.clip_norm / (norms + 1e-6)).clamp_(max=1.0)
             for g in gradients:
                 g.mul_(shrink.view(-1, *[1] * (g.ndim - 1)))
             torch.mul(self._rate, settings.learning_rate, out=self._adam_rate)
             self._step_adam(gradients[0].mul_(self._masks[0]))
-            if self._muon is not None:
-                self._muon.step(gradients[1], self._rate * settings.hidden_learning_rate)
+            for muon, gradient in zip(self._muons, gradients[1:], strict=True):
+                muon.step(gradient, self._rate * settings.hidden_learning_rate)
             for average, leaf in zip(self._averages, self._leaves, strict=True):
                 average.lerp_(leaf, self._ema_update)
             self._loss_sum.add_(loss.detach().mean())
 
     def _step_adam(self, gradient: Tensor) -> None:
-        """Move all but the hidden weights.
+        """Move all but the square weights.
 
         The function and not ``torch.optim.Adam``, whose constructor imports torch's compiler:
         two seconds in each process.
@@ -201,17 +200,18 @@ class EnsembleOptimizer:
     def _warm_up_or_capture(self, points: Tensor) -> None:
         """Take a few eager steps beside the main stream, then capture one to replay."""
         self._eager_steps += 1
-        if self._eager_steps <= GRAPH_WARMUP_STEPS:
-            side_stream = torch.cuda.Stream()
-            side_stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side_stream):
+        with torch.cuda.device(points.device):
+            if self._eager_steps <= GRAPH_WARMUP_STEPS:
+                side_stream = torch.cuda.Stream()
+                side_stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side_stream):
+                    self._update(points)
+                torch.cuda.current_stream().wait_stream(side_stream)
+                return
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._update(points)
-            torch.cuda.current_stream().wait_stream(side_stream)
-            return
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._update(points)
-        self._graph.replay()  # capturing records the step without taking it
+            self._graph.replay()  # capturing records the step without taking it
 
 
 def _member_weights(folds: Folds) -> Tensor:

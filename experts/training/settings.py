@@ -29,9 +29,9 @@ MIN_BATCH_SIZE = 64
 class Training:
     """How an ensemble of flows is trained, all members in the same steps.
 
-    Shuffled minibatches; Muon for the hidden weights, Adam for the rest. An
-    exponential moving average (EMA) of the parameters is scored, each member on the
-    draws it does not train on. When the mean score has not improved for ``patience``
+    Shuffled minibatches; Muon for the square weights (of hidden layers and of the maps before
+    layers), Adam for the rest. An exponential moving average (EMA) of the parameters is
+    scored, each member on the draws it does not train on. When the mean score has not improved for ``patience``
     checks, or after ``max_steps``, training goes on from the best state with learning
     rates that fall to zero, the cooldown.
 
