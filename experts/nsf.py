@@ -19,8 +19,9 @@ class NSF(NeuralFlowConfig):
 
     Each layer transforms every coordinate by a spline whose shape depends on the
     coordinates before it; from three dimensions on a learned linear map stands before each
-    layer. A density takes one pass, a draw takes d passes. In one dimension it is a plain spline. Given a condition it is one layer of twice the width
-    there: a composition of splines of one coordinate has no more freedom than a spline.
+    layer. A density takes one pass, a draw takes d passes. In one dimension it is a plain
+    spline. Given a condition it is one layer of twice the width there: a composition of
+    splines of one coordinate has no more freedom than a spline.
 
     Attributes:
         bins: number of bins of each spline.

@@ -238,9 +238,13 @@ class Session:
         return weighted
 
     def _fit_experts(self, split: Split) -> tuple[Mixture, FitSummary]:
-        """Both stages, in the time that is left."""
+        """Both stages, in the time that is left.
+
+        Without pruning: an expert that the draws hardly tell of may cover tails that the
+        importance weights do tell of.
+        """
         mixture, summary = fit_split(
-            split, self.options, timeout=self.clock.left(), reporter=self.reporter
+            split, self.options, timeout=self.clock.left(), reporter=self.reporter, prunes=False
         )
         for phase, seconds in summary.seconds.items():
             self._add_seconds(phase, seconds)

@@ -122,6 +122,7 @@ def _describe_weights(weights: WeightFit, n_eff: float) -> dict[str, Any]:
         "steps": weights.steps,
         "newton_steps": weights.newton_steps,
         "gap": weights.gap,
+        "price": weights.price,
         "converged": weights.converged,
     }
 

@@ -281,6 +281,12 @@ def _log_fit(log: RunLog, posterior: Posterior, summary: FitSummary) -> None:
         f"weights ({weights.weight_rule}, {weights.steps} steps{_of_newton(weights)}, "
         f"gap {weights.gap:.2g}): {shown}"
     )
+    if weights.left_out:
+        names = list(posterior.experts)
+        log.log(
+            f"left out, at a price of {weights.price:.2g} nats: "
+            + ", ".join(names[k] for k in weights.left_out)
+        )
 
 
 def _of_newton(weights: WeightFit) -> str:

@@ -16,8 +16,9 @@ from amfvi.reporting import Reporter
 from amfvi.statistics import normalize_to_sum
 from amfvi.two_stage.experts import FittedExpert, fit_experts
 from amfvi.two_stage.options import FitOptions
+from amfvi.two_stage.pruning import prune
 from amfvi.two_stage.split import Split
-from amfvi.two_stage.weights import WeightFit, fit_weights
+from amfvi.two_stage.weights import OPTIMAL_RULES, WeightFit, fit_weights
 
 __all__ = ["FitSummary", "fit_split"]
 
@@ -52,11 +53,13 @@ def fit_split(
     *,
     timeout: float | None = None,
     reporter: Reporter | None = None,
+    prunes: bool = True,
 ) -> tuple[Mixture, FitSummary]:
     """Fit both stages to draws that are already split; a pure function of its arguments.
 
     Args:
         timeout: seconds for stage one; those of ``options`` are for a whole fit.
+        prunes: whether experts that are worth nothing get weight zero.
 
     Raises:
         FitError: an expert or the weights could not be fitted.
@@ -80,7 +83,7 @@ def fit_split(
         timeout=timeout,
     )
     stage_one_done = time.monotonic()
-    weights = _fit_weights(split, fitted, options, device)
+    weights = _fit_weights(split, fitted, options, device, prunes)
     summary = FitSummary(
         split=split,
         reports={name: expert.report for name, expert in fitted.items()},
@@ -101,7 +104,11 @@ def fit_split(
 
 
 def _fit_weights(
-    split: Split, fitted: Mapping[str, FittedExpert], options: FitOptions, device: torch.device
+    split: Split,
+    fitted: Mapping[str, FittedExpert],
+    options: FitOptions,
+    device: torch.device,
+    prunes: bool,
 ) -> WeightFit:
     """Stage two, on draws of its own where there are any, else on the held-out draws."""
     experts = {name: expert.expert for name, expert in fitted.items()}
@@ -114,6 +121,9 @@ def _fit_weights(
         folds = split.folds_for_weights
         log_q = optimism_corrected_log_densities(experts, folds)
         sample_weight = folds.heldout_sample_weight
-    return fit_weights(
+    weights = fit_weights(
         log_q, options.weight_rule, beta=options.momentum, sample_weight=sample_weight
     )
+    if prunes and options.weight_rule in OPTIMAL_RULES:
+        return prune(weights, log_q, sample_weight=sample_weight)
+    return weights

@@ -19,17 +19,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from amfvi.errors import FitError, UsageError, unknown_name
-from amfvi.statistics import normalize_to_sum
 from amfvi.two_stage.newton import newton_step
+from amfvi.two_stage.weighed_densities import WeighedDensities
 
-__all__ = ["WEIGHT_RULES", "WeightFit", "fit_weights"]
+__all__ = ["OPTIMAL_RULES", "WEIGHT_RULES", "WeightFit", "fit_weights"]
 
-WEIGHT_RULES = ("ema", "em", "batch-mean", "uniform")
+OPTIMAL_RULES = ("ema", "em")
+"""The weight rules that maximize the likelihood."""
+
+WEIGHT_RULES = (*OPTIMAL_RULES, "batch-mean", "uniform")
 """The weight rules by name."""
 
 NEGLIGIBLE_WEIGHT = 1e-3
@@ -62,6 +64,8 @@ class WeightFit:
         n: number of draws the weights rest on.
         n_ignored: draws at which every expert's density is zero; no weights can
             help there.
+        price: mean log density lost by leaving experts out, nats; in ``gap`` already.
+        left_out: columns of the experts that were (:func:`amfvi.two_stage.pruning.prune`).
 
     Examples:
         >>> fitted = fit_weights(torch.zeros(10, 2), "em")
@@ -80,6 +84,8 @@ class WeightFit:
     path_steps: NDArray[np.int64]
     n: int
     n_ignored: int
+    price: float = 0.0
+    left_out: tuple[int, ...] = ()
 
     @property
     def n_eff(self) -> float:
@@ -117,17 +123,11 @@ def fit_weights(
         array([0.67, 0.33])
     """
     _require_rule(weight_rule, beta)
-    log_q = _check_log_densities(log_densities)
-    row_weights = _row_weights(sample_weight, len(log_q))
-    reached = (log_q > -np.inf).any(axis=1) & (row_weights > 0)
-    if not reached.any():
-        raise FitError("no expert has any density at the draws the weights are estimated on")
-    used = log_q[reached]
-    row_weights = row_weights[reached] / row_weights[reached].sum()
-    ratios = np.exp(used - used.max(axis=1, keepdims=True))
-    path, newton_steps, converged = _Path(log_q.shape[1]), 0, True
+    densities = WeighedDensities.of(log_densities, sample_weight)
+    ratios, row_weights = densities.ratios, densities.row_weights
+    path, newton_steps, converged = _Path(ratios.shape[1]), 0, True
     if weight_rule == "batch-mean":
-        _batch_mean(used, row_weights, beta, tolerance, path)
+        _batch_mean(densities.log_q, row_weights, beta, tolerance, path)
     elif weight_rule != "uniform":
         momentum = beta if weight_rule == "ema" else 0.0
         converged = _responsibilities(ratios, row_weights, momentum, tolerance, max_steps, path)
@@ -144,8 +144,8 @@ def fit_weights(
         converged=converged,
         path=recorded,
         path_steps=recorded_steps,
-        n=len(log_q),
-        n_ignored=int((~reached).sum()),
+        n=densities.n,
+        n_ignored=densities.n - len(ratios),
     )
 
 
@@ -154,32 +154,6 @@ def _require_rule(weight_rule: str, beta: float) -> None:
         raise unknown_name("weight rule", weight_rule, WEIGHT_RULES)
     if not 0 <= beta < 1:
         raise UsageError(f"beta= must be in [0, 1), found {beta!r}")
-
-
-def _check_log_densities(log_densities: Tensor | Array) -> Array:
-    """The n × K matrix as float64, free of NaN and +inf."""
-    log_q = np.asarray(torch.as_tensor(log_densities).detach().cpu(), dtype=np.float64)
-    if log_q.ndim != 2 or 0 in log_q.shape:
-        raise FitError(f"log densities must be (n, K), found {log_q.shape}")
-    bad = np.isnan(log_q) | (log_q == np.inf)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise FitError(f"expert {column} has log density {log_q[row, column]} at draw {row}")
-    return log_q
-
-
-def _row_weights(sample_weight: Tensor | Array | None, n: int) -> Array:
-    """Importance weights (n,) that sum to one.
-
-    Raises:
-        FitError: not n finite non-negative numbers, or all zero.
-    """
-    if sample_weight is None:
-        return np.full(n, 1 / n)
-    w = torch.as_tensor(sample_weight).detach().cpu().double()
-    if w.shape != (n,) or not bool(w.isfinite().all() and (w >= 0).all() and w.sum() > 0):
-        raise FitError(f"sample weights must be {n} finite non-negative numbers, not all zero")
-    return np.asarray(normalize_to_sum(w))
 
 
 def _gradient(ratios: Array, row_weights: Array, weights: Array) -> Array:

@@ -31,9 +31,9 @@ class Training:
 
     Shuffled minibatches; Muon for the square weights (of hidden layers and of the maps before
     layers), Adam for the rest. An exponential moving average (EMA) of the parameters is
-    scored, each member on the draws it does not train on. When the mean score has not improved for ``patience``
-    checks, or after ``max_steps``, training goes on from the best state with learning
-    rates that fall to zero, the cooldown.
+    scored, each member on the draws it does not train on. When the mean score has not improved
+    for ``patience`` checks, or after ``max_steps``, training goes on from the best state with
+    learning rates that fall to zero, the cooldown.
 
     Attributes:
         learning_rate: of Adam.
