@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -32,8 +32,7 @@ SIZES = ("size", "num_workers", "n_jobs", "_max_workers", "_processes")
 and ``multiprocessing``."""
 
 SECONDS_TO_NOTICE = 1.0
-"""Seconds within which a process of ours notices that the one that started it is gone, and that
-one notices Ctrl-C."""
+"""Seconds within which a process of ours notices that the one that started it is gone."""
 
 _function: Function | None = None
 """What a process of ours computes, which it was started with."""
@@ -203,12 +202,7 @@ class _Processes:
         with warnings.catch_warnings():
             # Python warns of forks beside threads; these processes use one thread of torch.
             warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-            futures = [self._executor.submit(_compute, argument) for argument in arguments]
-        try:
-            yield from map(_wait_for_result, futures)
-        finally:
-            for future in futures:
-                future.cancel()
+            return self._executor.map(_compute, arguments)
 
     def close(self, *, now: bool) -> None:
         if now:
@@ -216,19 +210,6 @@ class _Processes:
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
         self._writer.close()
-
-
-def _wait_for_result(future: Future[Any]) -> Any:
-    """The result of a future; Ctrl-C is noticed.
-
-    An interrupt that comes just before a wait without an end would go unnoticed until then.
-    """
-    while True:
-        try:
-            return future.result(timeout=SECONDS_TO_NOTICE)
-        except TimeoutError:
-            if future.done():  # the function's own
-                return future.result()
 
 
 def _start(function: Function, end: Connection, parent: int) -> None:

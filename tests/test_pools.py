@@ -147,8 +147,11 @@ def test_warnings_of_processes_are_those_of_this_one():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from amfvi.pools import Workers
+
+# A shell that starts the tests in the background has Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def sleep(path):
     with open(path, "a") as file:
@@ -179,7 +182,10 @@ def test_no_process_is_left_behind(tmp_path, kind):
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.kill()
-    message = process.communicate(timeout=60)[1]
+    try:
+        message = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert wait_until_gone(workers)
     assert time.monotonic() - started < 20  # not the minute that they sleep
     assert message.count("Traceback") == (kind == "interrupt")

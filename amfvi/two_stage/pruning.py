@@ -21,6 +21,10 @@ MAX_LOSS = 1.0
 should be zero gains as much in one fit of thirteen: half the time nothing, else half a χ² of one
 degree of freedom."""
 
+MAX_MEAN_LOSS = 1e-4
+"""Most that the mean log density may lose, nats. Of fewer than 10,000 draws one nat is more, and
+experts that such few draws hardly tell apart do better together."""
+
 MAX_NEWTON_STEPS = 30
 """Most steps of Newton's method for the weights of a part of the experts."""
 
@@ -39,7 +43,7 @@ def prune(
     """Leave out experts without which the draws are as likely, and weigh the others again.
 
     One at a time, the cheapest first, as long as all draws together lose no more than one
-    nat and the mixture remains at least as likely as the best expert. Experts of weight zero
+    nat, each 1e-4 on average, and the mixture remains at least as likely as the best expert. Experts of weight zero
     are not evaluated, so that a mixture of fewer is faster by as much.
 
     Args:
@@ -48,18 +52,17 @@ def prune(
 
     Examples:
         >>> from amfvi.two_stage.weights import fit_weights
-        >>> log_q = np.log([[2.0, 2.0, 1.0], [1.0, 0.9, 2.0], [2.0, 2.1, 1.0]])
-        >>> fitted = fit_weights(log_q, "em")
-        >>> pruned = prune(fitted, log_q)
-        >>> pruned.left_out, bool(pruned.price < 1 / 3)
-        ((1, 2), True)
+        >>> log_q = np.log([[2.0, 1.0, 1.8], [1.0, 2.0, 0.9], [1.0, 1.0, 0.9]])
+        >>> pruned = prune(fit_weights(log_q, "em"), log_q)
+        >>> pruned.left_out, pruned.price < 1e-4
+        ((2,), True)
     """
     densities = WeighedDensities.of(log_densities, sample_weight)
     ratios, row_weights = densities.ratios, densities.row_weights
     n = effective_sample_size(torch.from_numpy(row_weights))
     before = _mean_log(ratios, row_weights, fitted.weights)
     best_expert = max(_mean_log(ratios, row_weights, one) for one in np.eye(ratios.shape[1]))
-    lowest = max(before - MAX_LOSS / n, min(best_expert, before))
+    lowest = max(before - min(MAX_LOSS / n, MAX_MEAN_LOSS), min(best_expert, before))
     weights: Array | None = fitted.weights
     while weights is not None:
         kept, weights = weights, _one_fewer(ratios, row_weights, weights, lowest)

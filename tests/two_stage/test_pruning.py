@@ -39,7 +39,7 @@ def test_the_modes_stay_and_the_price_is_what_the_draws_lose(seed):
     assert pruned.weights.sum() == pytest.approx(1)
     lost = mean_log(log_q, fitted.weights) - mean_log(log_q, pruned.weights)
     assert pruned.price == pytest.approx(max(lost, 0), abs=1e-12)
-    assert pruned.price <= 1 / len(log_q)
+    assert pruned.price <= 1e-4
     best = fit_weights(log_q, "em", tolerance=1e-10, max_steps=100_000).weights
     assert mean_log(log_q, best) - mean_log(log_q, pruned.weights) <= pruned.gap + 1e-12
 
@@ -47,7 +47,7 @@ def test_the_modes_stay_and_the_price_is_what_the_draws_lose(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_never_less_likely_than_the_best_expert(seed):
     generator = np.random.default_rng(seed)
-    x = generator.normal(size=30)  # so few draws that a nat is much
+    x = generator.normal(size=30)
     log_q = np.stack(
         [normal(x, generator.normal(), generator.uniform(0.7, 2)) for _ in range(6)], 1
     )
@@ -70,12 +70,13 @@ def test_an_expert_that_alone_reaches_some_draws_stays():
 
 
 def test_weighted_draws_count_for_what_they_are_worth():
-    """A few draws of great weight allow more loss than as many as there are."""
+    """The price is that of the draws that have weight; more draws allow less in the mean."""
     log_q = two_modes(1)
     weights = np.where(np.arange(len(log_q)) < 40, 1.0, 1e-9)
     few = prune(fit_weights(log_q, sample_weight=weights), log_q, sample_weight=weights)
-    assert few.price > 1 / len(log_q) or len(few.left_out) >= 3
-    assert few.price <= 1 / 39
+    assert few.price <= 1e-4
+    many = np.repeat(log_q, 10, axis=0)
+    assert prune(fit_weights(many), many).price <= 1 / len(many)
 
 
 def test_a_fit_says_what_left_and_evaluates_the_others_alone(tmp_path, cli):
