@@ -43,8 +43,8 @@ def prune(
     """Leave out experts without which the draws are as likely, and weigh the others again.
 
     One at a time, the cheapest first, as long as all draws together lose no more than one
-    nat, each 1e-4 on average, and the mixture remains at least as likely as the best expert. Experts of weight zero
-    are not evaluated, so that a mixture of fewer is faster by as much.
+    nat, each 1e-4 on average, and the mixture remains at least as likely as the best expert.
+    Experts of weight zero are not evaluated, so that a mixture of fewer is faster by as much.
 
     Args:
         fitted: weights by a rule that maximizes the likelihood.
