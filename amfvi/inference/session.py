@@ -238,11 +238,8 @@ class Session:
         return weighted
 
     def _fit_experts(self, split: Split) -> tuple[Mixture, FitSummary]:
-        """Both stages, in the time that is left.
-
-        Without pruning: an expert that the draws hardly tell of may cover tails that the
-        importance weights do tell of.
-        """
+        """Both stages, in the time that is left."""
+        # No pruning: tails that few draws tell of matter to importance weights.
         mixture, summary = fit_split(
             split, self.options, timeout=self.clock.left(), reporter=self.reporter, prunes=False
         )

@@ -68,7 +68,7 @@ class WeightFit:
         left_out: columns of the experts that were (:func:`amfvi.two_stage.pruning.prune`).
 
     Examples:
-        >>> fitted = fit_weights(torch.zeros(10, 2), "em")
+        >>> fitted = fit_weights(np.zeros((10, 2)), "em")
         >>> fitted.n_eff, fitted.gap, fitted.converged
         (2.0, 0.0, True)
     """
@@ -118,7 +118,7 @@ def fit_weights(
         FitError: a NaN or +inf entry, or no draw at which any expert has density.
 
     Examples:
-        >>> log_q = torch.tensor([[0.0, -9.0], [0.0, -9.0], [-9.0, 0.0]])
+        >>> log_q = np.array([[0.0, -9.0], [0.0, -9.0], [-9.0, 0.0]])
         >>> fit_weights(log_q).weights.round(2)
         array([0.67, 0.33])
     """
