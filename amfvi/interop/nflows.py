@@ -218,5 +218,7 @@ def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
 def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
     """Set a linear layer's parameters, in float64."""
     linear.double()
+    if hasattr(linear, "mask"):  # our weights are zero where ours are
+        linear.mask.fill_(1)
     linear.weight.copy_(weight)
     linear.bias.copy_(bias.squeeze(-1))

@@ -159,15 +159,22 @@ class Flow:
         raw = torch.baddbmm(b_out, w_out, h)
         return raw.view(len(z), self.elementwise.parameters, self.dim, z.shape[2])
 
+    def _degrees(self) -> Tensor:
+        """How many coordinates each hidden unit of an autoregressive layer may see, (width,)."""
+        unit = torch.arange(self.width)
+        if self.given:  # units of degree 0 see the condition alone
+            return unit % self.dim
+        most = self.dim - 1
+        if most > self.width:  # as many degrees as units, so that all coordinates are seen
+            return 1 + unit * (most - 1) // max(1, self.width - 1)
+        return unit % max(1, most) + min(1, most)
+
     def _layer_masks(self, layer: int) -> Parameters:
         """The masks of one layer of one member."""
         order = torch.arange(1, self.dim + 1)
         if self.autoregressive:
             order = order.flip(0) if layer % 2 else order
-            if self.given:  # units of degree 0 see the condition alone
-                degree = torch.arange(self.width) % self.dim
-            else:  # as in nflows' MADE, so that a flow can be written as its modules
-                degree = torch.arange(self.width) % max(1, self.dim - 1) + min(1, self.dim - 1)
+            degree = self._degrees()
             sees_input = degree[:, None] >= order[None]
             sees_hidden = degree[:, None] >= degree[None]
             sees_output = order[:, None] > degree[None]

@@ -69,3 +69,13 @@ def test_flows_that_mix_many_coordinates_train_for_longer():
     assert (many.max_steps, many.patience) == (200, 16)
     fixed = replace(config, mix_from=NEVER)
     assert fixed._training(fixed.build(100)) == fixed
+
+
+@pytest.mark.parametrize("dim", [34, 100])
+def test_all_coordinates_but_the_last_are_seen_by_an_autoregressive_layer(dim):
+    flow = MAF().build(dim)
+    reads = flow.masks["input.weight"].any(dim=1)  # layers, coordinates
+    moves = flow.masks["output.weight"].any(dim=2).view(flow.layers, 2, dim).any(dim=1)
+    assert moves[0].tolist() == reads[1].tolist()  # all but the first depend on some
+    assert reads[0].tolist() == [True] * (dim - 1) + [False]
+    assert reads[1].tolist() == [False] + [True] * (dim - 1)
