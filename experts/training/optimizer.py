@@ -70,6 +70,7 @@ class EnsembleOptimizer:
         self._loss_sum = draws.new_zeros(())
         self._eager_steps = self._steps_since_read = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._is_capturable = draws.device.type == "cuda"
         self._reset_optimizers()
 
     @property
@@ -99,7 +100,7 @@ class EnsembleOptimizer:
         self._rate.fill_(rate)
         self._ema_update.fill_(1 - ema_decay)
         self._steps_since_read += 1
-        if self._draws.device.type != "cuda":
+        if not self._is_capturable:
             self._update(batch)
             return
         if self._points is None:
@@ -208,10 +209,16 @@ class EnsembleOptimizer:
                     self._update(points)
                 torch.cuda.current_stream().wait_stream(side_stream)
                 return
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            try:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    self._update(points)
+            except RuntimeError:  # some kernel cannot be captured: each step is launched anew
+                self._is_capturable = False
                 self._update(points)
-            self._graph.replay()  # capturing records the step without taking it
+                return
+            self._graph = graph
+            graph.replay()  # capturing records the step without taking it
 
 
 def _member_weights(folds: Folds) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from amfvi.errors import AmfviWarning, FitError, UsageError
 from amfvi.experts import DEFAULT, GMM, MAF, NSF, Folds, RealNVP, resolve
 from amfvi.experts.training.loop import train
 from amfvi.experts.training.muon import orthogonalize
+from amfvi.experts.training.optimizer import EnsembleOptimizer
 from amfvi.experts.training.problem import TrainingProblem
 from amfvi.experts.training.settings import Training
 
@@ -159,3 +162,37 @@ def test_a_captured_step_learns_what_an_eager_one_learns(config, curved, folded)
     fresh = curved(2, 10_000, 9)
     gap = on_cpu.log_prob(fresh) - on_gpu.to("cpu").log_prob(fresh)
     assert abs(float(gap.mean())) < 0.02
+
+
+def test_a_step_that_cannot_be_captured_is_taken_all_the_same(monkeypatch):
+    """What the class does on CUDA, with a capture that fails; the CPU takes its steps."""
+
+    class Stream:
+        def wait_stream(self, _):
+            return None
+
+    def refuse(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for name, fake in {
+        "device": nullcontext, "Stream": Stream, "current_stream": Stream, "stream": nullcontext,
+        "CUDAGraph": object, "graph": refuse,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    x = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    flow = RealNVP(layers=2).build(3)
+    problem = TrainingProblem(
+        name="realnvp", nll=flow.nll, frozen_nll=flow.nll,
+        initial=flow.initial(1, torch.Generator()), masks=flow.masks, draws=x.T[None].contiguous(), folds=Folds.holdout(x[:200], x[200:]),
+    )  # fmt: skip
+    plain, refused = (
+        EnsembleOptimizer(problem, Training(), torch.Generator().manual_seed(1)) for _ in range(2)
+    )
+    refused._is_capturable = True
+    for _ in range(6):
+        plain.step(1.0, 0.5)
+        refused.step(1.0, 0.5)
+    assert not refused._is_capturable
+    for name, value in plain.averaged.items():
+        assert torch.equal(value, refused.averaged[name])
+        assert not torch.equal(value, problem.initial[name])
