@@ -183,7 +183,8 @@ def test_a_step_that_cannot_be_captured_is_taken_all_the_same(monkeypatch):
     flow = RealNVP(layers=2).build(3)
     problem = TrainingProblem(
         name="realnvp", nll=flow.nll, frozen_nll=flow.nll,
-        initial=flow.initial(1, torch.Generator()), masks=flow.masks, draws=x.T[None].contiguous(), folds=Folds.holdout(x[:200], x[200:]),
+        initial=flow.initial(1, torch.Generator()), masks=flow.masks,
+        draws=x.T[None].contiguous(), folds=Folds.holdout(x[:200], x[200:]),
     )  # fmt: skip
     plain, refused = (
         EnsembleOptimizer(problem, Training(), torch.Generator().manual_seed(1)) for _ in range(2)
