@@ -218,7 +218,8 @@ def _coupling(flow: Flow, layer: Layer, number: int) -> nn.Module:
 def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
     """Set a linear layer's parameters, in float64."""
     linear.double()
-    if hasattr(linear, "mask"):  # our weights are zero where ours are
-        linear.mask.fill_(1)
+    mask = getattr(linear, "mask", None)
+    if isinstance(mask, Tensor):
+        mask.fill_(1)  # our weights are zero where our own masks are
     linear.weight.copy_(weight)
     linear.bias.copy_(bias.squeeze(-1))
