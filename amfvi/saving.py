@@ -229,7 +229,7 @@ def assemble_checked(
             f"{path}: not a valid manifest ({type(error).__name__}: {error})"
         ) from None
     except Exception:
-        if damage is None:
+        if damage is None:  # else what it raised is of the damage, which is told below
             raise
     if damage is not None:
         raise InputError(damage)

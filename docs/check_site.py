@@ -39,7 +39,7 @@ def check_site(site: Path) -> list[str]:
     pages = {
         path.resolve(): _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")
     }
-    wrong = []
+    wrong = [] if pages else [f"{site}: no pages are there"]
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
         for link in page.links | page.loaded:

@@ -144,7 +144,7 @@ def _call(density: UnconstrainedDensity, x: Tensor) -> Tensor:
             try:
                 with np.errstate(all="ignore"):
                     values.append(call(part.to(density.device)).cpu().double())
-            except Exception:
+            except Exception:  # so far out a user's function may fail: no value there
                 if len(part) > 1:
                     break
                 values.append(x.new_full((1,), math.nan))

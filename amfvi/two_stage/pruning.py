@@ -70,6 +70,7 @@ def prune(
     return replace(
         fitted,
         weights=kept,
+        path=np.vstack([fitted.path[:-1], kept]),
         gap=fitted.gap + price,
         price=price,
         left_out=tuple(np.flatnonzero(kept == 0).tolist()),

@@ -115,10 +115,9 @@ def _chains_of_nuts(density: KnownDensity, seed: int) -> Tensor:
     return chains[:, torch.linspace(0, chains.shape[1] - 1, n).long()]
 
 
-def is_right(row: Row) -> bool:
-    """Whether the evidence from the draws is near enough to the truth."""
-    error = abs(row["taken_error"])
-    return bool(error <= MAX_ERROR and error <= 3 * row["taken_se"])
+def is_right(row: Row, name: str = "taken") -> bool:
+    """Whether an evidence from the draws is near enough to the truth."""
+    return bool(abs(row[f"{name}_error"]) <= min(MAX_ERROR, 3 * row[f"{name}_se"]))
 
 
 def page(rows: list[Row], command: str, made_with: str) -> str:
@@ -159,9 +158,7 @@ def _of_harmonic(rows: list[Row]) -> list[str]:
     beside = [row for row in rows if row.get("harmonic_error") is not None]
     if not beside:
         return []
-    right = sum(
-        abs(row["harmonic_error"]) <= min(MAX_ERROR, 3 * row["harmonic_se"]) for row in beside
-    )
+    right = sum(is_right(row, "harmonic") for row in beside)
     nearer = sum(abs(row["taken_error"]) < abs(row["harmonic_error"]) for row in beside)
     return [
         f"By harmonic, from the same draws: {right} of {len(beside)}; ours is nearer to the truth",

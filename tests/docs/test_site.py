@@ -116,3 +116,7 @@ def test_dead_links_and_things_from_elsewhere_are_found(tmp_path):
         "gone.html is not there",
         "loads https://example.org/a.js",
     ]
+
+
+def test_a_site_of_no_pages_is_wrong(tmp_path):
+    assert check_site(tmp_path / "site") == [f"{tmp_path / 'site'}: no pages are there"]

@@ -37,6 +37,8 @@ def test_the_modes_stay_and_the_price_is_what_the_draws_lose(seed):
     assert pruned.left_out == tuple(np.flatnonzero(pruned.weights == 0))
     assert len(pruned.left_out) >= 1  # two or three, by the draws
     assert pruned.weights.sum() == pytest.approx(1)
+    assert np.array_equal(pruned.path[-1], pruned.weights)
+    assert len(pruned.path) == len(pruned.path_steps)
     lost = mean_log(log_q, fitted.weights) - mean_log(log_q, pruned.weights)
     assert pruned.price == pytest.approx(max(lost, 0), abs=1e-12)
     assert pruned.price <= 1e-4
