@@ -71,8 +71,8 @@ class MatchedFlow(LearnedExpert, BijectiveExpert):
         self._steps = config.integration_steps
 
     @property
-    def _chunk_rows(self) -> int:
-        return ROWS if self.device.type == "cpu" else super()._chunk_rows
+    def chunk_rows(self) -> int:
+        return ROWS if self.device.type == "cpu" else super().chunk_rows
 
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return _integrate(self.velocity, self._learned(z.dtype), z, self._steps, backwards=True)

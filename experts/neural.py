@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import unknown_name
+from amfvi.experts.base import Expert
 from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
-from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
 from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
@@ -40,6 +41,13 @@ MAX_ROWS = 1_000_000
 MAX_SCORED = 100_000
 """Most held-out rows of all members that a check of the training takes, which comes every few
 steps: their mean is known to a few thousandths of a nat."""
+
+
+LAST_GAIN = 0.005
+"""Nats per dimension that falling learning rates may still gain at the end of a training."""
+
+BaseNLL = Callable[[Tensor, Tensor], Tensor]
+"""Negative log densities of images and log-determinants, as of :func:`normal_nll`."""
 
 
 class NeuralFlow(LearnedExpert, BijectiveExpert):
@@ -124,26 +132,54 @@ class NeuralFlowConfig(Training, ExpertConfig):
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         timeout: float | None = None,
-    ) -> tuple[NeuralFlow, FitReport]:
+    ) -> tuple[Expert, FitReport]:
         """Whiten, train and freeze; see :meth:`ExpertConfig.fit_folds`."""
+        return self.fit_flow(
+            folds, generator=generator, device=device, progress=progress, timeout=timeout
+        )
+
+    def fit_flow(
+        self,
+        folds: Folds,
+        *,
+        generator: torch.Generator,
+        base_nll: BaseNLL = normal_nll,
+        rival_nll: float | None = None,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> tuple[NeuralFlow, FitReport]:
+        """Train one flow to a base density, by default the standard normal.
+
+        Args:
+            base_nll: negative log density (members, n) of the points whose images (members,
+                d, n) and log-determinants (members, n) it is given.
+            rival_nll: held-out NLL of another fit, at which training ends early if it cannot
+                reach it.
+        """
         folds.require_fittable(self.kind)
         folds = folds.at_most(MAX_ROWS)
         flow = self.build(folds.dim, folds.given)
         whitening, learned, report = train_whitened(
             self._training(flow), self.kind, folds, flow,
-            nll=flow.nll,
-            frozen_nll=lambda parameters, z: FrozenFlow(flow, parameters).nll(z),
+            nll=lambda parameters, z: base_nll(*flow.forward(parameters, z)),
+            frozen_nll=lambda parameters, z: base_nll(*FrozenFlow(flow, parameters).forward(z)),
             masks=flow.masks,
             generator=generator, device=device, progress=progress, timeout=timeout,
             max_scored=MAX_SCORED,
+            rival_nll=None if rival_nll is None else rival_nll + LAST_GAIN * folds.dim,
         )  # fmt: skip
         expert = NeuralFlow(self, whitening, learned)
         expert.verify(folds)
         return expert, report
 
-    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> NeuralFlow:
+    def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> Expert:
+        """Rebuild the expert whose :meth:`Expert.tensors` these are."""
+        return self.restore_flow(dim, tensors, given)
+
+    def restore_flow(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> NeuralFlow:
         """Rebuild the flow whose :meth:`NeuralFlow.tensors` these are."""
-        # Models of before flows mixed are read as they are.
+        # Whether a flow mixes is what its tensors say: it may have been fitted without maps.
         is_mixing = f"{NeuralFlow.prefix}.{MIXING}" in tensors
         flow = replace(self.build(dim, given), mixes=is_mixing)
         shapes = flow.shapes(count_members(tensors))

@@ -14,7 +14,7 @@ from amfvi.errors import UsageError
 from amfvi.experts.base import Expert
 from amfvi.experts.flows.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow
-from amfvi.experts.neural import NeuralFlow
+from amfvi.experts.neural import NeuralFlow, NeuralFlowConfig
 
 try:
     from nflows.nn.nets import MLP
@@ -111,6 +111,11 @@ def to_nflows(expert: Expert, member: int = 0) -> CompositeTransform:
         >>> torch.allclose(log_q + expert.whitening.log_det, expert.log_prob(x))
         True
     """
+    if isinstance(expert.config, NeuralFlowConfig) and not isinstance(expert, NeuralFlow):
+        raise UsageError(
+            f"this {expert.config.kind} has a Gaussian mixture as its base, which the export to "
+            "nflows lacks: fit it with base_components=1"
+        )
     if not isinstance(expert, NeuralFlow):
         raise UsageError(
             f"only a maf, realnvp or nsf can be exported to nflows, found {expert.config.kind}"

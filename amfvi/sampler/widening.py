@@ -156,7 +156,7 @@ class WidenedReference:
         y = compression.compress(y)[0]
         folds = Folds(y, torch.where(torch.arange(len(y)) % 5 == 4, 0, -1))
         config: GMM = PROPOSAL if y.shape[1] <= HIGH_DIM else PROPOSAL_IN_HIGH_DIM
-        flow = MAF(max_steps=MAX_STEPS).fit_folds(folds, generator=generator)[0]
+        flow = MAF(max_steps=MAX_STEPS).fit_flow(folds, generator=generator)[0]
         mixture = config.fit_folds(folds, generator=generator)[0]
         center, factor = robust_shape(y)
         tails = EllipticalMixture.single(TMM(), center, factor, freedom=FREEDOM)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Components"]
+__all__ = ["Components", "MixtureDensity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,42 @@ class Components:
         """Means and factors of the components with these numbers, (F, n)."""
         member = torch.arange(len(index))[:, None]
         return self.means[member, index], self.factors[member, index]
+
+
+class MixtureDensity:
+    """Log densities of components and of their mixture, in any precision.
+
+    Args:
+        components: of all members.
+
+    Examples:
+        >>> components = Components(
+        ...     log_weights=torch.zeros(1, 1), means=torch.ones(1, 1, 1),
+        ...     factors=2 * torch.ones(1, 1, 1, 1), freedom=torch.tensor([math.inf]))
+        >>> density = MixtureDensity(components)
+        >>> density.squares(torch.tensor([[[5.0]]])), density.log_prob(torch.tensor([[[1.0]]]))
+        (tensor([[[[4.]]]]), tensor([[-1.6121]]))
+    """
+
+    def __init__(self, components: Components) -> None:
+        self.components = components
+        self._is_gaussian = components.is_gaussian
+        factors, means = components.factors, components.means
+        members, self._count, dim = means.shape
+        identity = torch.eye(dim, dtype=factors.dtype, device=factors.device)
+        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
+        self._scale = inverse.reshape(members, -1, dim)  # all L⁻¹ under one another
+        self._shift = -(inverse @ means[..., None]).reshape(members, -1, 1)
+
+    def squares(self, z: Tensor) -> Tensor:
+        """Squares of standardized coordinates (F, K, d, n) of points (F, d, n)."""
+        standard = torch.baddbmm(self._shift.to(z), self._scale.to(z), z)
+        return standard.square().unflatten(1, (self._count, z.shape[1]))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log densities (F, n) of the mixture of each member at its points (F, d, n), nats."""
+        distances = self.squares(z).sum(dim=2)
+        return self.components.log_joint(distances, self._is_gaussian).logsumexp(dim=1)
 
 
 def _noise(shape: tuple[int, ...], freedom: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -15,7 +15,7 @@ from amfvi.errors import FitError, InputError, UsageError
 from amfvi.experts.base import Expert
 from amfvi.experts.checks import check_tensors, count_members
 from amfvi.experts.config import ExpertConfig
-from amfvi.experts.elliptical.components import Components
+from amfvi.experts.elliptical.components import Components, MixtureDensity
 from amfvi.experts.elliptical.em import maximize_expectation
 from amfvi.experts.folds import Folds
 from amfvi.experts.parallel import map_chunked
@@ -58,17 +58,12 @@ class EllipticalMixture(Expert):
     """
 
     def __init__(self, config: Settings, whitening: Whitening, components: Components) -> None:
-        members, self._count, dim = components.means.shape
+        members, count, dim = components.means.shape
         super().__init__(config, dim - whitening.given, members, whitening.given)
         self.whitening = whitening
         self.components = components
-        self._gaussian = components.is_gaussian
-        factors = components.factors
-        identity = torch.eye(dim, dtype=factors.dtype, device=self.device)
-        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
-        self._scale = inverse.reshape(members, -1, dim)  # all L⁻¹ under one another
-        scaled_means = inverse @ components.means[..., None]
-        self._shift = -scaled_means.reshape(members, -1, 1)
+        self.density = MixtureDensity(components)
+        self._numbers_per_point = count * dim
 
     @classmethod
     def single(
@@ -98,23 +93,25 @@ class EllipticalMixture(Expert):
         wider.report = self.report
         return wider
 
+    def chunk_rows(self, device: torch.device) -> int:
+        """Rows of all members that are evaluated at a time on ``device``."""
+        numbers = CPU_CHUNK_NUMBERS if device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
+        return max(1, numbers // self._numbers_per_point)
+
     def _log_prob(self, x: Tensor) -> Tensor:
-        numbers = CPU_CHUNK_NUMBERS if x.device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
-        return map_chunked(self._density, x, max(1, numbers // (self._count * x.shape[2])))
+        return map_chunked(self._density, x, self.chunk_rows(x.device))
 
     def _density(self, x: Tensor) -> Tensor:
-        scale, shift = self._scale.to(x.dtype), self._shift.to(x.dtype)
         z = self.whitening.forward(x).to(x.dtype)
-        standard = torch.baddbmm(shift, scale, z)
-        squares = standard.square().unflatten(1, (self._count, x.shape[2]))
-        joint = self.components.log_joint(squares.sum(dim=2), self._gaussian)
-        log_q = joint.logsumexp(dim=1) + float(self.whitening.log_det)
+        log_det = float(self.whitening.log_det)
         if not self.given:
-            return log_q
+            return self.density.log_prob(z) + log_det
+        squares, is_gaussian = self.density.squares(z), self.components.is_gaussian
+        joint = self.components.log_joint(squares.sum(dim=2), is_gaussian)
         # Factors are lower triangular: the first rows are those of the condition alone.
         of_condition = squares[:, :, : self.given].sum(dim=2)
-        marginal = self.components.marginal(self.given)
-        return log_q - marginal.log_joint(of_condition, self._gaussian).logsumexp(dim=1)
+        marginal = self.components.marginal(self.given).log_joint(of_condition, is_gaussian)
+        return joint.logsumexp(dim=1) + log_det - marginal.logsumexp(dim=1)
 
     def _sample(
         self,

@@ -73,7 +73,7 @@ class BijectiveExpert(Expert):
 
         Also log |det du/dx|, (members, n), nats.
         """
-        return map_chunked(self._forward, x, self._chunk_rows)
+        return map_chunked(self._forward, x, self.chunk_rows)
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Map normal scores to points (members, n, d).
@@ -83,7 +83,7 @@ class BijectiveExpert(Expert):
         Args:
             u: (members, n, given + d), the condition in front of the scores.
         """
-        return map_chunked(self._inverse, u, self._chunk_rows)
+        return map_chunked(self._inverse, u, self.chunk_rows)
 
     def verify(self, folds: Folds, tolerance: float = 1e-6) -> None:
         """Check that the inverse undoes the map and that the log-determinants cancel.
@@ -120,7 +120,7 @@ class BijectiveExpert(Expert):
         return self.whitening.mean.device
 
     def _log_prob(self, x: Tensor) -> Tensor:
-        return map_chunked(self._density, x, self._chunk_rows)
+        return map_chunked(self._density, x, self.chunk_rows)
 
     def _sample(
         self,
@@ -159,7 +159,8 @@ class BijectiveExpert(Expert):
         return -normal_nll(u.mT, log_det)
 
     @property
-    def _chunk_rows(self) -> int:
+    def chunk_rows(self) -> int:
+        """Rows of all members that are evaluated at a time."""
         return CPU_ROWS if self.device.type == "cpu" else ACCELERATOR_ROWS
 
     @abstractmethod

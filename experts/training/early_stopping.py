@@ -23,6 +23,11 @@ class StopReason(StrEnum):
     MAX_STEPS = "max_steps"
     TIMEOUT = "timeout"
     NONFINITE = "non-finite loss"
+    OUT_OF_REACH = "another fit of the same draws was out of reach"
+
+
+MIN_SHARE_BEFORE_REACH = 0.3
+"""Share of the steps before it is asked whether a fit can still reach another."""
 
 
 class EarlyStopping:
@@ -39,6 +44,7 @@ class EarlyStopping:
         limit_name: the setting that gives ``max_steps``, for the report.
         progress: called at each record but that of step 0.
         timeout: seconds from now at which the fit is out of time.
+        rival_nll: held-out NLL (nats) of another fit, below which this one has to get.
 
     Attributes:
         history: the records so far.
@@ -64,6 +70,7 @@ class EarlyStopping:
         limit_name: str = "max_steps",
         progress: Progress | None = None,
         timeout: float | None = None,
+        rival_nll: float | None = None,
     ) -> None:
         self.history: list[TrainingRecord] = []
         self.best_step, self.best_nll = 0, math.inf
@@ -72,6 +79,7 @@ class EarlyStopping:
         self._max_steps, self._limit_name = max_steps, limit_name
         self._progress = progress
         self._timeout = timeout
+        self._rival_nll = rival_nll
         self._started = time.monotonic()
         self._last_step = 0
 
@@ -97,6 +105,19 @@ class EarlyStopping:
     def timed_out(self) -> bool:
         """Whether the time limit has passed."""
         return self._timeout is not None and time.monotonic() - self._started > self._timeout
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the gain of the last half of the steps, carried on, falls short of the rival.
+
+        Curves of training flatten, so that this is the most that can be hoped for.
+        """
+        step = self._last_step
+        if self._rival_nll is None or step < MIN_SHARE_BEFORE_REACH * self._max_steps:
+            return False
+        middle = min(self.history, key=lambda record: abs(record.step - step / 2))
+        gain_per_step = (middle.heldout_nll - self.best_nll) / (step - middle.step)
+        return self.best_nll - gain_per_step * (self._max_steps - step) > self._rival_nll
 
     def restart_patience(self, patience: int) -> None:
         """Count records without improvement anew, up to ``patience`` of them."""

@@ -53,6 +53,7 @@ def train(
         max_steps=settings.max_steps + settings.cooldown_steps(settings.max_steps),
         progress=progress,
         timeout=timeout,
+        rival_nll=problem.rival_nll,
     )
     score = problem.heldout_score()
     optimizer = EnsembleOptimizer(problem, settings, generator)
@@ -103,6 +104,8 @@ class _Schedule:
         """Start the cooldown (True), or stop, if it is time to."""
         if stopping.timed_out:
             stopping.stop(StopReason.TIMEOUT)
+        elif self._cooldown_start is None and stopping.out_of_reach:
+            stopping.stop(StopReason.OUT_OF_REACH)
         elif self._cooldown_start is None:
             if stopping.out_of_patience or self.step >= self._settings.max_steps:
                 self._has_plateaued = stopping.out_of_patience

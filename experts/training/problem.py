@@ -33,6 +33,8 @@ class TrainingProblem:
         augment: appends to the points of every step, (members, d, n), the rows of random
             numbers that the loss needs besides.
         max_scored: most held-out rows, over all members, that the score is a mean over.
+        rival_nll: held-out NLL of another fit, in the units of ``offset``; training ends when
+            it is out of reach.
         offset: (members,), added to every reported NLL, so that curves are in the
             units of the unwhitened draws.
 
@@ -59,6 +61,7 @@ class TrainingProblem:
     noise: float = 0.0
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     max_scored: int | None = None
+    rival_nll: float | None = None
 
     @property
     def mean_offset(self) -> float:

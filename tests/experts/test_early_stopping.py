@@ -74,3 +74,31 @@ def test_patience_starts_anew():
     assert not stopping.out_of_patience
     stopping.record(3, 0.0, 2.0)
     assert stopping.out_of_patience
+
+
+def falling(to, rate, steps):
+    """A curve that falls from 10 above ``to`` and flattens."""
+    return [to + 10 * math.exp(-rate * step) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("rival_nll", "is_out_of_reach"),
+    [(None, False), (-1.0, True), (2.0, False), (4.0, False)],
+)
+def test_a_fit_that_cannot_reach_another_is_told(rival_nll, is_out_of_reach):
+    """The curve falls to 1; what it may still gain is estimated from above."""
+    stopping = EarlyStopping(patience=100, max_steps=100, rival_nll=rival_nll)
+    for step, nll in enumerate(falling(1.0, 0.1, 80)):
+        stopping.record(step, 0.0, nll)
+        if step < 29:  # too early to tell
+            assert not stopping.out_of_reach
+    assert stopping.out_of_reach is is_out_of_reach
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1, 1.0])
+def test_a_fit_that_will_reach_another_is_never_given_up(rate):
+    curve = falling(1.0, rate, 101)
+    stopping = EarlyStopping(patience=1000, max_steps=100, rival_nll=curve[-1] + 1e-9)
+    for step, nll in enumerate(curve):
+        stopping.record(step, 0.0, nll)
+        assert not stopping.out_of_reach
