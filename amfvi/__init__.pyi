@@ -2,6 +2,7 @@ from . import experts as experts
 from . import metrics as metrics
 from . import targets as targets
 from .checking import check as check
+from .cluster import Cluster as Cluster
 from .conditional.mixture import ConditionalMixture as ConditionalMixture
 from .conditional.posterior import ConditionalPosterior as ConditionalPosterior
 from .constraints.constraints import Constraints as Constraints
@@ -36,6 +37,8 @@ from .metrics.evaluation import evaluate as evaluate
 from .mixture import Mixture as Mixture
 from .posterior import Posterior as Posterior
 from .reporting import Reporter as Reporter
+from .shards import fit_shards as fit_shards
+from .shards import product as product
 from .simulation.simulations import Simulations as Simulations
 from .simulation.simulator import Simulator as Simulator
 from .transport import Transport as Transport

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
+from amfvi.arguments import (
+    DrawsSettings,
+    Settings,
+    check_checkpoint,
+    check_condition,
+    check_names,
+    check_options,
+    sort_settings,
+)
+from amfvi.cluster import share
 from amfvi.conditional.fit import fit_pairs
 from amfvi.conditional.posterior import ConditionalPosterior
 from amfvi.conditional.sources import GivenLike, PairsLike, recognize_pairs, to_pairs
-from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.density.log_density import LogDensity
-from amfvi.device import resolve_device
-from amfvi.draws.draws import Draws, DrawsLike, WeightsLike
-from amfvi.errors import UsageError, unknown_name
+from amfvi.draws.draws import Draws, DrawsLike
+from amfvi.inference.checkpoint import checkpointing
 from amfvi.inference.given_draws import infer_from_draws
 from amfvi.inference.infer import Inference, infer
 from amfvi.posterior import Posterior
@@ -32,33 +40,11 @@ from amfvi.sources import (
     to_source,
 )
 from amfvi.two_stage.fit import fit_split
-from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
+from amfvi.two_stage.options import FitOptions
 from amfvi.two_stage.split import Split
 from amfvi.variables import Variables
 
-__all__ = ["DrawsSettings", "fit", "fit_source"]
-
-
-class DrawsSettings(TypedDict, total=False):
-    """Keyword arguments of :func:`fit` that describe given draws.
-
-    Examples:
-        >>> settings: DrawsSettings = {"names": ["mu"], "nan_policy": "omit"}
-    """
-
-    names: Sequence[str] | None
-    constraints: ConstraintsLike
-    sample_weight: WeightsLike | None
-    chains: bool
-    nan_policy: str
-
-
-class Settings(FitSettings, DrawsSettings, total=False):
-    """All keyword arguments of :func:`fit` beside ``options`` and ``reporter``.
-
-    Examples:
-        >>> settings: Settings = {"experts": "gmm", "names": ["mu"]}
-    """
+__all__ = ["fit", "fit_source"]
 
 
 @overload
@@ -67,6 +53,7 @@ def fit(
     *,
     given: None = None,
     density: DensityLike | None = None,
+    checkpoint: str | Path | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
@@ -85,6 +72,7 @@ def fit(
 def fit(
     data: PairsLike,
     *,
+    checkpoint: str | Path | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
@@ -95,6 +83,7 @@ def fit(
     given: Any = None,
     given_names: Sequence[str] | None = None,
     density: DensityLike | None = None,
+    checkpoint: str | Path | None = None,
     options: FitOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[Settings],
@@ -115,6 +104,8 @@ def fit(
         density: the log density that given draws are from, or a function as
             :class:`~amfvi.LogDensity` takes it: the fit then has a verdict and an evidence, and
             nothing is sampled.
+        checkpoint: a directory where the sampler of a log density keeps its state, or a
+            simulator what it made. The same call after an interrupt goes on from there.
         options: how to fit; or give its fields as keyword arguments.
         reporter: receives log lines and progress; nothing is printed without one.
         settings: the fields of :class:`~amfvi.FitOptions`: ``experts`` ("robust" for all
@@ -139,76 +130,25 @@ def fit(
         >>> posterior.log_prob(draws[:3]).shape
         torch.Size([3])
     """
-    of_draws, options = _sort_settings(settings, options)
+    of_draws, options = sort_settings(settings, options)
     of_pairs = recognize_pairs(data, given)
-    _check_condition(of_pairs, given_names, density)
+    check_condition(of_pairs, given_names, density)
     if of_pairs is not None:
-        options = _check_options(options, of_pairs).for_pairs()
-        pairs = to_pairs(data, given, given_names, of_draws, options, reporter)
+        options = check_options(options, of_pairs).for_pairs()
+        check_checkpoint(of_pairs, checkpoint)
+        pairs = to_pairs(
+            data, given, given_names, of_draws, options, reporter, checkpoint=checkpoint
+        )
         return ConditionalPosterior.from_mixture(*fit_pairs(pairs, options, reporter=reporter))
     data = recognize(data)
-    _check_names(of_draws, data, kind_of(data, density), options)
-    return fit_source(to_source(data, of_draws, density), options, reporter=reporter)
-
-
-def _check_options(options: FitOptions, kind: InputKind) -> FitOptions:
-    """Options that go with the input, checked before any draw is made.
-
-    Raises:
-        UsageError: one does not, or an unknown device.
-    """
-    options.check_for(kind)
-    resolve_device(options.device)
-    return options
-
-
-def _check_condition(kind: InputKind | None, given_names: Any, density: Any) -> None:
-    """Check the arguments that go only with a condition, or not with one.
-
-    Raises:
-        UsageError: one does not go with the input.
-    """
-    if kind is None and given_names is not None:
-        raise UsageError("given_names= goes with given=")
-    if kind is not None and density is not None:
-        raise UsageError(f"density= goes with given draws, the input is {kind}")
-
-
-def _check_names(
-    of_draws: Mapping[str, Any], data: Any, kind: InputKind, options: FitOptions
-) -> None:
-    """Check the options, and that what describes an array or a file of draws is given with one.
-
-    Raises:
-        UsageError: one does not go with the input.
-    """
-    _check_options(options, kind)
-    for name in of_draws:
-        if kind in (InputKind.TARGET, InputKind.DENSITY) or isinstance(data, Draws):
-            source = "amfvi.Draws, which have their own" if isinstance(data, Draws) else kind
-            raise UsageError(
-                f"{name}= goes with an array or a file of draws, the input is {source}"
-            )
-
-
-def _sort_settings(
-    settings: Mapping[str, Any], options: FitOptions | None
-) -> tuple[dict[str, Any], FitOptions]:
-    """The settings that describe draws, and those of the fit.
-
-    Raises:
-        UsageError: an unknown one, or a fit's beside ``options``.
-    """
-    of_draws = {key: value for key, value in settings.items() if key in DRAWS_SETTINGS}
-    of_fit = {key: value for key, value in settings.items() if key not in DRAWS_SETTINGS}
-    for name in of_fit:
-        if name not in FIT_SETTINGS:
-            raise unknown_name("option of fit", name, [*FIT_SETTINGS, *DRAWS_SETTINGS])
-    if options is None:
-        return of_draws, FitOptions(**of_fit)
-    if of_fit:
-        raise UsageError(f"give options= or {next(iter(of_fit))}=, not both")
-    return of_draws, options
+    kind = kind_of(data, density)
+    check_names(of_draws, data, kind, options)
+    check_checkpoint(kind, checkpoint)
+    source = to_source(data, of_draws, density)
+    if isinstance(source, LogDensity):
+        with checkpointing(checkpoint, source, options) as state:
+            return fit_source(source, options, reporter=reporter, checkpoint=state)
+    return fit_source(source, options, reporter=reporter)
 
 
 def fit_source(
@@ -233,10 +173,12 @@ def fit_source(
         2
     """
     if isinstance(source, LogDensity):
+        share(source, options.cluster)
         with source.closing():
             inference = infer(source, options, reporter=reporter, checkpoint=checkpoint)
         return _judged(inference, source, source.variables)
     if isinstance(source, DrawsWithDensity):
+        share(source.density, options.cluster)
         with source.density.closing():
             inference = infer_from_draws(source.draws, source.density, options, reporter=reporter)
         return _judged(inference, source.density, source.draws.variables)
@@ -266,13 +208,6 @@ def _describe_split(split: Split, options: FitOptions) -> str:
         f"{split.dim} parameters, {len(split.draws)} draws in {folds} ({split.n_train} to train "
         f"a member, {split.n_heldout} held out), {n_test} to test"
     )
-
-
-FIT_SETTINGS = tuple(field.name for field in fields(FitOptions))
-"""Keyword arguments of :func:`fit` that are options."""
-
-DRAWS_SETTINGS = tuple(DrawsSettings.__annotations__)
-"""Keyword arguments of :func:`fit` that describe given draws."""
 
 
 def _signature() -> inspect.Signature:

@@ -18,6 +18,7 @@ LEVELS = (
     ("amfvi.errors", "amfvi.randomness", "amfvi.reporting", "amfvi.statistics"),
     (
         "amfvi.cache",
+        "amfvi.cluster",
         "amfvi.constraints",
         "amfvi.device",
         "amfvi.files",
@@ -28,8 +29,8 @@ LEVELS = (
     ("amfvi.mixture", "amfvi.sampler"),
     ("amfvi.simulation", "amfvi.transport", "amfvi.two_stage"),
     ("amfvi.diagnostics", "amfvi.interop", "amfvi.metrics", "amfvi.saving", "amfvi.sources"),
-    ("amfvi.conditional", "amfvi.inference", "amfvi.posterior"),
-    ("amfvi.checking", "amfvi.fitting", "amfvi.loading"),
+    ("amfvi.arguments", "amfvi.conditional", "amfvi.inference", "amfvi.posterior"),
+    ("amfvi.checking", "amfvi.fitting", "amfvi.loading", "amfvi.shards"),
     ("amfvi.report", "amfvi.runs"),
     ("amfvi.cli", "amfvi"),
 )

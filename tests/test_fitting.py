@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import amfvi
+from amfvi.arguments import DRAWS_SETTINGS
 from amfvi.density.log_density import LogDensity
 from amfvi.errors import InputError, UsageError
 from amfvi.experts import GMM
-from amfvi.fitting import DRAWS_SETTINGS
 from amfvi.sources import kind_of
 from amfvi.targets import EightSchools, get
 from amfvi.two_stage.options import FitOptions, InputKind
@@ -217,7 +217,7 @@ def test_options_are_given_as_an_object_or_one_by_one_and_not_as_both():
 def test_help_lists_every_option():
     """Twenty parameters had become ``**settings``, which tells nothing."""
     parameters = inspect.signature(amfvi.fit).parameters
-    own = ["data", "given", "given_names", "density", "options", "reporter"]
+    own = ["data", "given", "given_names", "density", "checkpoint", "options", "reporter"]
     expected = [*own, *(f.name for f in fields(FitOptions))]
     assert list(parameters) == [*expected, *DRAWS_SETTINGS]
     for field in fields(FitOptions):

@@ -76,7 +76,7 @@ def fit_conditional(flags: dict[str, Any]) -> Path:
                 name: flags[name]
                 for name in (
                     "weight_rule", "beta", "n_draws", "folds", "test_fraction", "timeout", "seed",
-                    "device",
+                    "device", "cluster",
                 )
             },
         ),

@@ -61,6 +61,7 @@ def fit(
     nan_policy: opt.NanPolicy = None,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
+    cluster: opt.Cluster = None,
     timeout: opt.Timeout = None,
     out: opt.OutDirectory = None,
     force: opt.Force = False,
@@ -127,7 +128,8 @@ def _prestart_worker(given: dict[str, Any]) -> None:
     has_input = any(
         given[key] is not None for key in ("target", "draws", "log_density", "simulator")
     )
-    if has_input and several and large and given["device"] in ("auto", "cpu"):
+    here = given["device"] in ("auto", "cpu") and given["cluster"] is None
+    if has_input and several and large and here:
         prestart()
 
 
@@ -143,7 +145,7 @@ def _settings(given: dict[str, Any]) -> Any:
             name: given[name]
             for name in (
                 "weight_rule", "beta", "n_draws", "n_weight_draws", "folds", "test_fraction",
-                "max_evaluations", "max_refinements", "timeout", "seed", "device",
+                "max_evaluations", "max_refinements", "timeout", "seed", "device", "cluster",
             )
         },
     )  # fmt: skip

@@ -13,6 +13,7 @@ FLAGS = {
     "given_names": "--given",
     "experts": "--experts",
     "pool": "--jobs",
+    "cluster": "--ray",
     **{
         name: "--" + name.replace("_", "-")
         for name in (

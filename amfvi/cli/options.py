@@ -47,6 +47,15 @@ Device = Annotated[
         metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1, ...", panel=COMPUTING
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    _option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the work among a Ray cluster: auto, ray://HOST:PORT, or local.",
+        panel=COMPUTING,
+    ),
+]
 Force = Annotated[
     bool, _option("--force", help="Replace a file or a run that already exists.", panel=OUTPUT)
 ]

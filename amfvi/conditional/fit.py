@@ -78,6 +78,7 @@ def fit_pairs(
         device=resolve_device(options.device),
         reporter=reporter,
         timeout=options.timeout,
+        cluster=options.cluster,
     )
     stage_one_done = time.monotonic()
     experts = {

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from amfvi.cluster import share
 from amfvi.conditional.pairs import Pairs
 from amfvi.draws.readers import read_draws
 from amfvi.errors import AmfviWarning, UsageError
@@ -55,12 +56,15 @@ def to_pairs(
     of_draws: Mapping[str, Any],
     options: FitOptions,
     reporter: Reporter | None = None,
+    *,
+    checkpoint: str | Path | None = None,
 ) -> Pairs:
     """Validate pairs, reading or simulating them first.
 
     Args:
         data: as :data:`PairsLike`, the name of a target, a path, or parameters.
         given: as :data:`GivenLike`, or None.
+        checkpoint: a directory where a simulator keeps what it made.
 
     Raises:
         UsageError: arguments that do not go together.
@@ -79,16 +83,21 @@ def to_pairs(
                 "given=, given_names= and what describes an array go with arrays or a file of "
                 "pairs: a simulator or a target has its own"
             )
-        return _make(data, options, reporter)
+        return _make(data, options, reporter, checkpoint)
     if isinstance(data, str | Path):
         return _read(Path(data), given, of_draws)
     return Pairs.from_arrays(data, given, given_names=given_names, **of_draws)
 
 
-def _make(data: Any, options: FitOptions, reporter: Reporter | None) -> Pairs:
+def _make(
+    data: Any, options: FitOptions, reporter: Reporter | None, checkpoint: str | Path | None
+) -> Pairs:
     """Pairs of a simulator, of what it made, or of a conditional target."""
     if isinstance(data, Simulator):
-        data = data.simulate(options.draws_wanted, seed=options.seed, reporter=reporter)
+        share(data, options.cluster)
+        data = data.simulate(
+            options.draws_wanted, seed=options.seed, reporter=reporter, checkpoint=checkpoint
+        )
     if isinstance(data, Simulations):
         return Pairs.from_arrays(
             data.y, data.given, names=data.names, given_names=data.given_names,

@@ -15,6 +15,7 @@ from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
 from amfvi.files import check_directory, file_hash, new_directory, write_json
 from amfvi.fitting import fit_source
+from amfvi.inference.checkpoint import describe_values
 from amfvi.metrics.evaluation import Evaluation, evaluate_on_split, evaluate_on_target
 from amfvi.posterior import Posterior
 from amfvi.randomness import generator_for
@@ -203,15 +204,12 @@ def _fingerprint(settings: RunSettings, run_input: RunInput) -> str:
     The values at a few points stand for files that the user's function reads.
     """
     density = run_input.source
-    values = []
-    if isinstance(density, LogDensity):
-        density.vectorized  # noqa: B018  # evaluates the test points
-        values = [f"{value:.9g}" for value in density.test_values]
+    values = describe_values(density) if isinstance(density, LogDensity) else []
     source = file_hash(run_input.file) if run_input.file is not None else ""
     described = {
         key: value
         for key, value in settings.to_json().items()
-        if key not in ("out", "force", "figures", "jobs")
+        if key not in ("out", "force", "figures", "jobs", "cluster")
     }
     return repr((described, source, values))
 

@@ -14,10 +14,12 @@ from queue import Queue
 
 import torch
 
+from amfvi.cluster import Cluster
 from amfvi.errors import AmfviWarning
 from amfvi.experts import EXPERTS, Expert, ExpertConfig, FitReport, Folds, Progress
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
+from amfvi.two_stage.remote import fit_on_cluster
 from amfvi.two_stage.worker import (
     MIN_ROWS_FOR_A_PROCESS,
     Worker,
@@ -53,6 +55,7 @@ def fit_experts(
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
     timeout: float | None = None,
+    cluster: str | None = None,
 ) -> dict[str, FittedExpert]:
     """Fit each expert to the same folds.
 
@@ -61,8 +64,13 @@ def fit_experts(
     by side, and from a few thousand draws on in processes of their own. ``timeout``, in
     seconds, is for all of them: each gets a fair share of what is left when its turn comes.
 
+    Args:
+        cluster: the address of a Ray cluster whose workers fit all experts at once, with the
+            same results.
+
     Raises:
         FitError: an expert could not be fitted; the message names it.
+        UsageError, InputError: as :class:`~amfvi.Cluster`.
 
     Examples:
         >>> from amfvi.experts import resolve
@@ -72,6 +80,12 @@ def fit_experts(
         >>> fitted["gmm"].expert.dim
         2
     """
+    if cluster is not None:
+        remote = fit_on_cluster(
+            Cluster(cluster), configs, folds, seed=seed, device=device,
+            reporter=reporter or Reporter(), timeout=timeout,
+        )  # fmt: skip
+        return {name: FittedExpert(*fitted) for name, fitted in remote.items()}
     # Small networks leave a second core idle; an accelerator takes them in turn.
     on_cpu = torch.device(device).type == "cpu"
     n_workers = min(len(configs), os.cpu_count() or 1) if on_cpu else 1

@@ -81,6 +81,7 @@ def fit_split(
         device=device,
         reporter=reporter,
         timeout=timeout,
+        cluster=options.cluster,
     )
     stage_one_done = time.monotonic()
     weights = _fit_weights(split, fitted, options, device, prunes)

@@ -74,6 +74,7 @@ class FitSettings(TypedDict, total=False):
     timeout: float | None
     seed: int
     device: torch.device | str
+    cluster: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ class FitOptions:
         timeout: seconds for the whole fit; each part stops in time with what there is.
         seed: seed of everything random. Same seed, same machine, same numbers.
         device: "auto", "cpu", "cuda", …
+        cluster: address of a Ray cluster, as of :class:`~amfvi.Cluster`, whose workers fit the
+            experts, and evaluate a log density or a simulator that has no ``pool``.
 
     Raises:
         UsageError: an unknown name, a number out of range, or two options that exclude
@@ -124,6 +127,7 @@ class FitOptions:
     timeout: float | None = None
     seed: int = 0
     device: torch.device | str = "auto"
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.experts, Iterable):
@@ -146,6 +150,10 @@ class FitOptions:
         self._require_number(
             "timeout", lambda value: 0 < value < math.inf, "a positive number of seconds"
         )
+        if not isinstance(self.cluster, str | None):
+            raise UsageError(
+                f"cluster= must be the address of a Ray cluster, found {self.cluster!r}"
+            )
         if not isinstance(self.device, str | torch.device):
             raise UsageError(f"device= must be a name or a torch device, found {self.device!r}")
 

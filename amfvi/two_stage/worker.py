@@ -21,6 +21,7 @@ from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Self
 
 from amfvi.errors import AmfviWarning
+from amfvi.two_stage.job import Job
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +95,7 @@ class Worker:
             FitError: as there.
             WorkerError: the process is gone.
         """
-        data = (folds.draws, folds.fold, folds.sample_weight, folds.given)
-        job = (config, data, generator.get_state(), timeout)
+        job = Job.of(config, folds, generator, timeout)
         self._over_the_pipe(lambda: self._pipe.send_bytes(pickle.dumps(job)))
         while True:
             kind, content = pickle.loads(self._over_the_pipe(self._pipe.recv_bytes))

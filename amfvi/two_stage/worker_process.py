@@ -15,8 +15,9 @@ import torch
 from amfvi.errors import AmfviError, AmfviWarning, FitError
 from amfvi.experts import Expert, ExpertConfig, FitReport, Folds
 from amfvi.experts.parallel import one_thread
+from amfvi.two_stage.job import Job
 
-__all__ = ["fit_on_one_thread"]
+__all__ = ["fit_on_one_thread", "run_job"]
 
 
 def fit_on_one_thread(
@@ -36,6 +37,39 @@ def fit_on_one_thread(
         return config.fit_folds(folds, **options)
 
 
+def run_job(job: Job, tell: Callable[[str, Any], None]) -> tuple[str, Any]:
+    """Fit an expert as :class:`Job` describes: ("done", what it gave) or ("error", what it raised).
+
+    Args:
+        tell: receives ("progress", (fraction, held-out NLL)) and ("warning", text) meanwhile.
+
+    Examples:
+        >>> from amfvi.experts import GMM
+        >>> draws = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> job = Job.of(GMM(), Folds(draws, torch.arange(100) % 2), torch.Generator(), None)
+        >>> run_job(job, lambda kind, content: None)[0]
+        'done'
+    """
+    generator = torch.Generator()
+    generator.set_state(job.generator_state)
+    with warnings.catch_warnings():
+        warnings.showwarning = _to_caller(tell)
+        warnings.simplefilter("always", AmfviWarning)
+        try:
+            fitted = fit_on_one_thread(
+                job.config,
+                Folds(*job.data),
+                generator=generator,
+                progress=lambda fraction, nll: tell("progress", (fraction, nll)),
+                timeout=job.timeout,
+            )
+        except AmfviError as error:
+            return "error", error
+        except Exception as error:
+            return "error", FitError(f"{job.config.kind}: {type(error).__name__}: {error}")
+        return "done", fitted
+
+
 def serve(pipe: Connection) -> None:
     """Fit the jobs that arrive by a pipe until it is closed."""
 
@@ -44,28 +78,10 @@ def serve(pipe: Connection) -> None:
 
     while True:
         try:
-            config, data, state, timeout = pickle.loads(pipe.recv_bytes())
+            job = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        generator = torch.Generator()
-        generator.set_state(state)
-        with warnings.catch_warnings():
-            warnings.showwarning = _to_caller(send)
-            warnings.simplefilter("always", AmfviWarning)
-            try:
-                fitted = fit_on_one_thread(
-                    config,
-                    Folds(*data),
-                    generator=generator,
-                    progress=lambda fraction, nll: send("progress", (fraction, nll)),
-                    timeout=timeout,
-                )
-            except AmfviError as error:
-                send("error", error)
-            except Exception as error:
-                send("error", FitError(f"{config.kind}: {type(error).__name__}: {error}"))
-            else:
-                send("done", fitted)
+        send(*run_job(job, send))
 
 
 def _to_caller(send: Callable[[str, Any], None]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from experiments.benchmarks import (
     race,
     race_density,
     real_posteriors,
+    shards,
 )
 
 GMM = "gmm (scikit-learn)"
@@ -218,3 +219,14 @@ def test_the_canonical_page_is_that_of_its_rows():
     published = (RESULTS / "canonical-10000.md").read_text(encoding="utf-8")
     for first in ("target | maf", "target | seed"):
         assert table(page, first) == table(published, first)
+
+
+@pytest.mark.slow
+def test_shards_are_compared_with_one_fit(tmp_path):
+    pytest.importorskip("numpyro")
+    page = run_twice(shards, tmp_path, "--seeds", 1, "--n-draws", 1600, "--n-data", 400)
+    ways = [line[0] for line in table(page, "draws")] + [line[0] for line in table(page, "data")]
+    assert ways == list(shards.WAYS)
+    for row in read_csv(tmp_path / "shards.csv"):
+        if row["mean_error"]:
+            assert float(row["mean_error"]) < 0.3
