@@ -25,6 +25,10 @@ from amfvi.experts.whitening import Whitening
 __all__ = ["RealNVP"]
 
 
+MIN_GAIN = 1.0
+"""Nats of held-out density, over all draws, that make layers before a Gaussian mixture worth
+their time."""
+
 NOT_BENT = "no layer improved on the Gaussian mixture"
 """What the report says where a flow is no more than its base."""
 
@@ -85,7 +89,8 @@ class RealNVP(NeuralFlowConfig):
             mixture, mixture_nll = self._fit_mixture(folds, generator, device, timeout)
         expert, report = self.fit_flow(
             folds, generator=generator, rival_nll=mixture_nll, device=device,
-            progress=attempts.progress(0.0, 0.6), timeout=attempts.seconds_left,
+            progress=attempts.progress(0.0, 1.0 if mixture is None else 0.6),
+            timeout=attempts.seconds_left,
         )  # fmt: skip
         if mixture is None or mixture_nll is None or report.heldout_nll <= mixture_nll:
             return expert, attempts.report(report)
@@ -97,7 +102,7 @@ class RealNVP(NeuralFlowConfig):
         )  # fmt: skip
         if of_flow.heldout_nll > report.heldout_nll:
             return expert, attempts.report(report)
-        if of_flow.best_step > 0:
+        if (mixture_nll - of_flow.heldout_nll) * len(folds) > MIN_GAIN:
             return MixtureBaseFlow(flow, base), attempts.report(of_flow)
         mixture.config = self  # layers that bend nothing would only cost time
         return mixture, attempts.report(replace(of_flow, stopped_by=NOT_BENT))
