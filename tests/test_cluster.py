@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from amfvi.experts import MAF, RBIG, RealNVP
 from amfvi.two_stage.experts import fit_experts
 from amfvi.two_stage.split import split_target
 
-ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+on_a_cluster = pytest.mark.slow
+"""A local cluster of Ray takes half a minute to start and to stop."""
 
 EXPERTS = {
     "maf": MAF(layers=2, max_steps=100),
@@ -32,8 +34,8 @@ EXPERTS = {
 
 @pytest.fixture(scope="module")
 def cluster():
-    cluster = Cluster("local", n_workers=3)
-    yield cluster
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    yield Cluster("local", n_workers=3)
     ray.shutdown()
 
 
@@ -53,6 +55,7 @@ def workers():
     return found
 
 
+@on_a_cluster
 def test_a_fit_on_the_cluster_is_the_fit_here(cluster):
     here = amfvi.fit(draws(), experts=EXPERTS, seed=3)
     there = amfvi.fit(draws(), experts=EXPERTS, seed=3, cluster="local")
@@ -64,6 +67,7 @@ def test_a_fit_on_the_cluster_is_the_fit_here(cluster):
             assert torch.equal(tensor, there.experts[name].tensors()[key])
 
 
+@on_a_cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
 def test_a_worker_that_is_killed_changes_nothing(cluster):
     split = split_target(targets.get("banana"), 4000, seed=0, n_test=0)
@@ -90,6 +94,7 @@ def test_a_worker_that_is_killed_changes_nothing(cluster):
             assert torch.equal(tensor, expected[key]), (name, key)
 
 
+@on_a_cluster
 def test_points_of_a_density_are_shared_and_its_values_are_the_same(cluster):
     def log_density(x):
         return float(-0.5 * (x**2).sum() - 0.1 * x[0] ** 4)
@@ -103,6 +108,7 @@ def test_points_of_a_density_are_shared_and_its_values_are_the_same(cluster):
     assert there.n_workers == 3
 
 
+@on_a_cluster
 def test_what_a_task_raises_and_warns_of_arrives(cluster):
     wild = {"maf": MAF(max_steps=50, learning_rate=1e30)}
     with pytest.warns(AmfviWarning, match="maf: non-finite loss"):
@@ -115,6 +121,7 @@ def test_what_a_task_raises_and_warns_of_arrives(cluster):
         list(cluster.map(fail, [3, 4]))
 
 
+@on_a_cluster
 def test_values_come_in_the_order_of_their_arguments(cluster):
     def slow_first(i):
         time.sleep(0.3 if i == 0 else 0.0)
@@ -124,6 +131,7 @@ def test_values_come_in_the_order_of_their_arguments(cluster):
     assert cluster.size == 3
 
 
+@on_a_cluster
 def test_a_simulator_without_a_pool_gets_the_workers(cluster):
     def simulate(y, rng):
         return y + rng.normal(size=y.shape)
@@ -136,7 +144,10 @@ def test_a_simulator_without_a_pool_gets_the_workers(cluster):
     assert torch.equal(simulator.simulate(50, seed=0).given, here.given)
 
 
-def test_a_pool_of_the_users_stays():
+def test_a_pool_of_the_users_stays_and_without_an_address_nothing_is_shared():
+    alone = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), 1)
+    share(alone, None)
+    assert alone.pool is None
     density = amfvi.LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), 1, pool=1)
     share(density, "local")
     assert density.pool == 1
@@ -157,16 +168,17 @@ def test_wrong_addresses_are_named(monkeypatch):
     def init(**_):
         raise ConnectionError("Could not find any running Ray instance.")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
+    stopped = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", stopped)
     with pytest.raises(InputError, match=r"no Ray cluster at 'auto' .*ray start --head"):
         amfvi.fit(draws(100), experts="gmm", cluster="auto")
 
 
-@pytest.mark.slow
+@on_a_cluster
 def test_the_command_line_shares_the_density_of_a_file_and_says_what_it_says_without(
     command, tmp_path
 ):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
     (tmp_path / "helper.py").write_text("minus_half = -0.5\n")
     (tmp_path / "model.py").write_text(
         "import helper\ndef log_density(x):\n    return helper.minus_half * float((x**2).sum())\n"
