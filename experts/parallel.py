@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from threading import Barrier, Lock
+from threading import Barrier, Lock, local
 from typing import TypeVar
 
 import torch
@@ -24,13 +24,17 @@ __all__ = ["map_chunked", "one_thread"]
 MIN_ROWS_PER_THREAD = 2048
 """Rows, summed over members, below which one more thread does not pay."""
 
+_this_thread = local()
+"""Whether the thread evaluates a chunk: its attribute ``evaluates``."""
+
 Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
 
 
 def map_chunked(function: Callable[[Tensor], Result], points: Tensor, rows: int) -> Result:
     """Apply ``function`` to chunks of points (members, n, d) and join the results.
 
-    The chunks are evaluated in the caller's grad mode, whichever thread they run in.
+    The chunks are evaluated in the caller's grad mode, whichever thread they run in. A function
+    may call this again: chunks of a chunk are evaluated in turn.
 
     Args:
         function: from (members, m, d) to a tensor or a pair of tensors whose second
@@ -47,6 +51,8 @@ def map_chunked(function: Callable[[Tensor], Result], points: Tensor, rows: int)
     """
     members, n = points.shape[:2]
     threads = torch.get_num_threads() if points.device.type == "cpu" else 1
+    if getattr(_this_thread, "evaluates", False):
+        threads = 1  # one of ours, which would wait for threads that are as busy as it is
     count = math.ceil(members * n / rows)
     useful_threads = min(threads, members * n // MIN_ROWS_PER_THREAD)
     if useful_threads > 1:
@@ -59,8 +65,12 @@ def map_chunked(function: Callable[[Tensor], Result], points: Tensor, rows: int)
         grad_enabled = torch.is_grad_enabled()
 
         def evaluate(chunk: Tensor) -> Result:
-            with torch.set_grad_enabled(grad_enabled):
-                return function(chunk)
+            _this_thread.evaluates = True
+            try:
+                with torch.set_grad_enabled(grad_enabled):
+                    return function(chunk)
+            finally:
+                _this_thread.evaluates = False
 
         with _pool_lock:
             pool = _pool(threads)

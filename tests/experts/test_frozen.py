@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event
+from threading import Barrier, Event, Thread
 
 import pytest
 import torch
@@ -55,6 +55,21 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+def test_a_function_of_chunks_may_have_chunks_of_its_own(two_threads):
+    """It had waited for ever: both threads for a third."""
+    points = torch.arange(2 * 3 * 20_000.0).view(2, 20_000, 3)
+
+    def nested(x):
+        return map_chunked(lambda y: y.sum(dim=2), x, 1000)
+
+    results = []
+    thread = Thread(target=lambda: results.append(map_chunked(nested, points, 5000)), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert results, "the threads wait for each other"
+    assert torch.equal(results[0], points.sum(dim=2))
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -73,6 +73,19 @@ def test_the_density_is_that_of_the_draws(dim):
     assert se < 0.05
 
 
+def test_many_points_are_evaluated_on_all_cores(fitted):
+    """Chunks of the flow within chunks of the whole had waited for each other for ever."""
+    x = bent_modes(20_000, seed=2)[0]
+    expected = fitted[2].log_prob(x)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        values = fitted[2].log_prob(x)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(values, expected, atol=1e-10)
+
+
 def test_it_is_restored_to_the_last_bit_and_survives_pickling(fitted):
     x, _, expert = fitted
     for again in (SMALL.restore(2, expert.tensors()), pickle.loads(pickle.dumps(expert))):
