@@ -63,9 +63,19 @@ class Departure:
     @property
     def leaves(self) -> bool:
         """Whether the chains left the mixture."""
-        significant = self.excess > SIGNIFICANT * self.excess_se
-        beyond = self.lacking > 2 * MIN_SHARE or self.outside > MAX_OUTSIDE
-        return beyond or (significant and self.excess > MAX_DEPARTURE)
+        return bool(self.found)
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """What says that the chains left the mixture, in words; empty if they did not."""
+        found = []
+        if self.excess > max(SIGNIFICANT * self.excess_se, MAX_DEPARTURE):
+            found.append(f"the density there is {self.excess:.2f} nats above what it says")
+        if self.lacking > 2 * MIN_SHARE:
+            found.append(f"{self.lacking:.1%} of their states are where it has next to none")
+        if self.outside > MAX_OUTSIDE:
+            found.append(f"what it lacks far out has {self.outside:.0%} of a variance")
+        return tuple(found)
 
 
 def measure_departure(

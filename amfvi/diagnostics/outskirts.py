@@ -12,9 +12,11 @@ import math
 import torch
 from torch import Tensor
 
+from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
+from amfvi.diagnostics.thresholds import MAX_OUTSIDE
 from amfvi.mixture import Mixture
 from amfvi.sampler.resolution import evaluate_where_possible
 
@@ -34,7 +36,13 @@ N_PLAIN_DRAWS = 20_000
 """Draws of the mixture that show whether a coordinate has a variance."""
 
 N_CHAINS = 40
-"""Chains."""
+"""Chains of a first look."""
+
+N_MORE_CHAINS = 160
+"""Further chains where the first find more lacking than ``NOTABLE_SHARE``."""
+
+NOTABLE_SHARE = 0.5 * MAX_OUTSIDE
+"""Share of a variance above which a few chains are too noisy a measure to decide by."""
 
 N_STEPS = 40
 """Steps of each chain; states of the second half are looked at."""
@@ -54,6 +62,8 @@ def measure_outside(
     generator: torch.Generator,
 ) -> float:
     """Share of the posterior's variance that comes from where the mixture lacks density.
+
+    Where a few chains find a notable share, more are run and all of them decide.
 
     The largest over unconstrained coordinates that have a variance. Chains start from the
     farthest weighted draws that carry half of it, and take Metropolis–Hastings steps whose
@@ -82,10 +92,38 @@ def measure_outside(
     has_variance = _find_variances(mixture, density, generator)
     target = _TimesSquaredDistance(density, y)
     proposal, log_z = _LocalProposal(y, target.scale), weighted.importance.log_z.mean
-    state = y[_choose_outer(target.squared_distance(y), weights, generator)]
+    squared = target.squared_distance(y)
+    lacking, whole = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
+    share = math.inf
+    for n_chains in (N_CHAINS, N_MORE_CHAINS):
+        start = y[_choose_outer(squared, weights, n_chains, generator)]
+        try:
+            parts = _walk(mixture, density, target, proposal, start, log_z, generator)
+        except OutOfBudgetError:
+            if share == math.inf:
+                raise
+            return share
+        lacking, whole = lacking + parts[0], whole + parts[1]
+        shares = torch.where(has_variance, lacking / whole.clamp(min=1e-300), 0.0)
+        share = OUTER_SHARE * float(shares.max())
+        if share <= NOTABLE_SHARE:
+            break
+    return share
+
+
+def _walk(
+    mixture: Mixture,
+    density: UnconstrainedDensity,
+    target: _TimesSquaredDistance,
+    proposal: _LocalProposal,
+    state: Tensor,
+    log_z: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """What chains from states (k, d) find lacking of each coordinate's variance, and all of it."""
     log_p, log_target = target.evaluate(state)
     factor = proposal.factor(state)
-    lacking, whole = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
+    lacking, whole = state.new_zeros(state.shape[1]), state.new_zeros(state.shape[1])
     for step in range(N_STEPS):
         noise = torch.randn(state.shape, generator=generator, dtype=torch.float64)
         proposed = state + (factor @ noise[:, :, None]).squeeze(2)
@@ -94,7 +132,9 @@ def measure_outside(
         log_ratio = proposed_log_target - log_target
         log_ratio += _log_normal(proposed_factor, state - proposed)
         log_ratio -= _log_normal(factor, proposed - state)
-        accepted = torch.rand(N_CHAINS, generator=generator, dtype=torch.float64).log() < log_ratio
+        accepted = (
+            torch.rand(len(state), generator=generator, dtype=torch.float64).log() < log_ratio
+        )
         state = torch.where(accepted[:, None], proposed, state)
         log_p = torch.where(accepted, proposed_log_p, log_p)
         log_target = torch.where(accepted, proposed_log_target, log_target)
@@ -104,8 +144,7 @@ def measure_outside(
             share = target.share_by_coordinate(state)
             lacking += (_missing(log_p - log_z - log_q)[:, None] * share).sum(dim=0)
             whole += share.sum(dim=0)
-    shares = torch.where(has_variance, lacking / whole.clamp(min=1e-300), 0.0)
-    return OUTER_SHARE * float(shares.max())
+    return lacking, whole
 
 
 def _find_variances(
@@ -144,13 +183,15 @@ class _TimesSquaredDistance:
         return ((points - self._center) / self.scale).square()
 
 
-def _choose_outer(squared: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+def _choose_outer(
+    squared: Tensor, weights: Tensor, n_chains: int, generator: torch.Generator
+) -> Tensor:
     """Rows where chains start, of draws with squared distances (n,) and weights (n,)."""
     carried = weights * squared
     order = squared.argsort(descending=True)
     further_out = carried[order].cumsum(dim=0) - carried[order]
     outer = order[further_out <= OUTER_SHARE * carried.sum()]
-    return outer[torch.multinomial(carried[outer], N_CHAINS, True, generator=generator)]
+    return outer[torch.multinomial(carried[outer], n_chains, True, generator=generator)]
 
 
 def _missing(log_ratio: Tensor) -> Tensor:

@@ -150,12 +150,7 @@ def _departure(evidence: Evidence) -> str | None:
         )
     if not departure.leaves:
         return None
-    return (
-        f"chains that start from the mixture's draws leave it: the density there is "
-        f"{departure.excess:.2f} nats above what it says, and {departure.lacking:.1%} of their "
-        "states are where it has next to none; what it lacks far out has "
-        f"{departure.outside:.0%} of a variance"
-    )
+    return "chains that start from the mixture's draws leave it: " + "; ".join(departure.found)
 
 
 def _unresolved(evidence: Evidence) -> str | None:

@@ -12,7 +12,14 @@ from amfvi.density.budget import Budget, OutOfBudgetError
 from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import importance_sample
-from amfvi.diagnostics.outskirts import _LocalProposal, measure_outside
+from amfvi.diagnostics.outskirts import (
+    N_CHAINS,
+    N_MORE_CHAINS,
+    N_STEPS,
+    NOTABLE_SHARE,
+    _LocalProposal,
+    measure_outside,
+)
 from amfvi.diagnostics.thresholds import MAX_OUTSIDE
 
 
@@ -68,6 +75,28 @@ def test_it_takes_no_more_evaluations_than_there_are():
     with pytest.raises(OutOfBudgetError):
         measure_outside(mixture, short, weighted, generator)
     assert short.budget.spent <= 500
+
+
+def spent_and_found(width, reach, max_evaluations=None):
+    """Evaluations and share for a ridge whose draws reach so far."""
+    mixture = amfvi.fit(ridge(3000, reach, 0, width), experts="gmm", folds=2)
+    generator = torch.Generator().manual_seed(0)
+    weighted = importance_sample(mixture, density_of(width), 2000, generator)
+    density = density_of(width, budget=Budget(max_evaluations=max_evaluations))
+    found = measure_outside(mixture, density, weighted, generator)
+    return density.budget.spent, found
+
+
+def test_more_chains_look_where_the_first_find_something():
+    few, nothing = spent_and_found(1.0, 10.0)
+    many, something = spent_and_found(1.0, 1.0)
+    assert few <= N_CHAINS * (N_STEPS + 1)
+    assert many > few + N_MORE_CHAINS * N_STEPS / 2
+    assert nothing < NOTABLE_SHARE < something
+    # With evaluations for the first look alone, that one stands.
+    spent, of_first = spent_and_found(1.0, 1.0, max_evaluations=few + 50)
+    assert spent <= few + 50
+    assert of_first > NOTABLE_SHARE
 
 
 def stretched(x):
