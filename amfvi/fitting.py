@@ -90,33 +90,27 @@ def fit(
 ) -> Posterior | ConditionalPosterior:
     """Fit a mixture of normalizing flows to a posterior (AMF-VI, arXiv:2510.02056).
 
-    With a condition, to all posteriors p(y | c) at once.
-
     Args:
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
             NPY, NPZ, Parquet or netCDF file of draws; an n × d array or tensor of draws, or
             :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`. With a condition: parameters
-            y, a file of pairs, a :class:`~amfvi.Simulator` or what it made, or the name of a
-            conditional target.
+            y, a file of pairs, a :class:`~amfvi.Simulator` or what it made, or a target's name.
         given: conditions c beside the parameters, one a row, (n, g) or (n,); of a file the
             names of its columns that are conditions.
-        given_names: ``c1, c2, …`` if not given.
-        density: the log density that given draws are from, or a function as
-            :class:`~amfvi.LogDensity` takes it: the fit then has a verdict and an evidence, and
-            nothing is sampled.
+        given_names: of the conditions.
+        density: the log density that given draws are from: the fit then has a verdict and an
+            evidence, and nothing is sampled.
         checkpoint: a directory where the sampler of a log density keeps its state, or a
             simulator what it made. The same call after an interrupt goes on from there.
         options: how to fit; or give its fields as keyword arguments.
-        reporter: receives log lines and progress; nothing is printed without one.
-        settings: the fields of :class:`~amfvi.FitOptions`: ``experts`` ("robust" for all
-            six), ``n_draws``, ``timeout`` in seconds, ``seed``, ``device``, …; and of an
-            array or a file of draws those of :meth:`amfvi.Draws.from_array`: ``names``,
-            ``constraints``, ``sample_weight``, ``chains``, ``nan_policy``.
+        reporter: of log lines and progress; nothing is printed without one.
+        settings: the fields of :class:`~amfvi.FitOptions`, and of draws those of
+            :meth:`amfvi.Draws.from_array`: ``names``, ``constraints``, ….
 
     Returns:
-        A posterior in the user's parameters. ``posterior.summary`` tells how it was
-        fitted and, with a log density, ``posterior.diagnostics`` how far to trust it. With a
-        condition a :class:`~amfvi.ConditionalPosterior`, whose ``given(c)`` is a mixture.
+        A posterior. Its ``summary`` tells how it was fitted and, with a log density, its
+        ``diagnostics`` how far to trust it. With a condition a
+        :class:`~amfvi.ConditionalPosterior`, whose ``given(c)`` is a mixture.
 
     Raises:
         UsageError: an unknown name or an option that does not apply to ``data``.
@@ -134,21 +128,28 @@ def fit(
     of_pairs = recognize_pairs(data, given)
     check_condition(of_pairs, given_names, density)
     if of_pairs is not None:
-        options = check_options(options, of_pairs).for_pairs()
         check_checkpoint(of_pairs, checkpoint)
-        pairs = to_pairs(
-            data, given, given_names, of_draws, options, reporter, checkpoint=checkpoint
-        )
+        options = check_options(options, of_pairs).for_pairs()
+        pairs = to_pairs(data, given, given_names, of_draws, options, reporter, checkpoint)
         return ConditionalPosterior.from_mixture(*fit_pairs(pairs, options, reporter=reporter))
     data = recognize(data)
     kind = kind_of(data, density)
     check_names(of_draws, data, kind, options)
     check_checkpoint(kind, checkpoint)
-    source = to_source(data, of_draws, density)
-    if isinstance(source, LogDensity):
-        with checkpointing(checkpoint, source, options) as state:
-            return fit_source(source, options, reporter=reporter, checkpoint=state)
-    return fit_source(source, options, reporter=reporter)
+    return _fit_alone(to_source(data, of_draws, density), checkpoint, options, reporter)
+
+
+def _fit_alone(
+    source: Source,
+    checkpoint: str | Path | None,
+    options: FitOptions,
+    reporter: Reporter | None,
+) -> Posterior:
+    """Fit to one posterior, keeping the sampler's state if it is a log density."""
+    if not isinstance(source, LogDensity):
+        return fit_source(source, options, reporter=reporter)
+    with checkpointing(checkpoint, source, options) as state:
+        return fit_source(source, options, reporter=reporter, checkpoint=state)
 
 
 def fit_source(

@@ -70,14 +70,8 @@ def fit_shards(
     settings.setdefault("folds", 1)
     settings.setdefault("test_fraction", 0.0)
     options = FitOptions(**settings)
-    seen = _map(partial(_look, constraints=constraints), shards, pool)
+    seen = _look_at_all(shards, constraints, pool)
     names = seen[0].names
-    for number, look in enumerate(seen, start=1):
-        if look.names != names:
-            raise UsageError(
-                f"shard {number} has the parameters {', '.join(look.names)}, the first one has "
-                f"{', '.join(names)}"
-            )
     some = torch.cat([look.some for look in seen])
     transform = UnconstrainingTransform.fit(Constraints.parse(names, constraints), some, None)
     fits = _map(partial(_fit, constraints=constraints, transform=transform, options=options),
@@ -102,6 +96,25 @@ class _Look:
     names: tuple[str, ...]
     n: int
     some: Tensor
+
+
+def _look_at_all(
+    shards: Sequence[str | Path | DrawsLike], constraints: ConstraintsLike, pool: Any
+) -> list[_Look]:
+    """What is known of each shard.
+
+    Raises:
+        UsageError: shards of different parameters.
+    """
+    seen: list[_Look] = _map(partial(_look, constraints=constraints), shards, pool)
+    names = seen[0].names
+    for number, look in enumerate(seen, start=1):
+        if look.names != names:
+            raise UsageError(
+                f"shard {number} has the parameters {', '.join(look.names)}, the first one has "
+                f"{', '.join(names)}"
+            )
+    return seen
 
 
 def _map(function: Callable[[Any], Any], arguments: Sequence[Any], pool: Any) -> list[Any]:

@@ -143,6 +143,7 @@ INVALID = {
     "timeout": (0, -1, math.nan, math.inf, True, "many"),
     "seed": (-1, 2.5, math.nan, math.inf, True, "many", None),
     "device": ("many", "cuda:99", 2.5, None, True),
+    "cluster": [3, b"auto", ["auto"]],
 }
 
 

@@ -56,7 +56,6 @@ def to_pairs(
     of_draws: Mapping[str, Any],
     options: FitOptions,
     reporter: Reporter | None = None,
-    *,
     checkpoint: str | Path | None = None,
 ) -> Pairs:
     """Validate pairs, reading or simulating them first.

@@ -61,8 +61,8 @@ def describe_values(density: LogDensity) -> list[str]:
     """Values of a density at a few points, which stand for all that it depends on.
 
     Examples:
-        >>> describe_values(LogDensity(lambda x: 0 * x.sum(dim=1), dim=1))
-        ['0', '0', '0']
+        >>> describe_values(LogDensity(lambda x: 0 * x.sum(dim=1) - 1, dim=1))
+        ['-1', '-1', '-1']
     """
     density.vectorized  # noqa: B018  # evaluates the test points
     return [f"{value:.9g}" for value in density.test_values]

@@ -64,13 +64,10 @@ def fit_experts(
     by side, and from a few thousand draws on in processes of their own. ``timeout``, in
     seconds, is for all of them: each gets a fair share of what is left when its turn comes.
 
-    Args:
-        cluster: the address of a Ray cluster whose workers fit all experts at once, with the
-            same results.
+    Workers of a Ray ``cluster``, given by its address, fit all at once, to the same result.
 
     Raises:
         FitError: an expert could not be fitted; the message names it.
-        UsageError, InputError: as :class:`~amfvi.Cluster`.
 
     Examples:
         >>> from amfvi.experts import resolve
@@ -80,19 +77,17 @@ def fit_experts(
         >>> fitted["gmm"].expert.dim
         2
     """
+    reporter = reporter or Reporter()
     if cluster is not None:
-        remote = fit_on_cluster(
-            Cluster(cluster), configs, folds, seed=seed, device=device,
-            reporter=reporter or Reporter(), timeout=timeout,
-        )  # fmt: skip
+        there = Cluster(cluster), configs, folds, seed, device
+        remote = fit_on_cluster(*there, reporter=reporter, timeout=timeout)
         return {name: FittedExpert(*fitted) for name, fitted in remote.items()}
     # Small networks leave a second core idle; an accelerator takes them in turn.
     on_cpu = torch.device(device).type == "cpu"
     n_workers = min(len(configs), os.cpu_count() or 1) if on_cpu else 1
     own_processes = len(folds) * folds.n_members >= MIN_ROWS_FOR_A_PROCESS
-    workers: Queue[Worker | None] = Queue()
-    workers.put(None)  # this process
-    stage = _StageOne(folds, seed, device, reporter or Reporter(), workers)
+    workers = _this_process()
+    stage = _StageOne(folds, seed, device, reporter, workers)
     with ExitStack() as stack, ThreadPoolExecutor(n_workers) as pool:
         try:
             for _ in range(n_workers - 1):
@@ -112,6 +107,13 @@ def fit_experts(
             stage.cancelled.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _this_process() -> Queue[Worker | None]:
+    """A queue of what fits experts, with this process in it alone."""
+    workers: Queue[Worker | None] = Queue()
+    workers.put(None)
+    return workers
 
 
 @dataclass(frozen=True)

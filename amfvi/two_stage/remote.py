@@ -24,9 +24,9 @@ def fit_on_cluster(
     cluster: Cluster,
     configs: Mapping[str, ExpertConfig],
     folds: Folds,
-    *,
     seed: int,
     device: torch.device | str,
+    *,
     reporter: Reporter,
     timeout: float | None,
 ) -> dict[str, tuple[Expert, FitReport]]:
