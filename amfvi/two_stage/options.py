@@ -150,7 +150,7 @@ class FitOptions:
         self._require_number(
             "timeout", lambda value: 0 < value < math.inf, "a positive number of seconds"
         )
-        if not isinstance(self.cluster, str | None):
+        if not isinstance(self.cluster, str | None) or self.cluster == "":
             raise UsageError(
                 f"cluster= must be the address of a Ray cluster, found {self.cluster!r}"
             )

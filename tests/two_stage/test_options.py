@@ -30,6 +30,7 @@ INVALID = {
     "timeout": (*NUMBERS, 0, 0.0, False),
     "seed": (*WHOLE_NUMBERS, None, 2**63),
     "device": (0.9, 0, None, True, math.nan, []),
+    "cluster": (0.9, 0, True, math.nan, "", [], b"auto"),
 }
 """Values that no option accepts, by name of the option; many of them once went through."""
 
