@@ -64,6 +64,8 @@ def check_checkpoint(kind: InputKind, checkpoint: str | Path | None) -> None:
     Examples:
         >>> check_checkpoint(InputKind.DENSITY, "state")
     """
+    if not isinstance(checkpoint, str | Path | None):
+        raise UsageError(f"checkpoint= must be a directory, found {checkpoint!r}")
     if checkpoint is not None and kind not in (InputKind.DENSITY, InputKind.SIMULATOR):
         raise UsageError(f"checkpoint= goes with a log density or a simulator, the input is {kind}")
 

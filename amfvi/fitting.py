@@ -97,9 +97,9 @@ def fit(
             y, a file of pairs, a :class:`~amfvi.Simulator` or what it made, or a target's name.
         given: conditions c beside the parameters, one a row, (n, g) or (n,); of a file the
             names of its columns that are conditions.
-        given_names: of the conditions.
-        density: the log density that given draws are from: the fit then has a verdict and an
-            evidence, and nothing is sampled.
+        given_names: ``c1, c2, …`` if not given.
+        density: the log density that given draws are from, or its function: the fit then has
+            a verdict and an evidence, and nothing is sampled.
         checkpoint: a directory where the sampler of a log density keeps its state, or a
             simulator what it made. The same call after an interrupt goes on from there.
         options: how to fit; or give its fields as keyword arguments.

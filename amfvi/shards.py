@@ -22,7 +22,7 @@ from amfvi.mixture import Mixture
 from amfvi.pools import Workers
 from amfvi.posterior import Posterior
 from amfvi.two_stage.fit import fit_split
-from amfvi.two_stage.options import FitOptions, FitSettings
+from amfvi.two_stage.options import FitOptions, FitSettings, InputKind
 from amfvi.two_stage.split import split_draws
 
 __all__ = ["fit_shards", "product"]
@@ -65,11 +65,12 @@ def fit_shards(
         >>> list(mixture.experts), mixture.log_prob(x[:3]).shape
         (['gmm, shard 1', 'gmm, shard 2'], torch.Size([3]))
     """
-    if isinstance(shards, str | Path) or not len(shards):
+    if isinstance(shards, str | Path) or not isinstance(shards, Sequence) or not shards:
         raise UsageError(f"shards must be a sequence of files or arrays, found {shards!r}")
     settings.setdefault("folds", 1)
     settings.setdefault("test_fraction", 0.0)
     options = FitOptions(**settings)
+    options.check_for(InputKind.DRAWS)
     seen = _look_at_all(shards, constraints, pool)
     names = seen[0].names
     some = torch.cat([look.some for look in seen])
@@ -176,6 +177,8 @@ def product(subposteriors: Sequence[Mixture]) -> LogDensity:
     parts = list(subposteriors)
     if not parts:
         raise UsageError("a product needs one posterior at least")
+    if wrong := [part for part in parts if not isinstance(part, Mixture)]:
+        raise UsageError(f"a product is of mixtures, found {type(wrong[0]).__name__}")
     first = parts[0]
     for number, part in enumerate(parts[1:], start=2):
         for what in ("names", "constraints"):

@@ -63,9 +63,10 @@ class RealNVP(NeuralFlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.base_components <= COMPONENT_COUNTS[-1]:
+        count = self.base_components
+        if type(count) is not int or not 1 <= count <= COMPONENT_COUNTS[-1]:
             raise UsageError(
-                f"realnvp: base_components must be in [1, {COMPONENT_COUNTS[-1]}], "
+                f"realnvp: base_components must be a whole number in [1, {COMPONENT_COUNTS[-1]}], "
                 f"found {self.base_components!r}"
             )
 

@@ -72,6 +72,7 @@ def test_a_fit_of_shards_can_be_saved_and_loaded(tmp_path):
     ("shards", "error", "message"),
     [
         ([], UsageError, "shards must be a sequence"),
+        (5, UsageError, "shards must be a sequence"),
         ("draws.npy", UsageError, "shards must be a sequence"),
         ([np.zeros((100, 2)), np.zeros((100, 3))], InputError, "constant|x1"),
         (["nowhere.npy"], InputError, "nowhere.npy"),
@@ -123,6 +124,10 @@ def test_wrong_products_are_named():
     _, _, parts = gaussian_parts(2, 0)
     with pytest.raises(UsageError, match="one posterior at least"):
         product([])
+    with pytest.raises(UsageError, match="of mixtures, found int"):
+        product([1, 2])
+    with pytest.raises(UsageError, match="max_evaluations= goes with a log density"):
+        fit_shards([np.zeros((100, 2))], max_evaluations=10)
     other = amfvi.fit(np.random.default_rng(0).normal(size=(200, 3)), experts="gmm")
     with pytest.raises(UsageError, match="posterior 2 has other names"):
         product([parts[0], other])

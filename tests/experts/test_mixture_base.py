@@ -179,7 +179,7 @@ def test_nflows_lacks_such_a_base(fitted):
         to_nflows(fitted[2])
 
 
-@pytest.mark.parametrize("count", [0, 65, -1])
+@pytest.mark.parametrize("count", [0, 65, -1, 2.5, True])
 def test_a_wrong_number_of_components_is_named(count):
     with pytest.raises(UsageError, match=f"found {count}"):
         RealNVP(base_components=count)

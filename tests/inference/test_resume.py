@@ -84,6 +84,11 @@ def test_simulations_are_kept(tmp_path):
     assert len(calls) < 500
 
 
+def test_a_checkpoint_is_a_directory():
+    with pytest.raises(UsageError, match="checkpoint= must be a directory, found 5"):
+        amfvi.fit(banana(), checkpoint=5, **QUICK)
+
+
 @pytest.mark.parametrize("data", ["banana", torch.randn(200, 2)])
 def test_other_input_has_nothing_to_keep(tmp_path, data):
     with pytest.raises(UsageError, match="checkpoint= goes with a log density or a simulator"):
