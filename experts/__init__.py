@@ -12,11 +12,13 @@ from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flow_matching import FlowMatching
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
+from amfvi.experts.logistic_maf import LogisticMAF
 from amfvi.experts.maf import MAF
 from amfvi.experts.mdn import MDN, NoisyMDN
 from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
+from amfvi.experts.regressions import RegressionMixture
 from amfvi.experts.reports import FitReport, Progress, TrainingRecord
 from amfvi.experts.tmm import TMM
 
@@ -37,9 +39,11 @@ __all__ = [
     "FitReport",
     "FlowMatching",
     "Folds",
+    "LogisticMAF",
     "NoisyMDN",
     "Progress",
     "RealNVP",
+    "RegressionMixture",
     "TrainingRecord",
     "config_from_json",
     "resolve",
@@ -54,6 +58,8 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "tmm": TMM,
     "mdn": MDN,
     "noisy_mdn": NoisyMDN,
+    "logistic_maf": LogisticMAF,
+    "rmm": RegressionMixture,
     "fm": FlowMatching,
 }
 """Config classes by kind."""
@@ -64,7 +70,7 @@ DEFAULT = ("maf", "realnvp", "rbig")
 PRESETS = {
     "paper": DEFAULT,
     "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
-    "conditional": ("mdn", "noisy_mdn", "nsf", "gmm", "tmm"),
+    "conditional": ("mdn", "noisy_mdn", "nsf", "logistic_maf", "gmm", "tmm", "rmm"),
 }
 """Names that stand for several experts."""
 

@@ -26,7 +26,19 @@ from torch import Tensor
 
 import amfvi
 from amfvi.density.log_density import LogDensity
-from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Expert, ExpertConfig, FitReport, Folds, RealNVP
+from amfvi.experts import (
+    GMM,
+    MAF,
+    NSF,
+    RBIG,
+    TMM,
+    Expert,
+    ExpertConfig,
+    FitReport,
+    Folds,
+    LogisticMAF,
+    RealNVP,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -37,10 +49,11 @@ SMALL: dict[str, ExpertConfig] = {
     "realnvp": RealNVP(layers=4, hidden_features=16, max_steps=300, base_components=1),
     "rbig": RBIG(max_layers=60, patience=10),
     "nsf": NSF(layers=2, hidden_features=16, max_steps=300),
+    "logistic_maf": LogisticMAF(layers=2, hidden_features=16, components=4, max_steps=300),
     "gmm": GMM(max_components=6),
     "tmm": TMM(max_components=4),
 }
-BIJECTIVE = ("maf", "realnvp", "rbig", "nsf")
+BIJECTIVE = ("maf", "realnvp", "rbig", "nsf", "logistic_maf")
 
 
 def curved_draws(dim: int, n: int, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from amfvi.experts.elliptical.seeding import seed_points
 from amfvi.experts.folds import Folds
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["maximize_expectation"]
+__all__ = ["MixtureProblem", "ascend", "maximize_expectation"]
 
 RIDGE = 1e-6
 """Variance added to the diagonal of every scatter matrix, in whitened units."""
@@ -42,8 +42,15 @@ BISECTIONS = 40
 """Halvings of the interval that holds the log degrees of freedom."""
 
 
-class _Problem:
-    """Points with their monomials and each member's training and held-out weights."""
+class MixtureProblem:
+    """Points with their monomials and each member's training and held-out weights.
+
+    Examples:
+        >>> z = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> problem = MixtureProblem(z, Folds(z, torch.arange(100) % 2), gaussian=True)
+        >>> problem.train_mass
+        tensor([50., 50.], dtype=torch.float64)
+    """
 
     def __init__(self, z: Tensor, folds: Folds, gaussian: bool) -> None:
         self.z = z
@@ -83,7 +90,7 @@ class _Problem:
         Also the mean log densities before it, training (F,) and held-out (scalar), nats.
         """
         squared = self._squared_distances(components)
-        joint = components.log_joint(squared, self.gaussian)
+        joint = self._log_joint(squared, components)
         log_q = joint.logsumexp(dim=1)
         train = (log_q * self.train_weights).sum(dim=1) / self.train_mass
         heldout = (
@@ -98,6 +105,10 @@ class _Problem:
         tail = (weights * (shrink.log() - shrink)).sum(dim=(1, 2)) / self.train_mass
         freedom = _freedom(tail, components.freedom, d)
         return self._maximize(weights, shrink, freedom), train, heldout
+
+    def _log_joint(self, squared: Tensor, components: Components) -> Tensor:
+        """Log weights and densities (F, K, n) that the likelihood is the sum of."""
+        return components.log_joint(squared, self.gaussian)
 
     def _squared_distances(self, components: Components) -> Tensor:
         """Squared Mahalanobis distances (F, K, n)."""
@@ -160,8 +171,28 @@ def maximize_expectation(
         >>> torch.allclose(components.means[0, 0], z[1::2].mean(dim=0))
         True
     """
-    problem = _Problem(z, folds, gaussian)
-    components = problem.seed_components(k, folds, random)
+    problem = MixtureProblem(z, folds, gaussian)
+    start = problem.seed_components(k, folds, random)
+    return ascend(problem, start, tolerance=tolerance, max_iterations=max_iterations)
+
+
+def ascend(
+    problem: MixtureProblem, components: Components, *, tolerance: float, max_iterations: int
+) -> tuple[Components, float, float]:
+    """Take EM steps from a start until they gain less than ``tolerance`` nats a row.
+
+    Returns:
+        As :func:`maximize_expectation`.
+
+    Examples:
+        >>> z = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> folds = Folds(z, torch.arange(100) % 2)
+        >>> problem = MixtureProblem(z, folds, gaussian=True)
+        >>> start = problem.seed_components(2, folds, np.random.default_rng(0))
+        >>> components, train_nll, _ = ascend(problem, start, tolerance=1e-6, max_iterations=99)
+        >>> train_nll < ascend(problem, start, tolerance=1e-6, max_iterations=1)[1]
+        True
+    """
     previous = -math.inf
     for _ in range(max_iterations):
         updated, train, heldout = problem.step(components)

@@ -216,15 +216,7 @@ class EllipticalConfig(ExpertConfig):
         whitening, offset = whitening.to(device), -float(whitening.log_det)
         best: EllipticalMixture | None = None
         for count in counts:
-            components, train_nll, heldout_nll = maximize_expectation(
-                z,
-                folds,
-                count,
-                gaussian=self.gaussian,
-                random=random,
-                tolerance=self.tolerance,
-                max_iterations=self.max_iterations,
-            )
+            components, train_nll, heldout_nll = self._fit_components(z, folds, count, random)
             mixture = EllipticalMixture(self, whitening, components)
             if folds.given:  # EM fits the joint density, but it is the conditional that counts
                 train_nll, heldout_nll = _conditional_scores(mixture, folds)
@@ -237,6 +229,20 @@ class EllipticalConfig(ExpertConfig):
         if best is None:
             raise FitError(f"{self.kind}: no mixture has a finite held-out density")
         return best, stopping.report()
+
+    def _fit_components(
+        self, z: Tensor, folds: Folds, count: int, random: np.random.Generator
+    ) -> tuple[Components, float, float]:
+        """As :func:`~amfvi.experts.elliptical.em.maximize_expectation`, of whitened rows."""
+        return maximize_expectation(
+            z,
+            folds,
+            count,
+            gaussian=self.gaussian,
+            random=random,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+        )
 
     def _component_counts(self, folds: Folds) -> list[int]:
         """The counts to try: those with d + 1 training draws per component, at least one."""

@@ -11,7 +11,17 @@ import torch
 from scipy import stats
 
 from amfvi.errors import FitError, InputError, UsageError
-from amfvi.experts import GMM, MAF, NSF, RBIG, TMM, Folds, RealNVP, config_from_json
+from amfvi.experts import (
+    GMM,
+    MAF,
+    NSF,
+    RBIG,
+    TMM,
+    Folds,
+    LogisticMAF,
+    RealNVP,
+    config_from_json,
+)
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 DIMENSIONS = (1, 2, 3, 5, 10)
@@ -22,6 +32,7 @@ ONE_CHECK = {
     "maf": SLOW,
     "realnvp": SLOW,
     "nsf": SLOW,
+    "logistic_maf": SLOW,
     "rbig": {"max_layers": 1},
     "gmm": {"max_components": 1, "tolerance": 1e-9, "max_iterations": 5},
     "tmm": {"max_components": 1, "tolerance": 1e-9, "max_iterations": 5},
@@ -33,6 +44,9 @@ SMALLEST = {
     "realnvp": RealNVP(layers=1, hidden_layers=1, hidden_features=1, max_steps=25),
     "rbig": RBIG(max_layers=2, patience=2),
     "nsf": NSF(layers=1, hidden_layers=1, hidden_features=1, bins=2, max_steps=25),
+    "logistic_maf": LogisticMAF(
+        layers=1, hidden_layers=1, hidden_features=1, components=1, max_steps=25
+    ),
     "gmm": GMM(max_components=1),
     "tmm": TMM(max_components=1),
 }
@@ -42,6 +56,7 @@ LIMITED = {
     "maf": {"max_steps": 25},
     "realnvp": {"max_steps": 25},
     "nsf": {"max_steps": 25},
+    "logistic_maf": {"max_steps": 25},
     "rbig": {"max_layers": 4},
     "gmm": {"max_components": 3, "patience": 3},
     "tmm": {"max_components": 3, "patience": 3},

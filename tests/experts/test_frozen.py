@@ -10,7 +10,7 @@ from threading import Barrier, Event, Thread
 import pytest
 import torch
 
-from amfvi.experts import MAF, NSF, RealNVP
+from amfvi.experts import MAF, NSF, LogisticMAF, RealNVP
 from amfvi.experts.flows.frozen import FrozenFlow
 from amfvi.experts.parallel import MIN_ROWS_PER_THREAD, _pool, map_chunked, one_thread
 
@@ -19,6 +19,7 @@ FLOWS = {
     "maf, silu": MAF(activation="silu"),
     "realnvp": RealNVP(),
     "nsf": NSF(),
+    "logistic_maf": LogisticMAF(),
     "one hidden layer": MAF(hidden_layers=1),
     "one layer": RealNVP(layers=1),
 }

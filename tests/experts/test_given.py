@@ -9,7 +9,20 @@ import pytest
 import torch
 
 from amfvi.errors import InputError, UsageError
-from amfvi.experts import GMM, MAF, MDN, NSF, RBIG, TMM, FlowMatching, Folds, NoisyMDN, RealNVP
+from amfvi.experts import (
+    GMM,
+    MAF,
+    MDN,
+    NSF,
+    RBIG,
+    TMM,
+    FlowMatching,
+    Folds,
+    LogisticMAF,
+    NoisyMDN,
+    RealNVP,
+    RegressionMixture,
+)
 
 FAMILIES = {
     "mdn": MDN(components=4, hidden_features=32, max_steps=200),
@@ -17,8 +30,10 @@ FAMILIES = {
     "maf": MAF(layers=3, hidden_features=16, max_steps=200),
     "realnvp": RealNVP(layers=4, hidden_features=16, max_steps=200),
     "nsf": NSF(layers=2, hidden_features=16, max_steps=200),
+    "logistic_maf": LogisticMAF(layers=2, hidden_features=16, components=4, max_steps=200),
     "gmm": GMM(max_components=6),
     "tmm": TMM(max_components=4),
+    "rmm": RegressionMixture(max_components=6),
     "fm": FlowMatching(
         hidden_features=24, hidden_layers=2, max_steps=300, learning_rate=1e-2, ema_decay=0.98,
         integration_steps=8,
