@@ -15,6 +15,7 @@ from amfvi.experts.gmm import GMM
 from amfvi.experts.logistic_maf import LogisticMAF
 from amfvi.experts.maf import MAF
 from amfvi.experts.mdn import MDN, NoisyMDN
+from amfvi.experts.nle import NLE
 from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
@@ -28,6 +29,7 @@ __all__ = [
     "GMM",
     "MAF",
     "MDN",
+    "NLE",
     "NSF",
     "PRESETS",
     "RBIG",
@@ -60,6 +62,7 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
     "noisy_mdn": NoisyMDN,
     "logistic_maf": LogisticMAF,
     "rmm": RegressionMixture,
+    "nle": NLE,
     "fm": FlowMatching,
 }
 """Config classes by kind."""
@@ -70,7 +73,7 @@ DEFAULT = ("maf", "realnvp", "rbig")
 PRESETS = {
     "paper": DEFAULT,
     "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
-    "conditional": ("mdn", "noisy_mdn", "nsf", "logistic_maf", "gmm", "tmm", "rmm"),
+    "conditional": ("mdn", "noisy_mdn", "logistic_maf", "nle", "gmm", "tmm", "rmm"),
 }
 """Names that stand for several experts."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -25,6 +26,9 @@ __all__ = ["ExpertConfig"]
 class ExpertConfig(Settings):
     """Settings of one family of experts, which fit one.
 
+    Attributes:
+        max_dim: most parameters d that the family can be fitted to; None for any number.
+
     Examples:
         >>> from amfvi.experts import RBIG
         >>> x = torch.randn(200, generator=torch.Generator().manual_seed(0))
@@ -34,6 +38,8 @@ class ExpertConfig(Settings):
         >>> RBIG.from_json(RBIG(max_layers=5).to_json())
         RBIG(step_size=0.5, max_knots=None, rotations=1, max_layers=5, patience=20)
     """
+
+    max_dim: ClassVar[int | None] = None
 
     def fit(
         self,

@@ -44,7 +44,8 @@ class RegressionMixture(EllipticalConfig):
 
     kind: ClassVar[str] = "rmm"
     gaussian: ClassVar[bool] = True
-    tolerance: float = 3e-5
+    max_components: int = 12
+    tolerance: float = 1e-4
 
     def fit_folds(self, folds: Folds, **options: Any) -> tuple[EllipticalMixture, FitReport]:
         """Fit more and more regressions; see :meth:`ExpertConfig.fit_folds`.

@@ -14,7 +14,7 @@ from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.conditional.pairs import Pairs, PairSplit, split_pairs
 from amfvi.conditional.spread import widen
 from amfvi.device import resolve_device
-from amfvi.experts import Expert, FitReport
+from amfvi.experts import Expert, ExpertConfig, FitReport
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.simulation.prior import Prior
@@ -72,7 +72,7 @@ def fit_pairs(
     split = split_pairs(pairs, options.test_share, options.seed, options.folds)
     split = split.with_transform(choose_bounds(split, options.seed))
     fitted = fit_experts(
-        options.configs,
+        _suitable(options.configs, split.folds.dim, reporter),
         split.folds,
         seed=options.seed,
         device=resolve_device(options.device),
@@ -105,6 +105,22 @@ def fit_pairs(
         prior=pairs.prior,
     )
     return model, summary
+
+
+def _suitable(
+    configs: Mapping[str, ExpertConfig], dim: int, reporter: Reporter | None
+) -> Mapping[str, ExpertConfig]:
+    """The experts that can be fitted to so many parameters; all of them if none can."""
+    fitting = {
+        name: config
+        for name, config in configs.items()
+        if config.max_dim is None or dim <= config.max_dim
+    }
+    if not fitting:
+        return configs  # their own errors say why
+    for name in configs.keys() - fitting.keys():
+        (reporter or Reporter()).log(f"{name} left out: it is for one parameter, not for {dim}")
+    return fitting
 
 
 def _fit_weights(experts: Mapping[str, Expert], split: PairSplit, options: FitOptions) -> WeightFit:
