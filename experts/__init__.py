@@ -70,15 +70,18 @@ EXPERTS: dict[str, type[ExpertConfig]] = {
 DEFAULT = ("maf", "realnvp", "rbig")
 """The experts of the paper, used unless others are named."""
 
-PRESETS = {
-    "paper": DEFAULT,
-    "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
-    "conditional": ("mdn", "noisy_mdn", "logistic_maf", "nle", "gmm", "tmm", "rmm"),
-}
-"""Names that stand for several experts."""
-
 Choice = str | ExpertConfig
 """An expert by the name of its kind or as a config."""
+
+PRESETS: dict[str, tuple[Choice, ...]] = {
+    "paper": DEFAULT,
+    "robust": (*DEFAULT, "nsf", "gmm", "tmm"),
+    # Beside networks and regressions, joint mixtures of many components add time and little else.
+    "conditional": (
+        "noisy_mdn", "logistic_maf", "nle", GMM(max_components=12), TMM(max_components=6), "rmm",
+    ),
+}  # fmt: skip
+"""Names that stand for several experts."""
 
 
 def resolve(experts: Sequence[Choice] | Mapping[str, Choice] = DEFAULT) -> dict[str, ExpertConfig]:

@@ -38,15 +38,19 @@ class LogLinear:
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Normalized log density at one point for each density, (...)."""
+        return self.interpolate(y.unsqueeze(-1)).squeeze(-1) - self._log_masses().logsumexp(dim=-1)
+
+    def interpolate(self, y: Tensor) -> Tensor:
+        """Log density up to the constant, (..., m), at points of each density (..., m)."""
         x, values = self.x, self.log_values
-        above = torch.searchsorted(x.contiguous(), y.detach().unsqueeze(-1).contiguous())
+        above = torch.searchsorted(x.contiguous(), y.detach().contiguous())
         above = above.clamp(1, x.shape[-1] - 1)
-        ends = [t.gather(-1, above + step).squeeze(-1) for t in (x, values) for step in (-1, 0)]
+        ends = [t.gather(-1, above + step) for t in (x, values) for step in (-1, 0)]
         x_below, x_above, below, upper = ends
-        inside = y.clamp(x[..., 0], x[..., -1])
+        inside = torch.minimum(torch.maximum(y, x[..., :1]), x[..., -1:])
         share = (inside - x_below) / (x_above - x_below).clamp(min=torch.finfo(x.dtype).tiny)
-        beyond = (y - inside).abs() * self._tail_rate
-        return torch.lerp(below, upper, share) - beyond - self._log_masses().logsumexp(dim=-1)
+        beyond = (y - inside).abs() * self._tail_rate.unsqueeze(-1)
+        return torch.lerp(below, upper, share) - beyond
 
     def quantile(self, probability: Tensor) -> Tensor:
         """Points (..., m) with these shares of the mass below them, in (0, 1)."""

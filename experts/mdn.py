@@ -36,6 +36,9 @@ __all__ = ["MDN", "DensityNetwork", "NoisyMDN"]
 MAX_DISTANCE = 1e9
 """Whitened conditions are clamped here, so that the network does not overflow."""
 
+FEW_PAIRS = 200
+"""Pairs above which less noise is added."""
+
 CHUNK_ROWS = 2**13
 """Rows of all members that are evaluated at a time."""
 
@@ -163,9 +166,13 @@ class MDN(Training, ExpertConfig):
             nll=network.nll, frozen_nll=network.nll,
             masks={name: torch.ones(shape[1:]) for name, shape in network.shapes(1).items()},
             generator=generator, device=device, progress=progress, timeout=timeout,
-            noise=self.noise,
+            noise=self._noise_for(len(folds)),
         )  # fmt: skip
         return DensityNetwork(self, whitening, learned), report
+
+    def _noise_for(self, n: int) -> float:
+        """Standard deviation of the noise for so many pairs."""
+        return self.noise
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> DensityNetwork:
         """Rebuild the network whose :meth:`DensityNetwork.tensors` these are."""
@@ -180,6 +187,9 @@ class MDN(Training, ExpertConfig):
 class NoisyMDN(MDN):
     """Settings of a mixture density network that is trained with noise on its inputs.
 
+    ``noise`` is that for up to 200 pairs; for more it falls as one over their number, since what
+    mends the variance of few pairs is a bias for many.
+
     Examples:
         >>> NoisyMDN.kind
         'noisy_mdn'
@@ -187,3 +197,6 @@ class NoisyMDN(MDN):
 
     kind: ClassVar[str] = "noisy_mdn"
     noise: float = 0.05
+
+    def _noise_for(self, n: int) -> float:
+        return self.noise * min(1.0, FEW_PAIRS / n)

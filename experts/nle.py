@@ -60,7 +60,7 @@ class NLE(ExpertConfig):
 
     components: int = 3
     hidden_features: int = 32
-    max_steps: int = 1300
+    max_steps: int = 800
 
     def __post_init__(self) -> None:
         self._require_positive("components", "hidden_features", "max_steps")

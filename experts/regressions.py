@@ -18,6 +18,9 @@ from amfvi.experts.reports import FitReport
 
 __all__ = ["RegressionMixture"]
 
+MAX_RANDOM = 4
+"""Most components for which EM starts at random responsibilities too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionMixture(EllipticalConfig):
@@ -28,8 +31,8 @@ class RegressionMixture(EllipticalConfig):
     how the parameters depend on the condition: an unknown shift, several branches that are
     straight, residuals that are no Gaussian.
 
-    For each number of components EM starts at clusters of the pairs and at random
-    responsibilities, and the likelier end is kept.
+    EM starts at clusters of the pairs, for few components at random responsibilities as well, and
+    the likelier end is kept.
 
     Examples:
         >>> import torch
@@ -64,7 +67,7 @@ class RegressionMixture(EllipticalConfig):
     ) -> tuple[Components, float, float]:
         problem = RegressionProblem(z, folds)
         starts = [problem.seed_components(count, folds, random)]
-        if count > 1:
+        if 1 < count <= MAX_RANDOM:
             starts.append(problem.random_components(count, random))
         limits = {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
         ends = [ascend(problem, start, **limits) for start in starts]
