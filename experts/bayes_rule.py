@@ -131,9 +131,8 @@ class LikelihoodExpert(Expert):
             return LogLinear(x=x, log_values=of_prior + self._log_likelihood(condition, x))
 
         coarse = at(nodes.expand(members, n, -1))
-        shares = (torch.arange(len(nodes)).to(nodes) + 0.5) / len(nodes)
         with torch.no_grad():
-            near = coarse.quantile(shares.expand_as(coarse.x))
+            near = coarse.spread(len(nodes))
         fine = at(near)
         x, order = torch.cat([coarse.x, near], dim=2).sort(dim=2)
         values = torch.cat([coarse.log_values, fine.log_values], dim=2)

@@ -54,22 +54,35 @@ class LogLinear:
 
     def quantile(self, probability: Tensor) -> Tensor:
         """Points (..., m) with these shares of the mass below them, in (0, 1)."""
-        masses = self._log_masses().softmax(dim=-1)
-        below = masses.cumsum(dim=-1)
-        segment = torch.searchsorted(below.contiguous(), probability.contiguous())
-        segment = segment.clamp(max=masses.shape[-1] - 1)
-        start = (below - masses).gather(-1, segment)
-        share = (probability - start) / masses.gather(-1, segment).clamp(min=1e-300)
-        share = share.clamp(1e-16, 1 - 1e-16)
+        segment, share = self._segment(probability)
         left = (segment - 1).clamp(0, self.x.shape[-1] - 2)  # segment 0 is the tail on the left
         slope = self.log_values.diff(dim=-1).gather(-1, left)
-        at = _inverse_of_exponential(share, slope)
         x_left, x_right = self.x.gather(-1, left), self.x.gather(-1, left + 1)
-        y = torch.lerp(x_left, x_right, at)
+        y = torch.lerp(x_left, x_right, _inverse_of_exponential(share, slope))
+        is_left, is_right = segment == 0, segment == self.x.shape[-1]
+        if not bool((is_left | is_right).any()):
+            return y
         tail = 1 / self._tail_rate.unsqueeze(-1)
-        y = torch.where(segment == 0, self.x[..., :1] + share.log() * tail, y)
-        is_right = segment == masses.shape[-1] - 1
+        y = torch.where(is_left, self.x[..., :1] + share.log() * tail, y)
         return torch.where(is_right, self.x[..., -1:] - torch.log1p(-share) * tail, y)
+
+    def spread(self, m: int) -> Tensor:
+        """Points (..., m) between the nodes with about the same mass between one another."""
+        steps = torch.arange(m, dtype=self.x.dtype, device=self.x.device)
+        probability = ((steps + 0.5) / m).expand(*self.x.shape[:-1], m)
+        segment, share = self._segment(probability)
+        left = (segment - 1).clamp(0, self.x.shape[-1] - 2)
+        return torch.lerp(self.x.gather(-1, left), self.x.gather(-1, left + 1), share)
+
+    def _segment(self, probability: Tensor) -> tuple[Tensor, Tensor]:
+        """The tail or segment that holds each quantile, and the share of its mass below that."""
+        masses = self._log_masses().softmax(dim=-1)
+        below = masses.cumsum(dim=-1)
+        segment = torch.searchsorted(below, probability.contiguous())
+        segment = segment.clamp(max=masses.shape[-1] - 1)
+        mass = masses.gather(-1, segment)
+        share = 1 - (below.gather(-1, segment) - probability) / mass.clamp(min=1e-30)
+        return segment, share.clamp(1e-16, 1 - torch.finfo(share.dtype).eps)
 
     def select(self, index: Tensor) -> LogLinear:
         """The densities with these numbers (members, n), of all of theirs (members, u)."""
