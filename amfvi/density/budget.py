@@ -69,9 +69,12 @@ class Budget:
             return None
         return self.max_evaluations - self._reserved - self.spent
 
-    def release(self, *, timed: bool = True) -> None:
-        """Allow all that was kept back; without ``timed``, whatever time it takes."""
-        self._reserved = 0
+    def release(self, *, timed: bool = True, kept: float = 0.0) -> None:
+        """Allow what was kept back, but for a share ``kept`` of all evaluations.
+
+        Without ``timed``, whatever time it takes.
+        """
+        self._reserved = int(kept * (self.max_evaluations or 0))
         self._seconds = self.timeout if timed else None
 
     def require(self, evaluations: int) -> None:

@@ -13,6 +13,7 @@ from amfvi.diagnostics.report import Diagnostics
 from amfvi.diagnostics.verdict import diagnose
 from amfvi.errors import FitError
 from amfvi.inference.attempt import Assessment, Attempt
+from amfvi.inference.limits import CHALLENGE_RESERVE
 from amfvi.inference.messages import TYPICAL_EVALUATIONS, announce
 from amfvi.inference.refinement import Samples, refine
 from amfvi.inference.session import Session
@@ -116,7 +117,7 @@ def _first_attempt(session: Session, samples: Samples) -> Attempt:
     session.budget.release(timed=False)
     attempt = session.fit(samples.first, 0)
     require_no_noise(session, attempt)
-    session.budget.release()
+    session.budget.release(kept=CHALLENGE_RESERVE)
     report = session.search(attempt, samples.broad)
     return attempt if report is None else replace(attempt, coverage=report)
 

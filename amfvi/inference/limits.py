@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ARRIVAL_RESERVE",
+    "CHALLENGE_RESERVE",
     "CONFIRMATION_SHARE",
     "DEPARTURE_SHARE",
     "EVALUATIONS",
@@ -44,3 +45,7 @@ ARRIVAL_RESERVE = 70_000
 
 RESERVED_EVALUATIONS = 0.2
 """Share of the evaluations that is kept for the comparison of mixture and density."""
+
+CHALLENGE_RESERVE = 0.1
+"""The same, while a fit is refined, for chains that start from the mixture's draws: what could
+not be looked at counts against a fit."""

@@ -114,6 +114,7 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
             reweighting_failed = True
         else:
             break
+    session.budget.release()
     attempt = _defend(session, attempt, is_last_resort=True)
     if attempt.departure is None:
         attempt = session.challenge(attempt)
