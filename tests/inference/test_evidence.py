@@ -110,6 +110,7 @@ def test_a_mode_that_the_first_search_found_is_kept_too(scripted_sampler, sample
 def leave_a_few_evaluations(stream_name, density):
     """Enough for the comparison with a refit and too few for a search after it."""
     if stream_name == "refinement 1":
+        density.budget.release()
         density.budget.max_evaluations = density.budget.spent + 1200
 
 
