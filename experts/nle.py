@@ -17,7 +17,7 @@ from amfvi.experts.config import ExpertConfig
 from amfvi.experts.folds import Folds
 from amfvi.experts.gmm import GMM
 from amfvi.experts.logistic_maf import LogisticMAF
-from amfvi.experts.mdn import MDN
+from amfvi.experts.mdn import NoisyMDN
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.reports import FitReport, Progress
 
@@ -40,7 +40,7 @@ class NLE(ExpertConfig):
     Neural likelihood estimation (Papamakarios, Sterratt & Murray 2019, arXiv:1805.07226): the
     density of the condition given the parameter is often simpler than the density of the
     parameter given the condition: it has one branch where the posterior has several. It is a
-    mixture density network of few components or a masked autoregressive flow with mixtures of
+    mixture density network of few components, trained with noise, or a masked autoregressive flow with mixtures of
     logistics; the density of the parameter is an RBIG or a Gaussian mixture; of either, the one
     with the larger held-out density. Their product is normalized by quadrature over the parameter,
     of which there may therefore be one only.
@@ -52,13 +52,13 @@ class NLE(ExpertConfig):
 
     Examples:
         >>> NLE().components, NLE.kind
-        (3, 'nle')
+        (2, 'nle')
     """
 
     kind: ClassVar[str] = "nle"
     max_dim: ClassVar[int | None] = 1
 
-    components: int = 3
+    components: int = 2
     hidden_features: int = 32
     max_steps: int = 800
 
@@ -130,9 +130,9 @@ class NLE(ExpertConfig):
             nodes,
         )
 
-    def _likelihoods(self) -> tuple[MDN, LogisticMAF]:
+    def _likelihoods(self) -> tuple[NoisyMDN, LogisticMAF]:
         size = {"hidden_features": self.hidden_features, "max_steps": self.max_steps}
-        return MDN(components=self.components, **size), LogisticMAF(**size)
+        return NoisyMDN(components=self.components, **size), LogisticMAF(**size)
 
     def _priors(self) -> tuple[RBIG, GMM]:
         return RBIG(), GMM()

@@ -154,7 +154,7 @@ def test_tensors_restore_the_same_expert(kind):
     ]
     assert torch.equal(*draws)
     # The parts of nle are experts themselves, and speak for themselves.
-    name = "(mdn|logistic_maf)" if kind == "nle" else kind
+    name = "(noisy_mdn|logistic_maf)" if kind == "nle" else kind
     with pytest.raises(InputError, match=f"{name}: tensor 'mean' has shape"):
         FAMILIES[kind].restore(dim, expert.tensors(), given=1)
 
