@@ -40,10 +40,10 @@ class NLE(ExpertConfig):
     Neural likelihood estimation (Papamakarios, Sterratt & Murray 2019, arXiv:1805.07226): the
     density of the condition given the parameter is often simpler than the density of the
     parameter given the condition: it has one branch where the posterior has several. It is a
-    mixture density network of few components, trained with noise, or a masked autoregressive flow with mixtures of
-    logistics; the density of the parameter is an RBIG or a Gaussian mixture; of either, the one
-    with the larger held-out density. Their product is normalized by quadrature over the parameter,
-    of which there may therefore be one only.
+    mixture density network of few components, trained with noise, or a masked autoregressive
+    flow with mixtures of logistics; the density of the parameter is an RBIG or a Gaussian
+    mixture; of either, the one with the larger held-out density. Their product is normalized by
+    quadrature over the parameter, of which there may therefore be one only.
 
     Attributes:
         components: of the mixture density network.
