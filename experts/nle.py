@@ -131,8 +131,11 @@ class NLE(ExpertConfig):
         )
 
     def _likelihoods(self) -> tuple[NoisyMDN, LogisticMAF]:
-        size = {"hidden_features": self.hidden_features, "max_steps": self.max_steps}
-        return NoisyMDN(components=self.components, **size), LogisticMAF(**size)
+        width, steps = self.hidden_features, self.max_steps
+        return (
+            NoisyMDN(components=self.components, hidden_features=width, max_steps=steps),
+            LogisticMAF(hidden_features=width, max_steps=steps),
+        )
 
     def _priors(self) -> tuple[RBIG, GMM]:
         return RBIG(), GMM()

@@ -69,6 +69,8 @@ class RegressionMixture(EllipticalConfig):
         starts = [problem.seed_components(count, folds, random)]
         if 1 < count <= MAX_RANDOM:
             starts.append(problem.random_components(count, random))
-        limits = {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
-        ends = [ascend(problem, start, **limits) for start in starts]
+        ends = [
+            ascend(problem, start, tolerance=self.tolerance, max_iterations=self.max_iterations)
+            for start in starts
+        ]
         return min(ends, key=lambda end: end[1])
