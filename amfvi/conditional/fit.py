@@ -15,6 +15,7 @@ from amfvi.conditional.pairs import Pairs, PairSplit, split_pairs
 from amfvi.conditional.spread import widen
 from amfvi.device import resolve_device
 from amfvi.experts import Expert, ExpertConfig, FitReport
+from amfvi.experts.parallel import one_thread
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.simulation.prior import Prior
@@ -70,7 +71,9 @@ def fit_pairs(
     """
     started = time.monotonic()
     split = split_pairs(pairs, options.test_share, options.seed, options.folds)
-    split = split.with_transform(choose_bounds(split, options.seed))
+    with one_thread():  # small fits, which a second thread slows down
+        split = split.with_transform(choose_bounds(split, options.seed))
+        familiarity = Familiarity.fit(split.given, split.fold, seed=options.seed)
     fitted = fit_experts(
         _suitable(options.configs, split.folds.dim, reporter),
         split.folds,
@@ -92,7 +95,7 @@ def fit_pairs(
         transform=split.transform,
         names=pairs.draws.names,
         given_names=pairs.given_names,
-        familiarity=Familiarity.fit(split.given, split.fold, seed=options.seed),
+        familiarity=familiarity,
     )
     summary = ConditionalSummary(
         split=split,
