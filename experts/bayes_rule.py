@@ -27,6 +27,8 @@ CHUNK_ROWS = 2**12
 class LikelihoodExpert(Expert):
     """q(y | c) ∝ q(y) q(c | y), normalized over nodes between which it is log-linear.
 
+    Derivatives in the condition are those with the nodes held where they are, some percent off.
+
     Args:
         config: settings.
         prior: a density of the parameter, with as many members.
@@ -106,6 +108,8 @@ class LikelihoodExpert(Expert):
             Densities (members, u), and which of them belongs to each condition, (members, n);
             None where that is the one in its place.
         """
+        if condition.requires_grad:  # repeats have derivatives of their own
+            return _joined(self._at, condition), None
         members, n = condition.shape[:2]
         flat = condition.reshape(-1, self.given)
         if self.given == 1:  # much quicker than rows

@@ -29,6 +29,9 @@ NODES = 64
 MARGIN = 0.2
 """Share of the range of the parameter by which the nodes exceed it at either end."""
 
+MAX_ROWS = 5_000
+"""Most pairs, by folds, that nodes are placed and the density is reported by."""
+
 PARTS = ("prior", "likelihood", "nodes")
 """Names of the tensors of an expert, before the first dot."""
 
@@ -96,9 +99,11 @@ class NLE(ExpertConfig):
             self._priors(), replace(folds, draws=y, given=0), generator, device,
             Attempts(None, attempts.seconds_left),
         )  # fmt: skip
-        expert = LikelihoodExpert(self, prior, likelihood, _nodes(y[:, 0]).to(device))
-        shares = folds.heldout_sample_weight
-        log_q = expert.log_prob_out_of_fold(folds).cpu()
+        few = folds.at_most(MAX_ROWS)
+        nodes = _nodes(few.draws[:, folds.given])
+        expert = LikelihoodExpert(self, prior, likelihood, nodes.to(device))
+        shares = few.heldout_sample_weight
+        log_q = expert.log_prob_out_of_fold(few).cpu()
         mean = log_q.mean() if shares is None else (shares * log_q).sum()
         shift = -float(mean) - report.heldout_nll
         history = tuple(

@@ -11,11 +11,11 @@ __all__ = ["STUDIES", "record_answer", "write_index"]
 
 STUDIES = (
     "table2", "weights", "beta", "diversity", "divergence", "joint", "gating", "experts",
-    "dimension", "budget", "early_stopping", "verdicts",
+    "dimension", "budget", "early_stopping", "verdicts", "conditional",
 )  # fmt: skip
 """Names of the studies, in the order of the index."""
 
-UNPUBLISHED = ("conditional", "branches")
+UNPUBLISHED = ("branches",)
 """Names of studies that have no page yet; they run only when named."""
 
 ANSWERS = "index.json"

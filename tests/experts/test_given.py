@@ -297,3 +297,18 @@ def test_the_posterior_at_many_draws_of_a_condition_is_computed_once():
     again = expert.sample_given(shuffled, torch.Generator().manual_seed(0))
     assert drawn.shape == (8, 1)
     assert again.shape == (58, 1)
+
+
+def test_bayes_rule_far_from_all_pairs_is_finite_and_has_derivatives():
+    expert = fitted("nle", 2, 1)
+    far = torch.tensor([[1e6, -1e6, 0.0], [0.0, 0.0, 1e9], [1e30, 0.0, -1e30]]).double()
+    assert bool((expert.log_prob(far) < -10).all() & expert.log_prob(far).isfinite().all())
+    assert bool(expert.sample_given(far[:, :2], torch.Generator().manual_seed(0)).isfinite().all())
+    x = torch.tensor([[0.3, -0.2, 0.4], [0.3, -0.2, 0.4]]).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(expert.log_prob(x).sum(), x)
+    assert torch.equal(gradient[0], gradient[1])
+    step = 1e-6 * torch.eye(3).double()
+    ahead, behind = (expert.log_prob(x.detach()[:1] + sign * step) for sign in (1, -1))
+    slope = (ahead - behind) / 2e-6
+    assert torch.allclose(gradient[0, 2:], slope[2:], rtol=1e-6)
+    assert torch.allclose(gradient[0], slope, rtol=0.03)  # nodes move with the condition
