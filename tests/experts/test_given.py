@@ -267,7 +267,7 @@ def test_a_shift_with_residuals_of_two_widths_is_a_mixture_of_regressions(seed):
 def test_the_inverse_of_a_wave_is_nearer_by_bayes_rule():
     """c is a wave in y and noise: one branch, where y given c has up to three."""
     gains = []
-    for seed in range(3):
+    for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
         y = 0.5 + 0.25 * torch.randn(4300, generator=generator, dtype=torch.float64)
         noise = torch.randn(4300, generator=generator, dtype=torch.float64)
