@@ -294,5 +294,5 @@ def test_a_table_integrates_and_draws():
     table = Table(log_density=lambda x: -0.5 * (x - 1).square(), low=-9.0, high=11.0)
     assert table.log_z == pytest.approx(0.5 * math.log(2 * math.pi), abs=1e-9)
     draws = table.sample(20_000, generator(10)).numpy()
-    assert stats.kstest(draws, "norm", (1, 1)).pvalue > 0.001
-    assert stats.kstest(draws, "norm", (1.05, 1)).pvalue < 0.001
+    assert stats.kstest(draws - 1, "norm").pvalue > 0.001
+    assert stats.kstest(draws - 1.05, "norm").pvalue < 0.001
