@@ -122,7 +122,8 @@ def _suitable(
     if not fitting:
         return configs  # their own errors say why
     for name in configs.keys() - fitting.keys():
-        (reporter or Reporter()).log(f"{name} left out: it is for one parameter, not for {dim}")
+        most = configs[name].max_dim
+        (reporter or Reporter()).log(f"{name} left out: at most {most} parameter, found {dim}")
     return fitting
 
 

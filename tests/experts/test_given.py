@@ -282,7 +282,7 @@ def test_the_inverse_of_a_wave_is_nearer_by_bayes_rule():
 
 
 def test_the_posterior_at_many_draws_of_a_condition_is_computed_once():
-    """Repeated conditions, in any order, have the densities and the draws of single ones."""
+    """Repeated conditions, in any order, have the densities of single ones, and draws."""
     expert = fitted("nle", 2, 1)
     c = conditions(2, 3, seed=5)
     order = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])
