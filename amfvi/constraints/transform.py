@@ -95,8 +95,11 @@ class UnconstrainingTransform:
         """Constraints, scales and compression as JSON values; None stands for infinity."""
         tails, compression = self.compression, None
         if tails is not None:
-            scales = _without_infinity(tails.scales)
-            compression = {"centers": list(tails.centers), "scales": scales}
+            compression = {
+                "centers": list(tails.centers),
+                "scales": _without_infinity(tails.scales),
+                "edges": _without_infinity(tails.edges),
+            }
         return {
             "constraints": self.constraints.to_json(),
             "softplus_scales": _without_infinity(self.softplus_scales),
@@ -115,7 +118,9 @@ class UnconstrainingTransform:
         tails, compression = fields.get("compression"), None
         if tails is not None:
             centers = tuple(float(center) for center in tails["centers"])
-            compression = TailCompression(centers, _with_infinity(tails["scales"]))
+            # Models saved before there were edges have none.
+            edges = _with_infinity(tails.get("edges", []))
+            compression = TailCompression(centers, _with_infinity(tails["scales"]), edges)
         return cls(constraints, scales, compression)
 
     @property
@@ -130,14 +135,15 @@ class UnconstrainingTransform:
         compressed already.
         """
         y = replace(self, compression=None).to_unconstrained(x)[0]
-        compression = TailCompression.fit(y[y.isfinite().all(dim=1)], PERHAPS_HEAVY)
+        y = y[y.isfinite().all(dim=1)]
+        compression = TailCompression.fit(y, PERHAPS_HEAVY)
         is_free = [
             part.bijection is None for part in self._parts for _ in range(part.unconstrained_size)
         ]
         scales = [
             s if free else math.inf for s, free in zip(compression.scales, is_free, strict=True)
         ]
-        compression = replace(compression, scales=tuple(scales))
+        compression = replace(compression, scales=tuple(scales)).straight_beyond(y)
         return replace(self, compression=compression if compression.is_needed else None)
 
     def to_unconstrained(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,11 @@ standard error; heavy tails that the mixture has too are carried by draws of equ
 KHAT_OF_WEIGHTS = 0.3
 """Rise of k̂ of squared distances by weights from which it is the weights that have the tail."""
 
+MAX_MEASURED_SE = 0.1
+"""Relative standard error of a standard deviation up to which it can be compared at all."""
+
 CLIPPED = 0.025
-"""Share of the mass in each tail that is clipped where tails are heavy."""
+"""Share of the mass in each tail that is clipped where tails are heavier than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,9 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     """Compare weighted with plain moments of the draws in the user's parameters.
 
     A parameter whose posterior has tails too heavy for a standard deviation to be estimated
-    is clipped at its 2.5 and 97.5% quantiles.
+    is clipped at its 2.5 and 97.5% quantiles. Where it can be, however roughly, it counts:
+    weights of nearly one leave little noise in the difference of two standard deviations that
+    are both hard to tell.
 
     Args:
         plain: many more draws of the mixture (m, d), whose standard deviations count
@@ -83,9 +88,11 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
     carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
     of_squares = khat_of_squares(x, center)
+    of_both = khat_of_squares(x, center, weighted.log_weights)
     by_weights = (carrying > CARRIED_BY_WEIGHTS) & (of_squares < HEAVY_KHAT)
     is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~by_weights
-    x = torch.where(is_heavy, _clip(x, weights[:, 0]), x)
+    is_measured = ~is_heavy | ((relative_se < MAX_MEASURED_SE) & (of_both < HEAVY_KHAT))
+    x = torch.where(is_measured, x, _clip(x, weights[:, 0]))
     standard = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-300)
     terms = (weights - 1) * standard
     mean, mean_se = terms.mean(dim=0), terms.std(dim=0) / n**0.5
@@ -96,19 +103,20 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     if plain is not None:
         weighted_sd = squares.mean(dim=0).sqrt().clamp(min=1e-300)
         outliers = (plain.std(dim=0) / weighted_sd).log().abs()
-        bounds = torch.cat([bounds, torch.where(is_heavy, 0.0, outliers)])
+        noise = 2 * relative_se * math.sqrt(1 + n / len(plain))
+        outliers = torch.where(is_heavy, outliers - noise, outliers)
+        bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0)])
     return WeightShift(
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
-        variance_khat=_variance_khat(weighted, center, of_squares),
+        variance_khat=_variance_khat(of_both, of_squares),
         sd_se=float(torch.where(is_heavy, 0.0, relative_se).max()),
     )
 
 
-def _variance_khat(weighted: WeightedDraws, center: Tensor, of_squares: Tensor) -> float:
+def _variance_khat(of_both: Tensor, of_squares: Tensor) -> float:
     """The largest k̂ of a weighted squared distance, where weights raise it; else 0."""
-    of_both = khat_of_squares(weighted.x, center, weighted.log_weights)
     is_raised = (of_squares < HEAVY_KHAT) & (of_both > of_squares + KHAT_OF_WEIGHTS)
     return float(torch.where(is_raised, of_both, 0.0).max())
 

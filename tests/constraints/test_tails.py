@@ -59,7 +59,25 @@ def test_beyond_the_numbers_there_is_no_density():
     assert math.isfinite(log_det[2])
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_far_beyond_the_draws_the_map_is_a_straight_line(scale):
+    """A tail in compressed coordinates is not thrown exponentially far."""
+    y = scale * torch.cat([draws("cauchy"), draws("norm")], dim=1)
+    straight = TailCompression.fit(y).straight_beyond(y)
+    assert torch.equal(straight.compress(y)[0], TailCompression.fit(y).compress(y)[0])
+    assert [math.isfinite(edge) for edge in straight.edges] == [True, False]
+    far = torch.tensor([[1e9, 0.0], [2e9, 0.0], [3e9, 0.0]]).double() * scale
+    v, log_det = straight.compress(far)
+    back, log_det_back = straight.expand(v)
+    assert torch.allclose(back, far, rtol=1e-9)
+    assert torch.allclose(log_det, -log_det_back, atol=1e-9)
+    steps = v[:, 0].diff()
+    assert float(steps[1] / steps[0]) == pytest.approx(1.0)
+
+
 def test_numbers_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match="one positive edge for each"):
+        TailCompression((0.0,), (1.0,), (1.0, 2.0))
     with pytest.raises(UsageError, match="one positive scale for each"):
         TailCompression((0.0,), (1.0, 1.0))
     with pytest.raises(UsageError, match="one positive scale for each"):

@@ -132,6 +132,22 @@ def test_rare_outliers_of_plain_draws_raise_the_bound(outlier):
     assert shift.largest == measure_shift(weighted).largest
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("scale", "is_right"), [(1.0, True), (1.15, False)])
+def test_a_standard_deviation_that_is_hard_to_tell_counts(scale, is_right, seed):
+    """exp(-2 sqrt|x|), by draws a little too wide beyond nine tenths of the mass."""
+    generator = torch.Generator().manual_seed(seed)
+    u = -torch.rand(2, 5000, 1, generator=generator).double().log().sum(dim=0)
+    sign = torch.randint(2, (5000, 1), generator=generator) * 2.0 - 1
+    knee = 3.9
+    beyond = (u - knee).clamp(min=0)
+    wide = u.clamp(max=knee) + scale * beyond
+    # Beyond the knee log p - log q is that of u exp(-u) at the two ends of the stretch.
+    log_ratio = (wide / u).log() - (wide - u) + math.log(scale) * (beyond > 0)
+    shift = measure_shift(weighted_by(sign * wide.square() / 4, log_ratio[:, 0]))
+    assert (shift.bound < 0.07) == is_right
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_plain_draws_that_overflow_raise_the_bound(value):
     """NaN is above no threshold, so it must not get through."""
