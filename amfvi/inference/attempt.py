@@ -110,12 +110,16 @@ class Assessment:
         return len(self.weighted.x) * (excess / PRECISION_MARGIN) ** 2 if excess > 1 else 0.0
 
     @property
+    def tells_spread(self) -> bool:
+        """Whether the weighted draws are enough to tell every standard deviation."""
+        threshold = khat_threshold(self.weighted.importance.n_draws)
+        return self.shift.variance_khat < threshold and self.shift.sd_se <= MAX_SD_SE
+
+    @property
     def moves_moments(self) -> bool:
         """Whether weights change what the plain draws of the mixture say."""
-        shift = self.shift
-        moves = shift.largest > MAX_PLAIN_SHIFT or shift.bound > MAX_PLAIN_BOUND
-        tells_variance = shift.variance_khat < khat_threshold(self.weighted.importance.n_draws)
-        return moves or shift.sd_se > MAX_SD_SE or not tells_variance
+        moves = self.shift.largest > MAX_PLAIN_SHIFT or self.shift.bound > MAX_PLAIN_BOUND
+        return moves or not self.tells_spread
 
 
 @dataclass(frozen=True, kw_only=True)

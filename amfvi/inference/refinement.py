@@ -163,6 +163,7 @@ def _is_better(candidate: Attempt, attempt: Attempt) -> bool:
         return False
     mends = candidate.weighted.reliable and not attempt.weighted.reliable
     mends = mends or (attempt.moves_moments and not candidate.moves_moments)
+    mends = mends or (candidate.tells_spread and not attempt.tells_spread)
     closer = candidate.shift.largest < attempt.shift.largest
     left = attempt.departure is not None and attempt.departure.leaves
     gain = candidate.efficiency / max(attempt.efficiency, 1e-9)

@@ -73,7 +73,12 @@ class GaussianMixture:
 
 
 def gaussians_at(
-    modes: Sequence[Mode], dim: int, *, each: bool = True, broad: bool = True
+    modes: Sequence[Mode],
+    dim: int,
+    *,
+    each: bool = True,
+    broad: bool = True,
+    far: Sequence[Tensor] = (),
 ) -> GaussianMixture:
     """Center widened Gaussians at modes.
 
@@ -83,6 +88,7 @@ def gaussians_at(
         each: whether there are Gaussians at each single mode.
         broad: whether there are also Gaussians around all modes together, and around the
             origin, for densities whose mode is not where their mass is, such as a funnel's.
+        far: covariances of further Gaussians around the heaviest mode, the first one.
 
     Examples:
         >>> mode = Mode(
@@ -112,6 +118,8 @@ def gaussians_at(
         total = between + torch.stack([mode.covariance for mode in modes]).mean(dim=0)
         add(0.15, center, total, MODE_SCALES)
         add(0.1, center, total, TAIL_SCALES)
+    for covariance in far:
+        add(0.2 / len(far), modes[0].point, covariance, (1.0,))
     total_weight = sum(weights)
     return GaussianMixture(
         weights=torch.tensor([w / total_weight for w in weights], dtype=torch.float64),

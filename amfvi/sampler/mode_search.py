@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.sampler.far_reach import far_covariances
 from amfvi.sampler.gaussians import GaussianMixture, gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.resolution import evaluate_where_possible
@@ -97,7 +98,8 @@ def search_modes(
             search.go_on(MAX_FURTHER_ROUNDS, patience=1)
             if len(search.modes) == n_known or search.is_exhausted:
                 break
-    return gaussians_at(search.modes, density.dim, each=is_countable)
+    far = far_covariances(density, search.modes)
+    return gaussians_at(search.modes, density.dim, each=is_countable, far=far)
 
 
 class _Search:
