@@ -19,7 +19,6 @@ from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
 from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
-from amfvi.experts.flows.reach import Reach
 from amfvi.experts.folds import Folds
 from amfvi.experts.learned import (
     LearnedExpert,
@@ -32,9 +31,6 @@ from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
-
-REACH = "reach"
-"""Name of the edges of a flow's :class:`Reach` among its parameters."""
 
 MANY_MIXED = 25
 """Mixed coordinates above which a flow trains for longer."""
@@ -59,7 +55,6 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
 
     Attributes:
         flow: the architecture.
-        reach: the map between whitened points and the flow; None given a condition.
 
     Examples:
         >>> from amfvi.experts import MAF
@@ -78,7 +73,6 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
         flow = config.build(whitening.dim, whitening.given)
         self.flow = replace(flow, mixes=MIXING in parameters)
         self.parameters = parameters
-        self.reach = Reach(parameters[REACH]) if REACH in parameters else None
         self._frozen: dict[torch.dtype, FrozenFlow] = {}
 
     def frozen(self, dtype: torch.dtype) -> FrozenFlow:
@@ -88,18 +82,10 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
         return self._frozen[dtype]
 
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if self.reach is None:
-            return self.frozen(z.dtype).forward(z)
-        y, of_reach = self.reach.forward(z)
-        u, log_det = self.frozen(z.dtype).forward(y)
-        return u, log_det + of_reach
+        return self.frozen(z.dtype).forward(z)
 
     def _from_normal(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det = self.frozen(u.dtype).inverse(u)
-        if self.reach is None:
-            return y, log_det
-        z, of_reach = self.reach.inverse(y)
-        return z, log_det + of_reach
+        return self.frozen(u.dtype).inverse(u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +169,6 @@ class NeuralFlowConfig(Training, ExpertConfig):
             max_scored=MAX_SCORED,
             rival_nll=None if rival_nll is None else rival_nll + LAST_GAIN * folds.dim,
         )  # fmt: skip
-        if not folds.given:
-            draws = folds.draws.to(device).expand(folds.n_members, -1, -1)
-            reach = Reach.fit(whitening.forward(draws))
-            learned |= {REACH: reach.edges.float()}
         expert = NeuralFlow(self, whitening, learned)
         expert.verify(folds)
         return expert, report
@@ -200,10 +182,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         # Whether a flow mixes is what its tensors say: it may have been fitted without maps.
         is_mixing = f"{NeuralFlow.prefix}.{MIXING}" in tensors
         flow = replace(self.build(dim, given), mixes=is_mixing)
-        members = count_members(tensors)
-        shapes = flow.shapes(members)
-        if f"{NeuralFlow.prefix}.{REACH}" in tensors:  # models saved before have none
-            shapes |= {REACH: torch.Size([members, dim])}
+        shapes = flow.shapes(count_members(tensors))
         whitening, learned = restore_learned(
             self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )

@@ -29,8 +29,9 @@ from amfvi.two_stage.fit import FitSummary
 
 __all__ = ["Assessment", "Attempt"]
 
-N_PLAIN_DRAWS = 20_000
-"""Draws of the mixture whose standard deviations are compared, at no evaluation."""
+N_PLAIN_DRAWS = (20_000, 200_000)
+"""Draws of the mixture whose standard deviations are compared, at no evaluation: at least, and
+over all parameters. A flow may throw a few in 100,000 far out."""
 
 PRECISION_MARGIN = 0.8
 """Share of the largest standard error allowed that more draws are to bring it down to."""
@@ -59,7 +60,8 @@ class Assessment:
     @cached_property
     def shift(self) -> WeightShift:
         """How far the weights move means and standard deviations."""
-        plain = self.mixture.sample((N_PLAIN_DRAWS,), torch.Generator().manual_seed(0))
+        n = max(N_PLAIN_DRAWS[0], N_PLAIN_DRAWS[1] // self.mixture.dim)
+        plain = self.mixture.sample((n,), torch.Generator().manual_seed(0))
         return measure_shift(self.weighted, plain)
 
     @property

@@ -14,8 +14,7 @@ from amfvi.errors import UsageError
 from amfvi.experts.base import Expert
 from amfvi.experts.flows.elementwise import BoundedAffine, RationalQuadratic, SoftplusAffine
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow
-from amfvi.experts.flows.reach import Reach
-from amfvi.experts.neural import REACH, NeuralFlow, NeuralFlowConfig
+from amfvi.experts.neural import NeuralFlow, NeuralFlowConfig
 
 try:
     from nflows.nn.nets import MLP
@@ -34,7 +33,7 @@ except ImportError as error:
         "install it with: pip install nflows"
     ) from error
 
-__all__ = ["BoundedAffineCoupling", "Conditioner", "LinearMap", "ReachTransform", "to_nflows"]
+__all__ = ["BoundedAffineCoupling", "Conditioner", "LinearMap", "to_nflows"]
 
 Layer = dict[str, Tensor]
 """Parameters of one layer of one member by name."""
@@ -81,30 +80,6 @@ class LinearMap(Transform):
         return torch.linalg.slogdet(self.matrix)[1].expand(len(inputs))
 
 
-class ReachTransform(Transform):
-    """The map :class:`Reach` of one member.
-
-    Examples:
-        >>> points, log_det = ReachTransform(Reach(torch.tensor([[5.0, 5.0]])))(torch.ones(1, 2))
-        >>> points, log_det
-        (tensor([[1., 1.]]), tensor([0.]))
-    """
-
-    edges: Tensor
-
-    def __init__(self, reach: Reach) -> None:
-        super().__init__()
-        self.register_buffer("edges", reach.edges.clone())
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        points, log_det = Reach(self.edges).forward(inputs.T[None])
-        return points[0].T, log_det[0]
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        points, log_det = Reach(self.edges).inverse(inputs.T[None])
-        return points[0].T, log_det[0]
-
-
 class Conditioner(MLP):
     """nflows' perceptron with the context argument that its couplings pass, unused.
 
@@ -136,12 +111,20 @@ def to_nflows(expert: Expert, member: int = 0) -> CompositeTransform:
         >>> torch.allclose(log_q + expert.whitening.log_det, expert.log_prob(x))
         True
     """
-    expert = _require_exportable(expert, member)
+    if isinstance(expert.config, NeuralFlowConfig) and not isinstance(expert, NeuralFlow):
+        raise UsageError(
+            f"this {expert.config.kind} has a Gaussian mixture as its base, which the export to "
+            "nflows lacks: fit it with base_components=1"
+        )
+    if not isinstance(expert, NeuralFlow):
+        raise UsageError(
+            f"only a maf, realnvp or nsf can be exported to nflows, found {expert.config.kind}"
+        )
+    if not 0 <= member < expert.n_members:
+        raise UsageError(f"member must be in 0 … {expert.n_members - 1}, found {member}")
     flow = expert.flow
-    learned = {name: value.double() for name, value in expert.parameters.items() if name != REACH}
+    learned = {name: value.double() for name, value in expert.parameters.items()}
     transforms: list[nn.Module] = []
-    if expert.reach is not None:
-        transforms.append(ReachTransform(Reach(expert.reach.edges[member : member + 1])))
     for number in range(flow.layers):
         layer = {name: value[member, number] for name, value in learned.items()}
         if flow.autoregressive and number:
@@ -155,22 +138,6 @@ def to_nflows(expert: Expert, member: int = 0) -> CompositeTransform:
         else:
             transforms.append(_coupling(flow, layer, number))
     return CompositeTransform(transforms).double().eval().requires_grad_(False)
-
-
-def _require_exportable(expert: Expert, member: int) -> NeuralFlow:
-    """The expert, if it is a neural flow that has this member."""
-    if isinstance(expert.config, NeuralFlowConfig) and not isinstance(expert, NeuralFlow):
-        raise UsageError(
-            f"this {expert.config.kind} has a Gaussian mixture as its base, which the export to "
-            "nflows lacks: fit it with base_components=1"
-        )
-    if not isinstance(expert, NeuralFlow):
-        raise UsageError(
-            f"only a maf, realnvp or nsf can be exported to nflows, found {expert.config.kind}"
-        )
-    if not 0 <= member < expert.n_members:
-        raise UsageError(f"member must be in 0 … {expert.n_members - 1}, found {member}")
-    return expert
 
 
 def _autoregressive(flow: Flow, layer: Layer, *, reverse: bool) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -127,6 +127,16 @@ def _student(degrees: float) -> Marginal:
         draw=lambda n, dim, generator: student(n, dim, degrees, generator),
         moments=degrees > 4,
         light_tails=False,
+    )
+
+
+def _scaled(marginal: Marginal, scale: float) -> Marginal:
+    """The marginal of ``scale`` times a parameter without bounds."""
+    return replace(
+        marginal,
+        kernel=lambda x, xp: marginal.kernel(x / scale, xp),
+        log_z=marginal.log_z + math.log(scale),
+        draw=lambda n, dim, generator: scale * marginal.draw(n, dim, generator),
     )
 
 
@@ -280,7 +290,11 @@ def tail_densities() -> list[KnownDensity]:
         product("log-gamma", 3, LOG_GAMMA, "one long side"),
         product("beta0.05", 2, _beta(0.05), "mass nearer to one than floats go"),
         product("beta0.5", 3, _beta(0.5), "piles up at both bounds"),
-        *(product("power0.5", dim, _power(0.5), "a cusp, long tails") for dim in (1, 3)),
+        *(product("power0.5", dim, _power(0.5), "a cusp, long tails") for dim in (1, 2, 3)),
+        *(
+            product(f"power0.5-scale{scale:g}", dim, _scaled(_power(0.5), scale), "a cusp")
+            for scale, dim in ((1e3, 1), (1e3, 2), (1e-3, 2))
+        ),
         product("power4", 2, _power(4.0), "lighter tails than a Gaussian's"),
         product("skew-normal10", 2, _skew_normal(10.0), "nearly half a Gaussian"),
     ]
