@@ -15,7 +15,7 @@ from torch import Tensor
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.factors import factorize_covariance
 from amfvi.sampler.modes import Mode
-from amfvi.sampler.resolution import evaluate_where_possible
+from amfvi.sampler.resolution import MAX_EXPONENT, evaluate_where_possible
 
 __all__ = ["far_covariances"]
 
@@ -89,7 +89,9 @@ def _widths(density: UnconstrainedDensity, mode: Mode, fall: float, unit: float)
     for _ in range(MAX_DOUBLINGS):
         rows = is_up.nonzero().squeeze(1)
         points = mode.point + steps[rows, None] * directions[rows]
-        log_p = evaluate_where_possible(density, points, gradient=False)[0]
+        log_p = evaluate_where_possible(
+            density, points, gradient=False, max_magnitude=MAX_EXPONENT
+        )[0]
         is_up[rows] = log_p > mode.log_density - fall
         if not bool(is_up.any()):
             break

@@ -14,7 +14,7 @@ from torch import Tensor
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.factors import factorize
 from amfvi.sampler.lockstep import EvaluateAll, minimize_together
-from amfvi.sampler.resolution import evaluate_together, evaluate_where_possible
+from amfvi.sampler.resolution import MAX_EXPONENT, evaluate_together, evaluate_where_possible
 
 __all__ = ["Mode", "find_modes", "mahalanobis_rms", "newton_polish"]
 
@@ -171,7 +171,9 @@ def _objective(density: UnconstrainedDensity) -> EvaluateAll:
         batches = [torch.from_numpy(y)[None] for y in points]
         return [
             _negate(float(value), gradient[0].numpy())
-            for value, gradient in evaluate_together(density, batches, gradient=True)
+            for value, gradient in evaluate_together(
+                density, batches, gradient=True, max_magnitude=MAX_EXPONENT
+            )
         ]
 
     def by_differences(points: Sequence[Array]) -> list[tuple[float, Array]]:
@@ -180,7 +182,7 @@ def _objective(density: UnconstrainedDensity) -> EvaluateAll:
             torch.from_numpy(np.vstack([y, y + np.diag(step)]))
             for y, step in zip(points, steps, strict=True)
         ]
-        evaluated = evaluate_together(density, batches, gradient=False)
+        evaluated = evaluate_together(density, batches, gradient=False, max_magnitude=MAX_EXPONENT)
         results = []
         for (log_p, _), step in zip(evaluated, steps, strict=True):
             values = log_p.numpy()
@@ -262,7 +264,7 @@ def _choose_steps(
     """
     shifts = torch.eye(len(point), dtype=torch.float64)[columns][:, None] * sizes[None, :, None]
     moved = (point + shifts).view(-1, len(point))
-    log_p = evaluate_where_possible(density, moved, gradient=False)[0]
+    log_p = evaluate_where_possible(density, moved, gradient=False, max_magnitude=MAX_EXPONENT)[0]
     fall = (here - log_p).view(len(columns), -1)
     distance = (fall.abs().clamp(1e-300, 1e300).log() - math.log(DROP)).abs()
     distance[~fall.isfinite()] = math.inf

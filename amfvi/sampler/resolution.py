@@ -14,6 +14,7 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.errors import InputError
 
 __all__ = [
+    "MAX_EXPONENT",
     "MAX_MAGNITUDE",
     "evaluate_constrained",
     "evaluate_together",
@@ -27,6 +28,10 @@ TOLERANCE = 1e-6
 
 MAX_MAGNITUDE = 1e150
 """Absolute value of a parameter beyond which products and squares overflow."""
+
+MAX_EXPONENT = 700.0
+"""Absolute value of a parameter beyond which its exponential overflows. A search, which runs
+uphill wherever that leads, takes a NaN from there for no density; draws do not."""
 
 FAR_OUT = 1e100
 """Absolute value of a parameter that no posterior with a proper prior has much mass beyond."""
@@ -69,7 +74,11 @@ def is_far_out(density: UnconstrainedDensity, x: Tensor) -> Tensor:
 
 
 def evaluate_where_possible(
-    density: UnconstrainedDensity, y: Tensor, *, gradient: bool
+    density: UnconstrainedDensity,
+    y: Tensor,
+    *,
+    gradient: bool,
+    max_magnitude: float = MAX_MAGNITUDE,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate a density, which is zero where floating-point numbers fail the user's function.
 
@@ -79,6 +88,7 @@ def evaluate_where_possible(
     Args:
         y: shape (n, d).
         gradient: whether to compute it.
+        max_magnitude: absolute value of a parameter up to which the function must not fail.
 
     Returns:
         Log densities (n,) in nats and gradients (n, d), or (n, 0) if not wanted.
@@ -103,7 +113,7 @@ def evaluate_where_possible(
     try:
         return evaluate(y)
     except InputError:
-        ordinary = _is_ordinary(density.transform, y)
+        ordinary = _is_ordinary(density.transform, y, max_magnitude)
         if bool(ordinary.all()):
             raise
     log_p = y.new_full((len(y),), -math.inf)
@@ -114,7 +124,11 @@ def evaluate_where_possible(
 
 
 def evaluate_together(
-    density: UnconstrainedDensity, batches: Sequence[Tensor], *, gradient: bool
+    density: UnconstrainedDensity,
+    batches: Sequence[Tensor],
+    *,
+    gradient: bool,
+    max_magnitude: float = MAX_MAGNITUDE,
 ) -> list[tuple[Tensor, Tensor]]:
     """As :func:`evaluate_where_possible` for each of several batches.
 
@@ -124,6 +138,7 @@ def evaluate_together(
     Args:
         batches: each of shape (k, d).
         gradient: whether to compute it.
+        max_magnitude: as there.
 
     Raises:
         OutOfBudgetError: a limit was reached.
@@ -151,7 +166,10 @@ def evaluate_together(
             budget.spent = spent
         else:
             return list(zip(log_p.split(sizes), grad_p.split(sizes), strict=True))
-    return [evaluate_where_possible(density, batch, gradient=gradient) for batch in batches]
+    return [
+        evaluate_where_possible(density, batch, gradient=gradient, max_magnitude=max_magnitude)
+        for batch in batches
+    ]
 
 
 def evaluate_constrained(density: UnconstrainedDensity, x: Tensor) -> Tensor:
@@ -179,10 +197,10 @@ def evaluate_constrained(density: UnconstrainedDensity, x: Tensor) -> Tensor:
     return log_p
 
 
-def _is_ordinary(transform: UnconstrainingTransform, y: Tensor) -> Tensor:
-    """Which points (n, d) are resolved and have parameters whose squares are, (n,)."""
+def _is_ordinary(transform: UnconstrainingTransform, y: Tensor, max_magnitude: float) -> Tensor:
+    """Which points (n, d) are resolved and have parameters of an ordinary magnitude, (n,)."""
     x = transform.from_unconstrained(y)
     bounds = torch.tensor([transform.constraints.lower, transform.constraints.upper])
     distance = (x[:, None] - bounds.to(x)).abs().amin(dim=1)
-    in_range = (x.abs() < MAX_MAGNITUDE) & (distance > 1 / MAX_MAGNITUDE)
+    in_range = (x.abs() < max_magnitude) & (distance > 1 / MAX_MAGNITUDE)
     return in_range.all(dim=1) & is_resolved(transform, y)

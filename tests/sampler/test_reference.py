@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 
 from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.errors import InputError
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import find_reference, reference_from_density
 from amfvi.sampler.tempering import temper
@@ -138,3 +139,24 @@ def test_a_density_without_gradients_that_is_zero_in_half_of_space_warns_of_noth
     density = UnconstrainedDensity(LogDensity(half_normal, 2))
     reference = find_reference(density, torch.Generator().manual_seed(seed))
     assert bool(reference.log_prob(torch.ones(1, 2).double()).isfinite().all())
+
+
+def funnel_of_heavy_tails(x):
+    """Where x₂ = x₃ = 0 it rises without end as x₁ falls, to 0 · exp(855) = NaN."""
+    squares = (x[:, 1:].square() * torch.exp(-x[:, :1])).sum(dim=1)
+    return -3 * torch.log1p(x[:, 0].square() / 5) - 0.5 * squares - x[:, 0]
+
+
+def test_a_search_goes_uphill_to_where_exponentials_overflow(seeded):
+    density = UnconstrainedDensity(LogDensity(funnel_of_heavy_tails, 3))
+    reference = find_reference(density, seeded(0))
+    assert bool(reference.log_prob(torch.zeros(1, 3).double()).isfinite())
+
+
+def test_a_nan_within_the_reach_of_exponentials_is_an_error(seeded):
+    """Uphill at 300, where no start is: what a search meets there counts."""
+    density = UnconstrainedDensity(
+        LogDensity(lambda x: torch.where(x[:, 0] > 300, math.nan, x[:, 0]), 1)
+    )
+    with pytest.raises(InputError, match="the log density is nan at x1 = 3"):
+        find_reference(density, seeded(0))
