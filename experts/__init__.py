@@ -19,6 +19,7 @@ from amfvi.experts.nle import NLE
 from amfvi.experts.nsf import NSF
 from amfvi.experts.rbig import RBIG
 from amfvi.experts.realnvp import RealNVP
+from amfvi.experts.reflected import Reflected, ReflectedExpert
 from amfvi.experts.regressions import RegressionMixture
 from amfvi.experts.reports import FitReport, Progress, TrainingRecord
 from amfvi.experts.tmm import TMM
@@ -45,6 +46,8 @@ __all__ = [
     "NoisyMDN",
     "Progress",
     "RealNVP",
+    "Reflected",
+    "ReflectedExpert",
     "RegressionMixture",
     "TrainingRecord",
     "config_from_json",
@@ -132,8 +135,9 @@ def config_from_json(fields: Mapping[str, Any]) -> ExpertConfig:
         >>> config_from_json({"kind": "gmm", "max_components": 3}).max_components
         3
     """
-    if fields.get("kind") == Conditioned.kind:
-        return Conditioned(expert=config_from_json(fields["expert"]))
+    for wrapper in (Conditioned, Reflected):
+        if fields.get("kind") == wrapper.kind:
+            return wrapper(expert=config_from_json(fields["expert"]))
     return _config_class(str(fields.get("kind"))).from_json(fields)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from amfvi.errors import UsageError
 from amfvi.experts.base import Expert
-from amfvi.experts.log_linear import LogLinear
+from amfvi.experts.log_linear import TAIL_RATE, LogLinear
 from amfvi.experts.parallel import map_chunked
+from amfvi.experts.reflected import ReflectedExpert, clamp_inside
 from amfvi.experts.settings import Settings
 
 __all__ = ["LikelihoodExpert"]
@@ -20,12 +21,17 @@ __all__ = ["LikelihoodExpert"]
 SUBDIVISIONS = 16
 """Parts of the interval between two nodes that the prior is tabulated at."""
 
+BOUNDED_TAIL_RATE = 1e9
+"""Rate of the tails of a posterior where the first and the last node are bounds, in ranges."""
+
 CHUNK_ROWS = 2**12
 """Conditions of all members whose posteriors are computed at a time."""
 
 
 class LikelihoodExpert(Expert):
     """q(y | c) ∝ q(y) q(c | y), normalized over nodes between which it is log-linear.
+
+    Where the prior is reflected at bounds, there is nothing beyond them.
 
     Derivatives in the condition are those with the nodes held where they are, some percent off.
 
@@ -48,7 +54,22 @@ class LikelihoodExpert(Expert):
         super().__init__(config, 1, prior.n_members, likelihood.dim)
         self.prior, self.likelihood = prior, likelihood
         self.nodes = nodes
+        self._bounds = (prior.low, prior.high) if isinstance(prior, ReflectedExpert) else None
+        self._tail_rate = TAIL_RATE if self._bounds is None else BOUNDED_TAIL_RATE
         self._prior = self._tabulated_prior()
+
+    def within(self, low: Tensor, high: Tensor) -> LikelihoodExpert:
+        """The same posterior within bounds (1,), at which the prior is reflected.
+
+        Nodes beyond them are replaced by as many between them.
+        """
+        inside = self.nodes[(self.nodes > low.to(self.nodes)) & (self.nodes < high.to(self.nodes))]
+        inside = inside[: len(self.nodes) - 2]
+        n_others = len(self.nodes) - len(inside)
+        others = torch.linspace(float(low), float(high), n_others, dtype=torch.float64)
+        nodes = torch.cat([inside, others.to(inside)]).sort().values
+        prior = ReflectedExpert(self.prior, low, high).to(self.device)
+        return type(self)(self.config, prior, self.likelihood, nodes)
 
     def tensors(self) -> dict[str, Tensor]:
         """Those of both densities, and the nodes, on the CPU."""
@@ -90,16 +111,24 @@ class LikelihoodExpert(Expert):
         uniform = uniform.to(self.device)
         # Networks in single precision move a draw by less than matters, in half the time.
         posteriors, index = self._posteriors(given.float())
-        posteriors = LogLinear(x=posteriors.x.double(), log_values=posteriors.log_values.double())
+        posteriors = replace(
+            posteriors, x=posteriors.x.double(), log_values=posteriors.log_values.double()
+        )
         if index is None:
-            return posteriors.quantile(uniform[..., None]).to(dtype)
+            return self._clamped(posteriors.quantile(uniform[..., None])).to(dtype)
         # Draws of one posterior side by side, so that its masses are computed once.
         place = _places(index, posteriors.x.shape[1])
         probability = uniform.new_full((*posteriors.x.shape[:2], int(place.max()) + 1), 0.5)
         member = torch.arange(self.n_members, device=self.device)[:, None]
         probability[member, index, place] = uniform
         drawn = posteriors.quantile(probability)
-        return drawn[member, index, place][..., None].to(dtype)
+        return self._clamped(drawn[member, index, place][..., None]).to(dtype)
+
+    def _clamped(self, x: Tensor) -> Tensor:
+        """Draws inside the bounds, if there are any, whatever the rounding."""
+        if self._bounds is None:
+            return x
+        return clamp_inside(x, *(bound.to(x) for bound in self._bounds))
 
     def _posteriors(self, condition: Tensor) -> tuple[LogLinear, Tensor | None]:
         """The posterior at each condition (members, n, given), computed once where they repeat.
@@ -132,7 +161,8 @@ class LikelihoodExpert(Expert):
 
         def at(x: Tensor) -> LogLinear:
             of_prior = prior.interpolate(x.flatten(1)).view_as(x)
-            return LogLinear(x=x, log_values=of_prior + self._log_likelihood(condition, x))
+            log_values = of_prior + self._log_likelihood(condition, x)
+            return LogLinear(x=x, log_values=log_values, tail_rate=self._tail_rate)
 
         coarse = at(nodes.expand(members, n, -1))
         with torch.no_grad():
@@ -140,7 +170,7 @@ class LikelihoodExpert(Expert):
         fine = at(near)
         x, order = torch.cat([coarse.x, near], dim=2).sort(dim=2)
         values = torch.cat([coarse.log_values, fine.log_values], dim=2)
-        return LogLinear(x=x, log_values=values.gather(2, order))
+        return LogLinear(x=x, log_values=values.gather(2, order), tail_rate=self._tail_rate)
 
     @torch.no_grad()
     def _tabulated_prior(self) -> LogLinear:
@@ -148,7 +178,8 @@ class LikelihoodExpert(Expert):
         share = torch.arange(SUBDIVISIONS).to(self.nodes) / SUBDIVISIONS
         dense = torch.lerp(self.nodes[:-1, None], self.nodes[1:, None], share).flatten()
         x = torch.cat([dense, self.nodes[-1:]]).expand(self.n_members, -1)
-        return LogLinear(x=x, log_values=self.prior._log_prob(x[..., None]))
+        log_values = self.prior._log_prob(x[..., None])
+        return LogLinear(x=x, log_values=log_values, tail_rate=self._tail_rate)
 
     def _log_likelihood(self, condition: Tensor, y: Tensor) -> Tensor:
         """log q(c | y) at the parameters (members, n, N) of each condition."""
@@ -161,7 +192,8 @@ def _joined(compute: Callable[[Tensor], LogLinear], condition: Tensor) -> LogLin
     """Posteriors at conditions (members, n, given), some at a time."""
     size = max(1, CHUNK_ROWS // len(condition))
     parts = [compute(part) for part in condition.split(size, dim=1)]
-    return LogLinear(
+    return replace(
+        parts[0],
         x=torch.cat([part.x for part in parts], dim=1),
         log_values=torch.cat([part.log_values for part in parts], dim=1),
     )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["LogLinear"]
+__all__ = ["TAIL_RATE", "LogLinear"]
 
 TAIL_RATE = 10.0
-"""Rate of the exponential tails beyond the first and the last node, in ranges of the nodes."""
+"""Rate of the exponential tails where the nodes exceed what there are draws of."""
 
 LEAST_DIFFERENCE = 1e-9
 """Difference of log densities, in size, below which a segment counts as level."""
@@ -23,6 +23,8 @@ class LogLinear:
     Attributes:
         x: nodes, (..., N), ascending.
         log_values: log density at the nodes up to a constant, (..., N), nats.
+        tail_rate: of the exponential tails beyond the first and the last node, in ranges of the
+            nodes; large where these are bounds.
 
     Examples:
         >>> x = torch.linspace(-8, 8, 401).double()
@@ -35,6 +37,7 @@ class LogLinear:
 
     x: Tensor
     log_values: Tensor
+    tail_rate: float = TAIL_RATE
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Normalized log density at one point for each density, (...)."""
@@ -91,7 +94,7 @@ class LogLinear:
 
     @property
     def _tail_rate(self) -> Tensor:
-        return TAIL_RATE / (self.x[..., -1] - self.x[..., 0])
+        return self.tail_rate / (self.x[..., -1] - self.x[..., 0])
 
     def _log_masses(self) -> Tensor:
         """Log masses of the left tail, the segments and the right tail, (..., N + 1)."""

@@ -19,6 +19,7 @@ from amfvi.experts.gmm import GMM
 from amfvi.experts.logistic_maf import LogisticMAF
 from amfvi.experts.mdn import NoisyMDN
 from amfvi.experts.rbig import RBIG
+from amfvi.experts.reflected import Reflected
 from amfvi.experts.reports import FitReport, Progress
 
 __all__ = ["NLE"]
@@ -123,7 +124,9 @@ class NLE(ExpertConfig):
             parts[part][rest] = value
         rbig, gmm = self._priors()
         mdn, flow = self._likelihoods()
-        prior = gmm if "log_weights" in parts["prior"] else rbig
+        prior: ExpertConfig = gmm if "log_weights" in parts["prior"] else rbig
+        if "low" in parts["prior"]:
+            prior = Reflected(expert=prior)
         is_flow = any(name.startswith("flow.") for name in parts["likelihood"])
         nodes = parts["nodes"].get("", torch.empty(0)).double()
         if nodes.shape != (NODES,) or not bool((nodes.diff() >= 0).all()):

@@ -12,6 +12,7 @@ from amfvi.conditional.bounds import choose_bounds
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.conditional.mixture import ConditionalMixture
 from amfvi.conditional.pairs import Pairs, PairSplit, split_pairs
+from amfvi.conditional.reflection import reflect
 from amfvi.conditional.spread import widen
 from amfvi.device import resolve_device
 from amfvi.experts import Expert, ExpertConfig, FitReport
@@ -84,9 +85,10 @@ def fit_pairs(
         cluster=options.cluster,
     )
     stage_one_done = time.monotonic()
+    reflected = {name: reflect(each.expert, split.transform) for name, each in fitted.items()}
     experts = {
-        name: widen(each.expert, split.folds, generator_for(options.seed, "spread", name))
-        for name, each in fitted.items()
+        name: widen(expert, split.folds, generator_for(options.seed, "spread", name))
+        for name, expert in reflected.items()
     }
     weights = _fit_weights(experts, split, options)
     model = ConditionalMixture(

@@ -133,7 +133,7 @@ def _without_clamps(model: ConditionalMixture) -> ConditionalMixture:
     constraints = transform.constraints
     bounds = list(zip(constraints.lower, constraints.upper, strict=True))
     for i, (pair, scale) in enumerate(zip(bounds, transform.softplus_scales, strict=True)):
-        if math.isfinite(scale) and all(math.isfinite(bound) for bound in pair):
+        if 0 < scale < math.inf and all(math.isfinite(bound) for bound in pair):
             bounds[i] = (-math.inf, math.inf)
     lower, upper = zip(*bounds, strict=True)
     return model.with_transform(

@@ -30,14 +30,17 @@ class UnconstrainingTransform:
     """A bijection between constrained parameters and R^m.
 
     An interval is mapped by a scaled logistic function, or with a finite scale s by a soft
-    clamp of that width. A half line is mapped by s·softplus(y/s), which is exp near the bound
-    and linear far from it; with an infinite scale s it is exp everywhere. Vectors are mapped by
-    torch's ``biject_to``. Then heavy tails may be compressed.
+    clamp of that width. With a scale of zero it is not mapped: a density on the line is
+    reflected at its bounds (:class:`~amfvi.experts.ReflectedExpert`).
+
+    A half line is mapped by s·softplus(y/s), which is exp near the bound and linear far from it;
+    with an infinite scale s it is exp everywhere. Vectors are mapped by torch's ``biject_to``.
+    Then heavy tails may be compressed.
 
     Attributes:
         constraints: what is removed.
         softplus_scales: s of each parameter, a distance from its bound; all infinite if
-            not given.
+            not given. Zero for an interval at whose bounds a density is reflected.
         compression: of heavy tails of the unconstrained coordinates, if any.
 
     Raises:
@@ -62,10 +65,14 @@ class UnconstrainingTransform:
             )
         if not self.softplus_scales:
             object.__setattr__(self, "softplus_scales", (math.inf,) * self.constraints.dim)
-        if len(self.softplus_scales) != self.constraints.dim or min(self.softplus_scales) <= 0:
+        are_valid = len(self.softplus_scales) == self.constraints.dim and all(
+            scale > 0 or (scale == 0 and i in self.intervals)
+            for i, scale in enumerate(self.softplus_scales)
+        )
+        if not are_valid:
             raise UsageError(
-                f"softplus scales must be {self.constraints.dim} positive numbers, found "
-                f"{list(self.softplus_scales)}"
+                f"softplus scales must be {self.constraints.dim} positive numbers, or zero for an "
+                f"interval, found {list(self.softplus_scales)}"
             )
 
     @classmethod
@@ -122,6 +129,38 @@ class UnconstrainingTransform:
             edges = _with_infinity(tails.get("edges", []))
             compression = TailCompression(centers, _with_infinity(tails["scales"]), edges)
         return cls(constraints, scales, compression)
+
+    @cached_property
+    def intervals(self) -> tuple[int, ...]:
+        """The parameters that are each in an interval of their own."""
+        bounds = zip(self.constraints.lower, self.constraints.upper, strict=True)
+        in_vector = {
+            i
+            for vector in self.constraints.vectors
+            for i in range(self.constraints.dim)[vector.columns]
+        }
+        return tuple(
+            i
+            for i, (low, high) in enumerate(bounds)
+            if math.isfinite(low) and math.isfinite(high) and i not in in_vector
+        )
+
+    @property
+    def reflecting(self) -> tuple[Tensor, Tensor] | None:
+        """Bounds (m,) at which a density over unconstrained space is reflected, or None.
+
+        Infinite for the coordinates at whose bounds it is not.
+        """
+        if 0.0 not in self.softplus_scales:
+            return None
+        low, high = torch.full((2, self.constraints.unconstrained_dim), math.inf).double()
+        used = 0
+        for part in self._parts:
+            i = part.columns.start
+            if self.softplus_scales[i] == 0:
+                low[used], high[used] = self.constraints.lower[i], self.constraints.upper[i]
+            used += part.unconstrained_size
+        return low, high
 
     @property
     def is_identity(self) -> bool:
@@ -240,6 +279,8 @@ def _bijection(low: float, high: float, scale: float) -> Transform | None:
     if not math.isfinite(low) and not math.isfinite(high):
         return None
     interval = math.isfinite(low) and math.isfinite(high)
+    if interval and scale == 0:
+        return None
     if interval and math.isfinite(scale):
         return SoftClamp(low, high, scale)
     if not math.isfinite(scale):
