@@ -15,7 +15,7 @@ from torch import Tensor
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.factors import factorize_covariance
 from amfvi.sampler.modes import Mode
-from amfvi.sampler.resolution import MAX_EXPONENT, evaluate_where_possible
+from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["far_covariances"]
 
@@ -89,9 +89,8 @@ def _widths(density: UnconstrainedDensity, mode: Mode, fall: float, unit: float)
     for _ in range(MAX_DOUBLINGS):
         rows = is_up.nonzero().squeeze(1)
         points = mode.point + steps[rows, None] * directions[rows]
-        log_p = evaluate_where_possible(
-            density, points, gradient=False, max_magnitude=MAX_EXPONENT
-        )[0]
+        # No draw is needed so far out: where the function fails there, nothing is to be reached.
+        log_p = evaluate_where_possible(density, points, gradient=False, max_magnitude=0.0)[0]
         is_up[rows] = log_p > mode.log_density - fall
         if not bool(is_up.any()):
             break

@@ -61,3 +61,11 @@ def test_nothing_is_added_where_curvature_tells(log_p):
 
 def test_without_a_mode_there_is_nothing_to_reach():
     assert far_covariances(density(lambda x: -x.abs().sum(dim=1), 1), []) == []
+
+
+def test_a_function_that_fails_far_out_is_no_error():
+    """0 · log 0 = NaN of a probability that has underflowed, a hundred widths away."""
+    log_p = density(
+        lambda x: torch.where(x.abs() > 100, torch.nan, -0.5 * x.square()).sum(dim=1), 2
+    )
+    assert far_covariances(log_p, [mode(1.0, 1.0)]) == []
