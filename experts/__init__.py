@@ -23,6 +23,7 @@ from amfvi.experts.reflected import Reflected, ReflectedExpert
 from amfvi.experts.regressions import RegressionMixture
 from amfvi.experts.reports import FitReport, Progress, TrainingRecord
 from amfvi.experts.tmm import TMM
+from amfvi.experts.wrapper import Wrapper
 
 __all__ = [
     "DEFAULT",
@@ -135,7 +136,8 @@ def config_from_json(fields: Mapping[str, Any]) -> ExpertConfig:
         >>> config_from_json({"kind": "gmm", "max_components": 3}).max_components
         3
     """
-    for wrapper in (Conditioned, Reflected):
+    wrappers: tuple[type[Wrapper], ...] = (Conditioned, Reflected)
+    for wrapper in wrappers:
         if fields.get("kind") == wrapper.kind:
             return wrapper(expert=config_from_json(fields["expert"]))
     return _config_class(str(fields.get("kind"))).from_json(fields)

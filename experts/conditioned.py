@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from amfvi.errors import UsageError
 from amfvi.experts.base import Expert
-from amfvi.experts.config import ExpertConfig
-from amfvi.experts.folds import Folds
-from amfvi.experts.reports import FitReport
+from amfvi.experts.wrapper import Wrapper, config_of
 
 __all__ = ["Conditioned", "ConditionedExpert"]
 
@@ -39,7 +37,7 @@ class ConditionedExpert(Expert):
             raise UsageError(
                 f"a condition is {expert.given} finite numbers, found {condition.tolist()}"
             )
-        super().__init__(Conditioned(expert=_config(expert)), expert.dim, expert.n_members)
+        super().__init__(Conditioned(expert=config_of(expert)), expert.dim, expert.n_members)
         self.expert = expert
         self.condition = condition.double()
 
@@ -73,11 +71,8 @@ class ConditionedExpert(Expert):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditioned(ExpertConfig):
+class Conditioned(Wrapper):
     """Settings of the expert that was conditioned; they restore one, but fit none.
-
-    Attributes:
-        expert: those of the conditional expert.
 
     Examples:
         >>> from amfvi.experts import GMM, config_from_json
@@ -86,28 +81,10 @@ class Conditioned(ExpertConfig):
     """
 
     kind: ClassVar[str] = "conditioned"
-    expert: ExpertConfig
-
-    def fit_folds(self, folds: Folds, **options: Any) -> tuple[Expert, FitReport]:
-        """Refuse: a condition is given to an expert that has been fitted.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("an expert is fitted to pairs first, and conditioned then")
+    refusal: ClassVar[str] = "an expert is fitted to pairs first, and conditioned then"
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> ConditionedExpert:
         """Rebuild the expert whose :meth:`ConditionedExpert.tensors` these are."""
         rest = dict(tensors)
         condition = rest.pop("condition", torch.empty(0)).reshape(-1)
         return ConditionedExpert(self.expert.restore(dim, rest, len(condition)), condition)
-
-    def to_json(self) -> dict[str, Any]:
-        """The kind, and the conditional expert's."""
-        return {"kind": self.kind, "expert": self.expert.to_json()}
-
-
-def _config(expert: Expert) -> ExpertConfig:
-    if not isinstance(expert.config, ExpertConfig):
-        raise UsageError(f"{expert!r} has no settings to be restored by")
-    return expert.config

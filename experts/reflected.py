@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from amfvi.errors import InputError, UsageError
 from amfvi.experts.base import Expert
-from amfvi.experts.config import ExpertConfig
-from amfvi.experts.folds import Folds
-from amfvi.experts.reports import FitReport
+from amfvi.experts.wrapper import Wrapper, config_of
 
 __all__ = ["MAX_REFLECTED", "Reflected", "ReflectedExpert", "clamp_inside"]
 
@@ -52,10 +50,8 @@ class ReflectedExpert(Expert):
     """
 
     def __init__(self, expert: Expert, low: Tensor, high: Tensor) -> None:
-        if not isinstance(expert.config, ExpertConfig):
-            raise UsageError(f"{expert!r} has no settings to be restored by")
         super().__init__(
-            Reflected(expert=expert.config), expert.dim, expert.n_members, expert.given
+            Reflected(expert=config_of(expert)), expert.dim, expert.n_members, expert.given
         )
         self.expert = expert
         self.low, self.high = low.double(), high.double()
@@ -133,11 +129,8 @@ def clamp_inside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reflected(ExpertConfig):
+class Reflected(Wrapper):
     """Settings of the expert that is reflected; they restore one, but fit none.
-
-    Attributes:
-        expert: those of the expert on the line.
 
     Examples:
         >>> from amfvi.experts import GMM, config_from_json
@@ -146,15 +139,7 @@ class Reflected(ExpertConfig):
     """
 
     kind: ClassVar[str] = "reflected"
-    expert: ExpertConfig
-
-    def fit_folds(self, folds: Folds, **options: Any) -> tuple[Expert, FitReport]:
-        """Refuse: an expert on the line is reflected when it has been fitted.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("an expert is fitted on the line first, and reflected then")
+    refusal: ClassVar[str] = "an expert is fitted on the line first, and reflected then"
 
     def restore(self, dim: int, tensors: Mapping[str, Tensor], given: int = 0) -> ReflectedExpert:
         """Rebuild the expert whose :meth:`ReflectedExpert.tensors` these are."""
@@ -163,7 +148,3 @@ class Reflected(ExpertConfig):
         if any(bound.shape != (dim,) for bound in bounds):
             raise InputError(f"a reflected expert has {dim} lower and {dim} upper bounds")
         return ReflectedExpert(self.expert.restore(dim, rest, given), *bounds)
-
-    def to_json(self) -> dict[str, Any]:
-        """The kind, and that of the expert on the line."""
-        return {"kind": self.kind, "expert": self.expert.to_json()}
