@@ -90,6 +90,8 @@ class Workers:
             an executor of ``concurrent.futures``, a ``multiprocessing.Pool`` or a client of
             Dask; None: this process.
         subject: what the function is, for messages.
+        differentiates: whether torch differentiates in it, which a forked process cannot where
+            there is a GPU.
 
     Raises:
         UsageError: something else as a pool.
@@ -100,8 +102,11 @@ class Workers:
         [1, 2]
     """
 
-    def __init__(self, function: Function, pool: Any, subject: str) -> None:
+    def __init__(
+        self, function: Function, pool: Any, subject: str, *, differentiates: bool = False
+    ) -> None:
         check_pool(pool)
+        self._forks = _can_fork(differentiates)
         self._function = function
         self._pool = pool
         self._subject = subject
@@ -123,7 +128,7 @@ class Workers:
             raise
         except BrokenProcessPool:
             self.close(now=True)
-            unguarded = "" if _forks() else ', or a script lacks if __name__ == "__main__"'
+            unguarded = "" if self._forks else ', or a script lacks if __name__ == "__main__"'
             raise InputError(
                 f"pool: a process died while it computed the {self._subject}: it ran out of "
                 f"memory, was killed or ended itself{unguarded}"
@@ -134,7 +139,7 @@ class Workers:
     def _map(self, arguments: Sequence[Any]) -> Iterable[Any]:
         if isinstance(self._pool, int):
             if self._processes is None:
-                self._processes = _Processes(self._function, self._pool)
+                self._processes = _Processes(self._function, self._pool, self._forks)
             return self._processes.map(arguments)
         if callable(getattr(self._pool, "gather", None)):  # a client of Dask, which has futures
             return self._pool.gather(self._pool.map(self._function, arguments, pure=False))
@@ -173,16 +178,17 @@ class Workers:
         self.close()
 
 
-def _forks() -> bool:
-    """Whether processes of ours are copies of this one."""
-    return sys.platform == "linux" and not torch.cuda.is_initialized()
+def _can_fork(differentiates: bool) -> bool:
+    """Whether processes of ours can be copies of this one."""
+    needs_own_threads = differentiates and torch.cuda.is_available()  # those of autograd
+    return sys.platform == "linux" and not torch.cuda.is_initialized() and not needs_own_threads
 
 
 class _Processes:
     """Processes of ours, which compute a function that they are started with."""
 
-    def __init__(self, function: Function, count: int) -> None:
-        context = multiprocessing.get_context("fork" if _forks() else "spawn")
+    def __init__(self, function: Function, count: int, forks: bool) -> None:
+        context = multiprocessing.get_context("fork" if forks else "spawn")
         self._reader, self._writer = context.Pipe(duplex=False)
         self._warned: dict[Any, Any] = {}
         self._executor = ProcessPoolExecutor(

@@ -119,7 +119,7 @@ def _look_at_all(
 
 
 def _map(function: Callable[[Any], Any], arguments: Sequence[Any], pool: Any) -> list[Any]:
-    with Workers(function, pool, "shards").closing() as workers:
+    with Workers(function, pool, "shards", differentiates=True).closing() as workers:
         return list(workers.map(list(arguments)))
 
 

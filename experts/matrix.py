@@ -26,7 +26,9 @@ def log_densities(experts: Mapping[str, Expert], y: Tensor) -> Tensor:
         >>> log_densities({"gmm": expert}, torch.zeros(3, 1)).shape
         torch.Size([3, 1])
     """
-    return _stack({name: expert.log_prob(y) for name, expert in experts.items()}, y)
+    # A family of the user's own may compute on the CPU alone.
+    columns = {n: e.log_prob(y.to(e.device)).to(y.device) for n, e in experts.items()}
+    return _stack(columns, y)
 
 
 def optimism_corrected_log_densities(experts: Mapping[str, Expert], folds: Folds) -> Tensor:
@@ -44,12 +46,13 @@ def optimism_corrected_log_densities(experts: Mapping[str, Expert], folds: Folds
         torch.Size([200, 1])
     """
     columns = {name: expert.log_prob_optimism_corrected(folds) for name, expert in experts.items()}
-    return _stack(columns, folds.draws[folds.is_heldout])
+    draws = folds.draws[folds.is_heldout]
+    return _stack({name: column.to(draws.device) for name, column in columns.items()}, draws)
 
 
 def _stack(columns: Mapping[str, Tensor], y: Tensor) -> Tensor:
     for name, column in columns.items():
-        undefined = column.isnan().to(y.device)
+        undefined = column.isnan()
         if bool(undefined.any()):
             raise FitError(f"expert {name!r} has density NaN at {y[undefined][0].tolist()}")
     return torch.stack(list(columns.values()), dim=1)

@@ -188,6 +188,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # one session has a folder per process
         base = base.parent
+    (base / "cache").mkdir(exist_ok=True)  # torch warns of one that it has to make itself
     monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
 
 

@@ -77,3 +77,38 @@ def test_a_log_density_is_called_on_the_device(posterior):
     assert "cuda" in devices
     assert fitted.diagnostics.verdict == amfvi.Verdict.TRUST
     assert abs(fitted.diagnostics.log_z - 1.8379) < 0.02
+
+
+CENTER = torch.tensor([1.0, -1.0], dtype=torch.float64)
+"""Data of a user, on the CPU."""
+
+
+def by_torch(x):
+    return -0.5 * (x - CENTER).square().sum(dim=1)
+
+
+def by_numpy(x):
+    return -0.5 * ((x - CENTER.numpy()) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize(("function", "pool"), [(by_torch, None), (by_numpy, None), (by_torch, 2)])
+def test_a_function_whose_data_are_on_the_cpu_is_computed_there(function, pool):
+    density = amfvi.LogDensity(function, 2, pool=pool)
+    fitted = amfvi.fit(density, experts=[MAF(max_steps=300)], n_draws=1000, folds=2, device="cuda")
+    assert fitted.device.type == "cuda"
+    assert fitted.diagnostics.verdict == amfvi.Verdict.TRUST, fitted.diagnostics.reasons
+    assert abs(fitted.diagnostics.log_z - 1.8379) < 0.02
+    weighted = fitted.weighted_draws(500)
+    assert abs(weighted.importance.log_z.mean - 1.8379) < 0.05
+
+
+def test_a_fit_of_pairs_is_normalized_and_read_back(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    c = torch.randn(400, 1, generator=generator).double()
+    y = c + 0.5 * torch.randn(400, 1, generator=generator).double()
+    fitted = amfvi.fit(y, given=c, device="cuda", folds=2)
+    grid = torch.linspace(-5, 5, 1001, dtype=torch.float64)[:, None]
+    density = fitted.log_prob(grid, given=torch.zeros(1001, 1).double()).exp()
+    assert abs(float(density.sum() * 0.01) - 1) < 1e-3
+    again = amfvi.load(fitted.save(tmp_path / "model"))
+    assert torch.allclose(again.log_prob(y, given=c), fitted.log_prob(y, given=c), atol=1e-4)

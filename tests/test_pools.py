@@ -13,11 +13,16 @@ import warnings
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+import torch
 
 from amfvi.errors import InputError, UsageError
 from amfvi.pools import Workers, check_pool, pool_size
 
 FORK = multiprocessing.get_context("fork")
+
+needs_fork = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a process that uses a GPU is not forked"
+)
 
 
 class Client:
@@ -102,6 +107,7 @@ def wait_until_gone(processes, seconds=20):
     return not any(map(is_alive, processes))
 
 
+@needs_fork
 def test_processes_start_once_at_the_first_use_and_end():
     before = set(multiprocessing.active_children())
     with Workers(lambda x: pid(x), 2, "function").closing() as workers:
@@ -115,6 +121,7 @@ def test_processes_start_once_at_the_first_use_and_end():
     assert wait_until_gone(again)
 
 
+@needs_fork
 def test_a_process_that_dies_is_one_line():
     with (
         Workers(lambda x: os._exit(3) if x == 7 else x, 2, "simulator").closing() as workers,
@@ -130,6 +137,7 @@ def test_what_cannot_be_pickled_is_one_line():
     assert "\n" not in str(error.value)
 
 
+@needs_fork
 def test_warnings_of_processes_are_those_of_this_one():
     def warns(x):
         warnings.warn("rough", UserWarning, stacklevel=1)

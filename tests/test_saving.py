@@ -309,7 +309,7 @@ def test_a_fit_to_gaussian_draws_is_read_back(dim, seed, tmp_path):
     """A Gaussianization of Gaussian draws may keep no layer, and could not be read back."""
     draws = torch.randn(2000, dim, generator=torch.Generator().manual_seed(seed)).double()
     posterior = amfvi.fit(draws, experts=["rbig", "gmm", "tmm"], folds=2, seed=seed)
-    restored = amfvi.load(posterior.save(tmp_path / "model"))
+    restored = amfvi.load(posterior.save(tmp_path / "model"), device=posterior.device)
     assert torch.equal(restored.log_prob(draws), posterior.log_prob(draws))
     generators = (torch.Generator().manual_seed(1) for _ in range(2))
     same = [q.sample((20,), g) for q, g in zip((posterior, restored), generators, strict=True)]

@@ -64,7 +64,7 @@ def test_a_fit_of_shards_can_be_saved_and_loaded(tmp_path):
     x = targets.get("bimodal").sample(800, torch.Generator().manual_seed(0))
     fitted = fit_shards(list(x.split(400)), experts="gmm")
     fitted.save(tmp_path / "model")
-    again = amfvi.load(tmp_path / "model")
+    again = amfvi.load(tmp_path / "model", device=fitted.device)
     assert torch.equal(again.log_prob(x), fitted.log_prob(x))
 
 

@@ -188,7 +188,7 @@ class LogDensity:
     @cached_property
     def _found(self) -> VectorizedDensity:
         """The function as one of many points, in this process."""
-        points = self._test_points()
+        points = self.test_points()
         density = self._vectorize(points)
         self.n_evaluations += len(points)
         seconds: list[float] = []
@@ -225,7 +225,7 @@ class LogDensity:
             self.value_and_grad, points, self.names, function=self.function
         )
 
-    def _test_points(self) -> Tensor:
+    def test_points(self) -> Tensor:
         """A few points inside the constraints, and inside the box if there is one."""
         # Not as many points as parameters, so that shapes tell what was returned.
         n = 4 if self.dim == 3 else 3

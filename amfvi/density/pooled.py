@@ -116,13 +116,19 @@ class PooledDensity:
             )
         # Fields are copied without what was cached in the original, which pickles badly.
         self._density = replace(density)
-        self._workers = Workers(_PieceFunction(self._density), pool, "log density")
+        self._workers = Workers(
+            _PieceFunction(self._density),
+            pool,
+            "log density",
+            differentiates=density.joint is None and density.differentiable,
+        )
         self._size = pool_size(pool)
         self.vectorized = replace(
             density,
             values=self._map,
             joint=partial(self._map, gradient=True) if density.differentiable else None,
             singly=partial(self._map, singly=True),
+            takes_tensors=False,
         )
 
     def close(self, *, now: bool = False) -> None:

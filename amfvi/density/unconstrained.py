@@ -14,6 +14,7 @@ from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.budget import Budget
 from amfvi.density.log_density import LogDensity
+from amfvi.density.placement import place
 
 __all__ = ["UnconstrainedDensity"]
 
@@ -33,7 +34,7 @@ class UnconstrainedDensity:
     Args:
         log_density: the user's.
         budget: limits that every evaluation counts against; none by default.
-        device: where points are handed to the user's function.
+        device: where points are handed to the user's function, if it can be computed there.
 
     Raises:
         InputError: the function cannot be called.
@@ -55,7 +56,7 @@ class UnconstrainedDensity:
         self.transform = log_density.transform
         self.dim = log_density.constraints.unconstrained_dim
         self.differentiable = log_density.vectorized.differentiable
-        self.device = torch.device(device)
+        self.device = place(log_density, device)
         self.budget = budget if budget is not None else Budget()
         self.seconds_per_point = log_density.seconds_per_call
         self._singly = False

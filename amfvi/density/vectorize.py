@@ -52,6 +52,8 @@ class VectorizedDensity:
         resolution: relative rounding error of the user's values.
         why_singly: why the function is called point by point; empty if it is not.
         is_jax: whether it was compiled by JAX.
+        takes_tensors: whether the user's function is handed many points at once as tensors, of
+            whatever device.
         singly: as ``values``, where there is a better way to call it for every point alone
             than one after the other.
 
@@ -67,6 +69,7 @@ class VectorizedDensity:
     resolution: float = DOUBLE
     why_singly: str = ""
     is_jax: bool = False
+    takes_tensors: bool = False
     singly: Values | None = None
 
     @cached_property
@@ -150,6 +153,7 @@ def _adapt_batches(convention: Convention, points: Tensor) -> VectorizedDensity:
         calling_convention=str(convention),
         differentiable=is_torch and _has_gradient(call, points),
         resolution=convention.resolution,
+        takes_tensors=is_torch,
     )
 
 
@@ -163,6 +167,7 @@ def _adapt_single_points(convention: Convention, points: Tensor) -> VectorizedDe
         differentiable=is_torch and _has_gradient(call, points),
         resolution=convention.resolution,
         why_singly=why_singly,
+        takes_tensors=is_torch and not why_singly,
     )
 
 

@@ -34,7 +34,7 @@ def torch_constraint(constraint: Any) -> torch_constraints.Constraint:
         constraint = constraint.base_constraint
     if isinstance(constraint, _support_class()):
         return ConstrainedVector(constraint.held)
-    if isinstance(constraint, theirs.cat):
+    if hasattr(theirs, "cat") and isinstance(constraint, theirs.cat):  # from NumPyro 0.22 on
         parts = [torch_constraint(part) for part in constraint.cseq]
         return torch_constraints.cat(parts, constraint.dim, constraint.lengths)
     singles = {

@@ -80,7 +80,7 @@ class PyMCDensity(LogDensity):
     @cached_property
     def transformed_variables(self) -> Variables:
         """The arrays that :meth:`transformed` returns, with PyMC's dims and coords."""
-        point = self._test_points()[:1].numpy()
+        point = self.test_points()[:1].numpy()
         shapes = {name: array.shape[1:] for name, array in self.transformed(point).items()}
         return describe_variables(self._space.model, shapes)
 

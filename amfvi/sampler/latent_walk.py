@@ -173,7 +173,8 @@ class LatentChains:
 
     @torch.no_grad()
     def to_latent(self, y: Tensor) -> Tensor:
-        return self.flow.forward(y.expand(self.flow.n_members, *y.shape))[0][0].cpu()
+        members = y.to(self.flow.device).expand(self.flow.n_members, *y.shape)
+        return self.flow.forward(members)[0][0].cpu()
 
     def evaluate(self, u: Tensor) -> LatentState:
         u = u.detach().requires_grad_()

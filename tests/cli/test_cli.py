@@ -85,12 +85,12 @@ def test_sample_and_log_prob_go_together(finished, cli, tmp_path):
     text = (tmp_path / "s.csv").read_text()
     code, out, _ = cli("sample", run, "-n", 50, "--seed", 3)
     assert (code, out) == (0, text)
-    code, out, _ = cli("log-prob", run, "--points", "s.csv")
+    code, out, _ = cli("log-prob", run, "--points", "s.csv", "--device", "cpu")
     assert code == 0
     printed = np.loadtxt(out.splitlines(), skiprows=1)
     points = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
     assert np.array_equal(printed, amfvi.load(run).log_prob(points).numpy())
-    assert cli("log-prob", run, "--points", "s.csv", "--out", "l.npz")[0] == 0
+    assert cli("log-prob", run, "--points", "s.csv", "--out", "l.npz", "--device", "cpu")[0] == 0
     assert np.array_equal(np.load(tmp_path / "l.npz")["log_prob"][:, 0], printed)
 
 

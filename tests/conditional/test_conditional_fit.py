@@ -48,7 +48,8 @@ def test_at_one_condition_it_is_a_mixture_like_any_other(model, tmp_path):
     assert torch.allclose(at.log_prob(y), model.log_prob(y, given=c), atol=1e-10)
     assert torch.allclose(at.log_prob(y), model.log_prob(y, given=c.expand(200, -1)), atol=1e-10)
     assert abs(float(y[:, 0].mean()) - 0.5) < 0.15
-    again = amfvi.load(amfvi.Posterior.from_mixture(at).save(tmp_path / "at"))
+    path = amfvi.Posterior.from_mixture(at).save(tmp_path / "at")
+    again = amfvi.load(path, device=at.device)
     assert torch.equal(again.log_prob(y), at.log_prob(y))
     by_name = model.given({"b": -1.0, "a": 0.5})
     assert torch.equal(by_name.log_prob(y), at.log_prob(y))
@@ -92,7 +93,7 @@ def test_same_seed_same_model_whatever_the_order_of_experts():
 def test_a_saved_model_is_the_same_and_damage_is_noticed(model, tmp_path):
     y, c = pairs(50, seed=5)
     path = model.save(tmp_path / "model")
-    restored = amfvi.load(path)
+    restored = amfvi.load(path, device=model.device)
     assert isinstance(restored, amfvi.ConditionalPosterior)
     assert torch.equal(restored.log_prob(y, given=c), model.log_prob(y, given=c))
     assert torch.equal(restored.familiar(c), model.familiar(c))

@@ -28,7 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the log density takes one point"),
 ]
 
-FORK = multiprocessing.get_context("fork")
+# What torch differentiates cannot be forked where there is a GPU.
+CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
 POINTS = torch.randn(53, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -77,10 +78,10 @@ def pool(request):
         with ThreadPoolExecutor(3) as threads:
             yield threads
     elif request.param == "executor":
-        with ProcessPoolExecutor(2, mp_context=FORK) as executor:
+        with ProcessPoolExecutor(2, mp_context=CONTEXT) as executor:
             yield executor
     else:
-        with FORK.Pool(2) as processes:
+        with CONTEXT.Pool(2) as processes:
             yield processes
 
 
@@ -184,7 +185,7 @@ def test_a_function_that_cannot_be_pickled():
     density = LogDensity(local, 3, pool=2)  # processes of ours have it already
     with density.closing():
         assert torch.equal(density.log_prob(POINTS), expected)
-    with ProcessPoolExecutor(1, mp_context=FORK) as executor:
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as executor:
         density.pool = executor
         with pytest.raises(InputError, match="a log density that can be pickled: define it at"):
             density.log_prob(POINTS)

@@ -39,7 +39,7 @@ def test_a_defensive_component_bounds_the_weights_of_light_tails():
     generator = torch.Generator().manual_seed(0)
     draws = student.sample(4000, generator)
     light = amfvi.fit(draws, experts=[GMM(max_components=1)], folds=2, seed=0)
-    fitted = fit_defensive_component(light.summary.split.folds, seed=0)
+    fitted = fit_defensive_component(light.summary.split.folds, seed=0, device=light.device)
     component = with_heavy_tails(fitted, MAX_DEFENSIVE_FREEDOM)
     defended = with_defensive_component(light, component, 0.05)
     x = student.sample(50_000, generator)

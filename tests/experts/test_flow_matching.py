@@ -121,7 +121,7 @@ def test_far_points_have_a_small_density(given):
 def test_a_mixture_with_it_is_saved(tmp_path):
     pairs = rows(1, n=200)
     model = amfvi.fit(pairs[:, 1:], given=pairs[:, :1], experts=["gmm", SMALL], folds=2)
-    again = amfvi.load(model.save(tmp_path / "model"))
+    again = amfvi.load(model.save(tmp_path / "model"), device=model.device)
     y, c = pairs[:20, 1:], pairs[:20, :1]
     assert torch.equal(again.log_prob(y, given=c), model.log_prob(y, given=c))
     seed = torch.Generator().manual_seed

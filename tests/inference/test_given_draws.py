@@ -178,7 +178,7 @@ def test_a_density_that_is_zero_at_a_draw_is_of_something_else():
 def test_a_fit_to_draws_or_a_loaded_model_can_be_checked_later(tmp_path):
     fitted = amfvi.fit(DRAWS, **QUICK)
     assert fitted.diagnostics is None
-    loaded = amfvi.load(fitted.save(tmp_path / "model"))
+    loaded = amfvi.load(fitted.save(tmp_path / "model"), device=fitted.device)
     for mixture in (fitted, loaded):
         checked = amfvi.check(mixture, NORMAL)
         assert checked.diagnostics.verdict is Verdict.TRUST, checked.diagnostics.reasons

@@ -96,7 +96,7 @@ def test_weighted_draws_are_free_at_first_and_need_the_density_later(fitted_dens
     assert torch.allclose(few.log_weights, expected)
     assert not torch.equal(few.x, posterior.weighted_draws(100, seed=2).x)
 
-    restored = amfvi.load(posterior.save(tmp_path / "model"))
+    restored = amfvi.load(posterior.save(tmp_path / "model"), device=posterior.device)
     with pytest.raises(amfvi.UsageError, match=r"with_log_density\(density\)"):
         restored.weighted_draws()
     again = restored.with_log_density(density).weighted_draws(100, seed=1)
