@@ -163,10 +163,28 @@ class Folds:
             >>> folds.at_most(6).draws.flatten().tolist(), folds.at_most(9) is folds
             ([0.0, 1.0, 2.0, 6.0, 7.0, 8.0], True)
         """
+        return self if len(self) <= n else self.subset(self.spread_rows(n))
+
+    def spread_rows(self, n: int) -> Tensor:
+        """Numbers of the rows of :meth:`at_most`, in ascending order.
+
+        Examples:
+            >>> Folds(torch.zeros(9, 1).double(), torch.arange(9) % 3).spread_rows(3)
+            tensor([3, 4, 5])
+        """
         if len(self) <= n:
-            return self
+            return torch.arange(len(self))
         by_fold = self.fold.argsort(stable=True)
-        rows = by_fold[(2 * torch.arange(n) + 1) * len(self) // (2 * n)].sort().values
+        return by_fold[(2 * torch.arange(n) + 1) * len(self) // (2 * n)].sort().values
+
+    def subset(self, rows: Tensor) -> Folds:
+        """These rows alone.
+
+        Examples:
+            >>> folds = Folds(torch.arange(9.0).double()[:, None], torch.arange(9) % 3)
+            >>> folds.subset(torch.tensor([0, 5])).fold
+            tensor([0, 2])
+        """
         weights = None if self.sample_weight is None else self.sample_weight[rows]
         return Folds(self.draws[rows], self.fold[rows], weights, self.given)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amfvi.experts.elliptical.mixture import EllipticalConfig
+from amfvi.experts.elliptical.config import EllipticalConfig
 
 __all__ = ["GMM"]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from amfvi.errors import FitError, UsageError
 from amfvi.experts.attempts import Attempts
 from amfvi.experts.base import Expert
-from amfvi.experts.elliptical.mixture import COMPONENT_COUNTS, EllipticalMixture
+from amfvi.experts.elliptical.config import COMPONENT_COUNTS
+from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.flows.elementwise import BoundedAffine
 from amfvi.experts.flows.flow import Flow
 from amfvi.experts.folds import Folds

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from amfvi.errors import UsageError
 from amfvi.experts.elliptical.components import Components
+from amfvi.experts.elliptical.config import EllipticalConfig
 from amfvi.experts.elliptical.em import ascend
-from amfvi.experts.elliptical.mixture import EllipticalConfig, EllipticalMixture
+from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.elliptical.regressions import RegressionProblem
 from amfvi.experts.folds import Folds
 from amfvi.experts.reports import FitReport

@@ -10,6 +10,8 @@ costs nothing more.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +23,20 @@ from amfvi.experts.elliptical.seeding import seed_points
 from amfvi.experts.folds import Folds
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["MixtureProblem", "ascend", "maximize_expectation"]
+__all__ = ["FEW_ROWS", "MixtureProblem", "ascend", "maximize_expectation"]
 
 RIDGE = 1e-6
 """Variance added to the diagonal of every scatter matrix, in whitened units."""
+
+CPU_ELEMENTS = 2**16
+"""Responsibilities of all members that are computed at a time on a CPU, so that they stay in its
+cache; all at once they are read from memory ten times over."""
+
+ACCELERATOR_ELEMENTS = 2**27
+"""The same on an accelerator."""
+
+FEW_ROWS = 20_000
+"""Most rows that are climbed from the seeds; more of them are begun with where these end."""
 
 MIN_FREEDOM = 0.5
 """Smallest number of degrees of freedom that is fitted."""
@@ -65,12 +77,13 @@ class MixtureProblem:
         weights = folds.normalized_weights.to(z)
         self.train_weights = (~self.is_heldout).to(z.dtype) * weights
         self.train_mass = self.train_weights.sum(dim=1)
+        self.log_marginal: Tensor | float = 0.0
         self.validation_weights = weights.expand(folds.n_members, -1)[self.is_heldout]
 
     def seed_components(self, k: int, folds: Folds, random: np.random.Generator) -> Components:
         """Components of the points nearest to k-means++ seeds, chosen for each member."""
-        responsibilities = []
-        for rows in folds.train_rows:
+        mass, moments = [], []
+        for member, rows in enumerate(folds.train_rows):
             # Distances in the member's own whitened units, which held-out draws do not enter.
             weights = None if folds.sample_weight is None else folds.normalized_weights[rows]
             z = Whitening.fit_pooled(self.z[rows], weights).forward(self.z[None])[0].T
@@ -79,52 +92,78 @@ class MixtureProblem:
                 z[rows].cpu().numpy(), k, state, None if weights is None else weights.numpy()
             )
             nearest = torch.cdist(z, torch.from_numpy(seeds).to(z)).argmin(dim=1)
-            responsibilities.append(torch.nn.functional.one_hot(nearest, k).T.to(self.z))
-        weights = torch.stack(responsibilities) * self.train_weights[:, None]
+            is_nearest = torch.nn.functional.one_hot(nearest, k).T.to(self.z)
+            is_nearest *= self.train_weights[member]
+            mass.append(is_nearest.sum(dim=1))
+            moments.append(is_nearest @ self.monomials)
         freedom = torch.full_like(self.train_mass, math.inf if self.gaussian else START_FREEDOM)
-        return self._maximize(weights, torch.ones_like(weights), freedom)
+        return self._maximize(torch.stack(mass), torch.stack(moments), freedom)
 
     def step(self, components: Components) -> tuple[Components, Tensor, Tensor]:
         """Take one EM step.
 
         Also the mean log densities before it, training (F,) and held-out (scalar), nats.
         """
-        squared = self._squared_distances(components)
-        joint = self._log_joint(squared, components)
-        log_q = joint.logsumexp(dim=1)
+        coefficients = self._coefficients(components)
+        if self.gaussian:  # log densities are polynomials themselves
+            at_mean = components.log_joint(coefficients.new_zeros(1), freedom_is_infinite=True)
+            coefficients *= -0.5
+            coefficients[..., :1] += at_mean
+        mass = torch.zeros_like(components.log_weights)
+        moments = torch.zeros_like(coefficients)
+        tail = torch.zeros_like(self.train_mass)
+        log_q_of_chunks = []
+        for rows in self._chunks(mass.numel()):
+            monomials = self.monomials[rows]
+            values = coefficients @ monomials.T
+            joint = values if self.gaussian else components.log_joint(values.clamp_(min=0), False)
+            top = joint.amax(dim=1, keepdim=True)
+            weights = joint.sub_(top).exp_()
+            total = weights.sum(dim=1, keepdim=True)
+            log_q_of_chunks.append((top + total.log()).squeeze(1))
+            weights *= self.train_weights[:, None, rows] / total
+            mass += weights.sum(dim=2)
+            if not self.gaussian:
+                nu = components.freedom[:, None, None]
+                shrink = (nu + self.z.shape[1]) / (nu + values)
+                tail += (weights * (shrink.log() - shrink)).sum(dim=(1, 2))
+                weights *= shrink
+            moments += weights @ monomials
+        log_q = torch.cat(log_q_of_chunks, dim=1) - self.log_marginal
         train = (log_q * self.train_weights).sum(dim=1) / self.train_mass
         heldout = (
             log_q[self.is_heldout] * self.validation_weights
         ).sum() / self.validation_weights.sum()
-        weights = joint.sub_(log_q[:, None]).exp_().mul_(self.train_weights[:, None])
-        if self.gaussian:
-            return self._maximize(weights, None, components.freedom), train, heldout
-        d = self.z.shape[1]
-        nu = components.freedom[:, None, None]
-        shrink = (nu + d) / (nu + squared)
-        tail = (weights * (shrink.log() - shrink)).sum(dim=(1, 2)) / self.train_mass
-        freedom = _freedom(tail, components.freedom, d)
-        return self._maximize(weights, shrink, freedom), train, heldout
+        freedom = components.freedom
+        if not self.gaussian:
+            freedom = _freedom(tail / self.train_mass, freedom, self.z.shape[1])
+        return self._maximize(mass, moments, freedom), train, heldout
 
-    def _log_joint(self, squared: Tensor, components: Components) -> Tensor:
-        """Log weights and densities (F, K, n) that the likelihood is the sum of."""
-        return components.log_joint(squared, self.gaussian)
+    def _chunks(self, components: int) -> Iterator[slice]:
+        """Slices of the rows whose responsibilities of that many components are one chunk."""
+        elements = CPU_ELEMENTS if self.z.device.type == "cpu" else ACCELERATOR_ELEMENTS
+        size = max(1, elements // components)
+        return (slice(start, start + size) for start in range(0, len(self.z), size))
 
-    def _squared_distances(self, components: Components) -> Tensor:
-        """Squared Mahalanobis distances (F, K, n)."""
+    def _coefficients(self, components: Components) -> Tensor:
+        """What squared Mahalanobis distances (F, K, n) are in the monomials, (F, K, m)."""
         inverse = torch.cholesky_inverse(components.factors)
         linear = (inverse @ components.means[..., None]).squeeze(-1)
         constant = (linear * components.means).sum(dim=-1, keepdim=True)
         # Off-diagonal products are listed once but counted twice.
         twice = torch.where(self.rows == self.columns, 1.0, 2.0).to(self.z)
         quadratic = inverse[..., self.rows, self.columns] * twice
-        coefficients = torch.cat([constant, -2 * linear, quadratic], dim=-1)
-        return (coefficients @ self.monomials.T).clamp_(min=0)
+        return torch.cat([constant, -2 * linear, quadratic], dim=-1)
 
-    def _maximize(self, weights: Tensor, shrink: Tensor | None, freedom: Tensor) -> Components:
-        """The components that maximize the likelihood given responsibilities (F, K, n)."""
-        mass = weights.sum(dim=-1).clamp(min=MIN_MASS)
-        moments = (weights if shrink is None else weights * shrink) @ self.monomials
+    def _maximize(self, mass: Tensor, moments: Tensor, freedom: Tensor) -> Components:
+        """The components that maximize the likelihood.
+
+        Args:
+            mass: sums of the responsibilities, (F, K).
+            moments: sums of the monomials, each times its responsibility and, for a Student-t,
+                its shrinkage, (F, K, m).
+        """
+        mass = mass.clamp(min=MIN_MASS)
         d = self.z.shape[1]
         pull = moments[..., :1].clamp(min=MIN_MASS)
         means = moments[..., 1 : d + 1] / pull
@@ -171,9 +210,15 @@ def maximize_expectation(
         >>> torch.allclose(components.means[0, 0], z[1::2].mean(dim=0))
         True
     """
-    problem = MixtureProblem(z, folds, gaussian)
-    start = problem.seed_components(k, folds, random)
-    return ascend(problem, start, tolerance=tolerance, max_iterations=max_iterations)
+    rows = folds.spread_rows(FEW_ROWS)
+    few_folds = folds.subset(rows)
+    few = MixtureProblem(z[rows], few_folds, gaussian)
+    start = few.seed_components(k, few_folds, random)
+    limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    if len(rows) == len(z):
+        return ascend(few, start, **limits)
+    start, *_ = ascend(few, start, **limits)
+    return ascend(MixtureProblem(z, folds, gaussian), start, **limits)
 
 
 def ascend(

@@ -55,14 +55,14 @@ class RegressionProblem(MixtureProblem):
         """
         drawn = random.dirichlet(np.full(k, CONCENTRATION), size=len(self.z))
         weights = torch.from_numpy(drawn).T.to(self.z) * self.train_weights[:, None]
-        return self._maximize(weights, None, torch.full_like(self.train_mass, math.inf))
+        moments = weights @ self.monomials
+        return self._maximize(
+            weights.sum(dim=2), moments, torch.full_like(self.train_mass, math.inf)
+        )
 
-    def _log_joint(self, squared: Tensor, components: Components) -> Tensor:
-        return super()._log_joint(squared, components) - self.log_marginal
-
-    def _maximize(self, weights: Tensor, shrink: Tensor | None, freedom: Tensor) -> Components:
+    def _maximize(self, mass: Tensor, moments: Tensor, freedom: Tensor) -> Components:
         """Weighted linear regressions, written as components with a standard normal condition."""
-        free = super()._maximize(weights, shrink, freedom)
+        free = super()._maximize(mass, moments, freedom)
         given, means, factors = self.given, free.means.clone(), free.factors.clone()
         slopes = torch.linalg.solve_triangular(
             factors[..., :given, :given], factors[..., given:, :given], upper=False, left=False

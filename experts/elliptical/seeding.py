@@ -35,6 +35,7 @@ def seed_points(
         [[0.0, 0.0], [0.0, 9.0], [9.0, 0.0]]
     """
     n, d = points.shape
+    norms = np.square(points).sum(axis=1)
     w = np.ones(n) if weights is None else weights
     n_candidates = 2 + int(math.log(k))
     seeds = np.empty((k, d))
@@ -44,8 +45,8 @@ def seed_points(
         cumulative = np.cumsum(w * nearest)
         drawn = random.uniform(size=n_candidates) * cumulative[-1]
         candidates = np.searchsorted(cumulative, drawn).clip(max=n - 1)
-        distances = np.square(points[candidates, None] - points).sum(axis=2)
-        np.minimum(distances, nearest, out=distances)
+        distances = norms[candidates, None] + norms - 2 * points[candidates] @ points.T
+        np.clip(distances, 0, nearest, out=distances)  # rounding may leave less than nothing
         best = int((distances @ w).argmin())
         seeds[i], nearest = points[candidates[best]], distances[best]
     return seeds

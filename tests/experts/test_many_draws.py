@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import amfvi
-import amfvi.experts.elliptical.mixture
+import amfvi.experts.elliptical.config
 import amfvi.experts.neural
 import amfvi.experts.rbig
 import amfvi.two_stage.split
@@ -51,7 +51,7 @@ def test_evenly_spaced_rows(n, most):
 def test_a_fit_to_more_draws_than_are_used(monkeypatch):
     """With bounds below the number of draws: the densities are still those of the target."""
     for module in (
-        amfvi.experts.elliptical.mixture, amfvi.experts.neural, amfvi.experts.rbig,
+        amfvi.experts.elliptical.config, amfvi.experts.neural, amfvi.experts.rbig,
     ):  # fmt: skip
         monkeypatch.setattr(module, "MAX_ROWS", 2000)
     monkeypatch.setattr(amfvi.experts.neural, "MAX_SCORED", 500)
