@@ -51,8 +51,8 @@ class Expert(ABC):
         given: number of coordinates of the condition; 0 if there is none.
         report: the report of the fit where :meth:`ExpertConfig.fit` made the expert;
             otherwise None.
-        spread: how many times wider than trained a conditional expert is, where that is kept
-            apart from its other numbers.
+        spread: how many times wider than trained the base of a flow is, or a conditional expert,
+            where that is kept apart from its other numbers.
 
     Examples:
         >>> from amfvi.experts import RBIG
@@ -161,7 +161,7 @@ class Expert(ABC):
         n_per_member = int(one_hot.sum(dim=0).max()) if n else 0
         of_member = given.new_zeros(self.n_members, n_per_member, self.given)
         of_member[member, position] = given
-        draws = self._sample(n_per_member, generator, dtype, of_member)
+        draws = self._sample(n_per_member, generator, dtype, of_member.to(self.device))
         return draws[member.to(draws.device), position.to(draws.device)]
 
     def widened(self, factor: float) -> Self:

@@ -15,6 +15,7 @@ from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.density.budget import Budget
 from amfvi.density.log_density import LogDensity
 from amfvi.density.placement import place
+from amfvi.errors import InputError
 
 __all__ = ["UnconstrainedDensity"]
 
@@ -140,11 +141,22 @@ class UnconstrainedDensity:
             chunk = y[done : done + self._chunk_size()]
             self.budget.spend(len(chunk))
             started = time.monotonic()
-            results.append(evaluate(chunk.to(self.device)))
+            results.append(self._evaluate_on_device(evaluate, chunk))
             if len(chunk):
                 self.seconds_per_point = (time.monotonic() - started) / len(chunk)
             done += len(chunk)
         return tuple(torch.cat(column).to(y.device) for column in zip(*results, strict=True))
+
+    def _evaluate_on_device(
+        self, evaluate: Callable[[Tensor], tuple[Tensor, ...]], chunk: Tensor
+    ) -> tuple[Tensor, ...]:
+        try:
+            return evaluate(chunk.to(self.device))
+        except InputError:
+            if self.device.type == "cpu":
+                raise
+        self.device = torch.device("cpu")  # a branch may need data that lie there
+        return evaluate(chunk.cpu())
 
     def _chunk_size(self) -> int:
         # How rows are grouped can change their last bit, so only slow densities are

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 from amfvi.mixture import Mixture
 from amfvi.saving import save
-from experiments.timing import frozen_speed, profile_fit, throughput
+from experiments.timing import frozen_speed, gpu, profile_fit, throughput
 
 
 def rates(out):
@@ -61,3 +62,20 @@ def test_a_function_that_was_not_called_is_not_nothing():
     profile.runcall(sum, [1])
     with pytest.raises(KeyError):
         profile_fit._cumulative_seconds(profile, profile_fit.import_seconds)
+
+
+def test_gpu(capsys, monkeypatch):
+    """Whole where there is a GPU; else one line that says so."""
+    monkeypatch.setattr(gpu, "DIMENSIONS", (2,))
+    monkeypatch.setattr(gpu, "N_STEPS", (25, 50))
+    monkeypatch.setattr(gpu, "N_POINTS", 2000)
+    monkeypatch.setattr(gpu, "FITS", ((2, 500),))
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            gpu.main([])
+        assert "no CUDA device found" in capsys.readouterr().err
+        return
+    gpu.main([])
+    out = capsys.readouterr().out
+    for part in gpu.PARTS:
+        assert f'{part} {{"' in out
