@@ -10,6 +10,7 @@ from torch import Tensor
 
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
+from amfvi.diagnostics.own_spread import OwnSpread
 from amfvi.diagnostics.thresholds import MAX_PLAIN_SHIFT, SIGNIFICANT
 
 __all__ = ["WeightShift", "measure_shift"]
@@ -61,7 +62,7 @@ class WeightShift:
         return max(self.mean, self.sd)
 
 
-def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> WeightShift:
+def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> WeightShift:
     """Compare weighted with plain moments of the draws in the user's parameters.
 
     A parameter whose posterior has tails too heavy for a standard deviation to be estimated
@@ -70,8 +71,8 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     are both hard to tell.
 
     Args:
-        plain: many more draws of the mixture (m, d), whose standard deviations count
-            towards the bound: a flow may have an outlier in ten thousand draws.
+        own: standard deviations of the mixture, which count towards the bound: a flow may have
+            an outlier in a million draws.
 
     Examples:
         >>> import amfvi
@@ -100,10 +101,10 @@ def measure_shift(weighted: WeightedDraws, plain: Tensor | None = None) -> Weigh
     variance = (1 + terms.mean(dim=0)).clamp(min=1e-12)
     log_sd, log_sd_se = 0.5 * variance.log(), 0.5 * terms.std(dim=0) / n**0.5 / variance
     bounds = torch.cat([mean.abs() + 2 * mean_se, log_sd.abs() + 2 * log_sd_se])
-    if plain is not None:
+    if own is not None:
         weighted_sd = squares.mean(dim=0).sqrt().clamp(min=1e-300)
-        outliers = (plain.std(dim=0) / weighted_sd).log().abs()
-        noise = 2 * relative_se * math.sqrt(1 + n / len(plain))
+        outliers = (own.sd / weighted_sd).log().abs()
+        noise = 2 * relative_se * math.sqrt(1 + n / own.n_draws)
         outliers = torch.where(is_heavy, outliers - noise, outliers)
         bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0)])
     return WeightShift(

@@ -13,6 +13,7 @@ from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
 from amfvi.diagnostics.importance import khat_threshold
+from amfvi.diagnostics.own_spread import measure_own_spread
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.thresholds import (
     GOOD_EFFICIENCY,
@@ -28,10 +29,6 @@ from amfvi.sampler.reference import ReferenceDistribution, reference_from_densit
 from amfvi.two_stage.fit import FitSummary
 
 __all__ = ["Assessment", "Attempt"]
-
-N_PLAIN_DRAWS = (20_000, 200_000)
-"""Draws of the mixture whose standard deviations are compared, at no evaluation: at least, and
-over all parameters. A flow may throw a few in 100,000 far out."""
 
 PRECISION_MARGIN = 0.8
 """Share of the largest standard error allowed that more draws are to bring it down to."""
@@ -60,9 +57,8 @@ class Assessment:
     @cached_property
     def shift(self) -> WeightShift:
         """How far the weights move means and standard deviations."""
-        n = max(N_PLAIN_DRAWS[0], N_PLAIN_DRAWS[1] // self.mixture.dim)
-        plain = self.mixture.sample((n,), torch.Generator().manual_seed(0))
-        return measure_shift(self.weighted, plain)
+        own = measure_own_spread(self.mixture, torch.Generator().manual_seed(0))
+        return measure_shift(self.weighted, own)
 
     @property
     def efficiency(self) -> float:

@@ -143,13 +143,13 @@ class BijectiveExpert(Expert):
     def _inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         condition, scores = u[..., : self.given], u[..., self.given :].mT
         log_det = self.whitening.log_det[:, None].to(u.dtype)
+        if self.spread != 1:
+            scores, log_det = scores * self.spread, log_det - self.dim * math.log(self.spread)
         if not self.given:
             z, log_slope = self._from_normal(scores.contiguous())
             return self.whitening.inverse(z).to(u.dtype), log_slope - log_det
         whitened = self.whitening.forward(condition).clamp(-MAX_DISTANCE, MAX_DISTANCE)
         whitened = whitened.to(u.dtype)
-        if self.spread != 1:
-            scores, log_det = scores * self.spread, log_det - self.dim * math.log(self.spread)
         z, log_slope = self._from_normal(torch.cat([whitened, scores], dim=1))
         x = self.whitening.inverse(torch.cat([whitened, z], dim=1))
         return x[..., self.given :].to(u.dtype), log_slope - log_det

@@ -10,6 +10,7 @@ import torch
 
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.importance import ImportanceEstimate
+from amfvi.diagnostics.own_spread import OwnSpread
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 
 N = 5000
@@ -98,11 +99,15 @@ def cauchy(n, seed):
     return torch.tan(math.pi * (uniform - 0.5))
 
 
+def own_spread(draws):
+    return OwnSpread(sd=draws.std(dim=0), n_draws=len(draws))
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_heavy_tails_are_clipped(seed):
     """Their means and standard deviations say nothing; those without the far tails do."""
     noise = 0.2 * normals(seed=seed)[:, 0]
-    right = measure_shift(weighted_by(cauchy(N, seed), noise), cauchy(20_000, seed + 5))
+    right = measure_shift(weighted_by(cauchy(N, seed), noise), own_spread(cauchy(20_000, seed + 5)))
     assert (right.mean, right.sd) == (0, 0)
     assert right.bound < 0.1
     x = cauchy(N, seed)
@@ -125,9 +130,9 @@ def test_one_parameter_with_heavy_tails_hides_no_other():
 def test_rare_outliers_of_plain_draws_raise_the_bound(outlier):
     """A few in 20,000: among 5,000 weighted draws there may be none."""
     weighted, plain = of_a_normal(), normals(20_000, seed=3)
-    assert measure_shift(weighted, plain).bound < 0.05
+    assert measure_shift(weighted, own_spread(plain)).bound < 0.05
     plain[[5, 77], 0] = outlier
-    shift = measure_shift(weighted, plain)
+    shift = measure_shift(weighted, own_spread(plain))
     assert shift.bound > 1
     assert shift.largest == measure_shift(weighted).largest
 
@@ -153,7 +158,7 @@ def test_plain_draws_that_overflow_raise_the_bound(value):
     """NaN is above no threshold, so it must not get through."""
     plain = normals(20_000, seed=3)
     plain[5, 0] = value
-    assert measure_shift(of_a_normal(), plain).bound > 1
+    assert measure_shift(of_a_normal(), own_spread(plain)).bound > 1
 
 
 def test_draws_that_overflow_and_weigh_nothing_do_no_harm():

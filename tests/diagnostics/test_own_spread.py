@@ -1,0 +1,91 @@
+"""Standard deviations of a mixture's plain draws, those that no sample shows among them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+import amfvi
+from amfvi.diagnostics.own_spread import RAREST, measure_own_spread
+from amfvi.experts import RBIG
+from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.whitening import Whitening
+
+EDGE = 4.5
+"""Normal score beyond which an outlier begins: seven draws in a million."""
+
+
+NORMAL = Normal(*torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+class Thrower(BijectiveExpert):
+    """A map that is the identity up to a normal score, and steep as a cubic beyond."""
+
+    def __init__(self, steepness):
+        identity = torch.eye(1, dtype=torch.float64)[None]
+        super().__init__(RBIG(), Whitening.from_factor(torch.zeros(1, 1).double(), identity))
+        self.steepness = steepness
+
+    def far(self, u):
+        return self.steepness * (u.abs() - EDGE).clamp(min=0)
+
+    def _from_normal(self, u):
+        log_det = (1 + 3 * self.far(u).square() * self.steepness).log().sum(dim=1)
+        return u + u.sign() * self.far(u) ** 3, log_det
+
+    def _to_normal(self, z):
+        low, high = torch.zeros_like(z), z.abs()
+        for _ in range(200):  # bisection
+            middle = (low + high) / 2
+            too_low = middle + self.far(middle) ** 3 < z.abs()
+            low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+        u = z.sign() * (low + high) / 2
+        return u, -self._from_normal(u)[1]
+
+    def tensors(self):
+        return {}
+
+    def to(self, device):
+        return self
+
+
+def exact_sd(expert):
+    most = -NORMAL.icdf(torch.tensor(RAREST / 2, dtype=torch.float64))
+    u = torch.linspace(-float(most), float(most), 400_001, dtype=torch.float64)
+    x = expert._from_normal(u[None, None])[0][0, 0]
+    return math.sqrt(float(torch.trapezoid(NORMAL.log_prob(u).exp() * x.square(), u)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("steepness", [0.0, 20.0, 100.0])
+def test_an_outlier_in_a_hundred_thousand_draws_counts(steepness, seed):
+    """Its share of the variance is measured to about a half, from draws that rarely have it."""
+    expert = Thrower(steepness)
+    mixture = amfvi.Mixture({"thrower": expert}, [1.0])
+    spread = measure_own_spread(mixture, torch.Generator().manual_seed(seed))
+    exact = exact_sd(expert)
+    assert {0.0: 0.99 < exact < 1.01, 20.0: 1.5 < exact < 2.5, 100.0: exact > 100}[steepness]
+    assert float(spread.sd[0]) == pytest.approx(exact, rel=0.03 if steepness == 0 else 0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["maf", "rbig", "nsf", "gmm", "tmm"])
+def test_of_a_tame_mixture_it_is_that_of_its_draws(fitted, kind, seed):
+    expert, _ = fitted(kind, 3)
+    mixture = amfvi.Mixture({kind: expert}, [1.0])
+    spread = measure_own_spread(mixture, torch.Generator().manual_seed(seed))
+    plain = mixture.sample((50_000,), torch.Generator().manual_seed(100 + seed))
+    assert torch.allclose(spread.sd, plain.std(dim=0), rtol=0.05)
+
+
+def test_an_infinite_draw_is_an_infinite_spread():
+    class Infinite(Thrower):
+        def _from_normal(self, u):
+            x, log_det = super()._from_normal(u)
+            return torch.where(u > 1, math.inf, x), log_det
+
+    mixture = amfvi.Mixture({"infinite": Infinite(0.0)}, [1.0])
+    assert measure_own_spread(mixture, torch.Generator()).sd.isinf().all()
