@@ -37,9 +37,12 @@ from amfvi.statistics import effective_sample_size
 
 __all__ = ["RBIG"]
 
-MAX_ROWS = 200_000
-"""Most draws, by folds, that layers are fitted to: with ``MAX_KNOTS_RANGE`` knots, more of them
-change little but the time that a layer takes."""
+MIN_ROWS = 10_000
+"""Draws that are used in any case."""
+
+MAX_NUMBERS = 400_000
+"""Most numbers, draws times parameters, that layers are fitted to, draws chosen by folds: with
+``MAX_KNOTS_RANGE`` knots, more of them change little but the time that a layer takes."""
 
 KNOTS_PER_ROOT_DRAW = 0.45
 """Most knots of a marginal map, as a multiple of the square root of the number of draws."""
@@ -103,7 +106,7 @@ class RBIG(ExpertConfig):
                 "leave it out"
             )
         folds.require_fittable(self.kind)
-        folds = folds.at_most(MAX_ROWS)
+        folds = folds.at_most(max(MAX_NUMBERS // folds.dim, MIN_ROWS))
         stopping = EarlyStopping(
             patience=self.patience,
             max_steps=self.max_layers,

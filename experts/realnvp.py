@@ -87,13 +87,20 @@ class RealNVP(NeuralFlowConfig):
         """Fit a flow to either base and keep the better; see :meth:`ExpertConfig.fit_folds`."""
         attempts = Attempts(progress, timeout)
         mixture, mixture_nll = None, None
-        if self.base_components > 1 and not folds.given:
-            mixture, mixture_nll = self._fit_mixture(folds, generator, device, timeout)
+        tries_mixture = self.base_components > 1 and not folds.given
+        # The quicker first: the other need not be finished where it falls behind.
+        flow_is_first = self.build(folds.dim, folds.given).mixes
+        if tries_mixture and not flow_is_first:
+            mixture, mixture_nll = self._fit_mixture(folds, generator, None, device, timeout)
         expert, report = self.fit_flow(
             folds, generator=generator, rival_nll=mixture_nll, device=device,
-            progress=attempts.progress(0.0, 1.0 if mixture is None else 0.6),
+            progress=attempts.progress(0.0, 0.6 if tries_mixture else 1.0),
             timeout=attempts.seconds_left,
         )  # fmt: skip
+        if tries_mixture and flow_is_first:
+            mixture, mixture_nll = self._fit_mixture(
+                folds, generator, report.heldout_nll, device, attempts.seconds_left
+            )
         if mixture is None or mixture_nll is None or report.heldout_nll <= mixture_nll:
             return expert, attempts.report(report)
         base = to_latent_space(mixture, Whitening.fit(folds.at_most(MAX_ROWS))).to(device)
@@ -123,6 +130,7 @@ class RealNVP(NeuralFlowConfig):
         self,
         folds: Folds,
         generator: torch.Generator,
+        rival_nll: float | None,
         device: torch.device | str,
         timeout: float | None,
     ) -> tuple[EllipticalMixture | None, float | None]:
@@ -131,9 +139,11 @@ class RealNVP(NeuralFlowConfig):
         own = torch.Generator().manual_seed(generator.initial_seed())
         config = GMM(max_components=self.base_components)
         try:
-            mixture, report = config.fit_folds(folds, generator=own, device=device, timeout=timeout)
+            mixture, report = config.fit_mixture(
+                folds, generator=own, rival_nll=rival_nll, device=device, timeout=timeout
+            )
         except FitError:  # the flow is fitted all the same
             return None, None
-        if mixture.components.means.shape[1] == 1:
+        if mixture.n_components == 1:
             return None, None
         return mixture, report.heldout_nll

@@ -79,23 +79,45 @@ class EllipticalConfig(ExpertConfig):
         timeout: float | None = None,
     ) -> tuple[EllipticalMixture, FitReport]:
         """Fit more and more components; see :meth:`ExpertConfig.fit_folds`."""
+        return self.fit_mixture(
+            folds, generator=generator, device=device, progress=progress, timeout=timeout
+        )
+
+    def fit_mixture(
+        self,
+        folds: Folds,
+        *,
+        generator: torch.Generator,
+        rival_nll: float | None = None,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> tuple[EllipticalMixture, FitReport]:
+        """Fit more and more components.
+
+        Args:
+            rival_nll: held-out NLL of another fit; what cannot reach it ends early.
+        """
         folds.require_fittable(self.kind)
         folds = folds.at_most(MAX_ROWS)
         counts = self._component_counts(folds)
         attempts = Attempts(progress, timeout)
         is_large = len(folds) > FEW_ROWS
         if is_large:  # more draws pay for more components, not for fewer
-            few, _ = self.fit_folds(
-                folds.at_most(FEW_ROWS), generator=generator, device=device,
+            few, report = self.fit_mixture(
+                folds.at_most(FEW_ROWS), generator=generator, rival_nll=rival_nll, device=device,
                 progress=attempts.progress(0.0, 0.5), timeout=timeout,
             )  # fmt: skip
-            counts = [k for k in counts if k >= few.components.means.shape[1]]
+            if rival_nll is not None and report.heldout_nll - _gain_of_more_draws(few) > rival_nll:
+                return few, attempts.report(report)
+            counts = [k for k in counts if k >= few.n_components]
         stopping = EarlyStopping(
             patience=self.patience,
             max_steps=counts[-1],
             limit_name="max_components",
             progress=attempts.progress(0.5 * is_large, 1.0),
             timeout=attempts.seconds_left,
+            rival_nll=rival_nll,
         )
         # For numerical reasons only: EM is invariant under affine maps.
         whitening = Whitening.fit_pooled(folds.draws, folds.sample_weight, folds.given)
@@ -173,6 +195,13 @@ class EllipticalConfig(ExpertConfig):
         )
         whitening = Whitening.from_factor(tensors["mean"], tensors["factor"], given)
         return EllipticalMixture(self, whitening, components)
+
+
+def _gain_of_more_draws(mixture: EllipticalMixture) -> float:
+    """Nats that as many components may gain from draws without end; twice what is expected."""
+    columns = mixture.given + mixture.dim
+    n_parameters = mixture.n_components * (columns + 1) * (columns + 2) / 2
+    return n_parameters / FEW_ROWS
 
 
 def _conditional_scores(mixture: EllipticalMixture, folds: Folds) -> tuple[float, float]:

@@ -134,6 +134,11 @@ class EllipticalMixture(Expert):
         return moved
 
     @property
+    def n_components(self) -> int:
+        """Number of components of each member."""
+        return self.components.means.shape[1]
+
+    @property
     def device(self) -> torch.device:
         """Device of the fitted numbers."""
         return self.whitening.mean.device

@@ -124,13 +124,15 @@ class EarlyStopping:
         self._patience, self._without_improvement = patience, 0
 
     def should_stop(self) -> bool:
-        """End the fit if it has converged, timed out or reached its last step."""
+        """End the fit if it has converged, timed out, reached its last step or lost its rival."""
         if self.out_of_patience:
             self.stop(StopReason.CONVERGED)
         elif self.timed_out:
             self.stop(StopReason.TIMEOUT)
         elif self._last_step >= self._max_steps:
             self.stop(StopReason.MAX_STEPS)
+        elif self.out_of_reach:
+            self.stop(StopReason.OUT_OF_REACH)
         return self.reason is not None
 
     def stop(self, reason: StopReason, step: int | None = None) -> None:

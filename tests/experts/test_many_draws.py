@@ -7,6 +7,7 @@ import torch
 
 import amfvi
 import amfvi.experts.elliptical.config
+import amfvi.experts.elliptical.em
 import amfvi.experts.neural
 import amfvi.experts.rbig
 import amfvi.two_stage.split
@@ -50,10 +51,12 @@ def test_evenly_spaced_rows(n, most):
 
 def test_a_fit_to_more_draws_than_are_used(monkeypatch):
     """With bounds below the number of draws: the densities are still those of the target."""
-    for module in (
-        amfvi.experts.elliptical.config, amfvi.experts.neural, amfvi.experts.rbig,
-    ):  # fmt: skip
+    for module in (amfvi.experts.elliptical.config, amfvi.experts.neural):
         monkeypatch.setattr(module, "MAX_ROWS", 2000)
+    for module in (amfvi.experts.elliptical.config, amfvi.experts.elliptical.em):
+        monkeypatch.setattr(module, "FEW_ROWS", 1000)
+    monkeypatch.setattr(amfvi.experts.rbig, "MAX_NUMBERS", 4000)
+    monkeypatch.setattr(amfvi.experts.rbig, "MIN_ROWS", 1000)
     monkeypatch.setattr(amfvi.experts.neural, "MAX_SCORED", 500)
     monkeypatch.setattr(amfvi.two_stage.split, "MAX_WEIGHED", 1000)
     target = amfvi.targets.get("bimodal")

@@ -170,7 +170,7 @@ def test_a_mixture_that_cannot_be_fitted_leaves_the_flow(monkeypatch):
     def fail(*args, **kwargs):
         raise FitError("gmm: no mixture has a finite held-out density")
 
-    monkeypatch.setattr(GMM, "fit_folds", fail)
+    monkeypatch.setattr(GMM, "fit_mixture", fail)
     assert isinstance(SMALL.fit(bent_modes(300)[0], folds=2), NeuralFlow)
 
 
