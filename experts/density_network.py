@@ -55,7 +55,7 @@ class ConditionalComponents:
         standard = self.log_diagonal.exp() * difference
         if d > 1:
             rows, columns = torch.tril_indices(d, d, -1, device=y.device)
-            standard = standard.index_add(2, rows, self.below * difference[:, :, columns])
+            standard = standard.index_add(2, rows, self.below * difference.index_select(2, columns))
         log_density = self.log_diagonal.sum(dim=2) - 0.5 * standard.square().sum(dim=2)
         joint = self.log_weights + log_density
         return joint.logsumexp(dim=1) - 0.5 * d * math.log(2 * math.pi)
