@@ -37,6 +37,9 @@ SPIKES = ((0.2, 0.01, 2), (0.05, 0.001, 3), (0.3, 0.02, 5), (0.1, 0.01, 10))
 SPIKE_PLACE = 0.7
 """Each coordinate of a spike's center."""
 
+NARROW = (2, 5, 10)
+"""Numbers of dimensions of a narrow mode beside a standard Gaussian, not inside it."""
+
 TOUCHING = ((2.5, 2), (3.5, 2), (4.0, 10))
 """Distance of two equal modes in standard deviations, and d."""
 
@@ -184,6 +187,13 @@ def mode_densities() -> list[KnownDensity]:
                 [1 - mass, mass], _two(dim, SPIKE_PLACE * math.sqrt(dim)), [1.0, sd],
             )
             for mass, sd, dim in SPIKES
+        ),
+        *(
+            _round_modes(
+                f"modes-narrow-d{dim}", "15% in sd .1, three away from a standard Gaussian",
+                [0.85, 0.15], _two(dim, 3.0), [1.0, 0.1],
+            )
+            for dim in NARROW
         ),
         *(LabelSwitching(data=data, components=k).known() for k, data in DATA.items()),
         _round_modes("modes-grid4-d2", "2 × 2", [0.25] * 4, 6 * grid[[0, 1, 3, 4]], [0.5] * 4),
