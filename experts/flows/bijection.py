@@ -28,7 +28,11 @@ CPU_ROWS = 2**14
 """Rows of all members per chunk on a CPU, so that a layer's results stay in cache."""
 
 ACCELERATOR_ROWS = 2**20
-"""Rows of all members per chunk on an accelerator."""
+"""Most rows of all members per chunk on an accelerator."""
+
+ACCELERATOR_NUMBERS = 2**23
+"""Most coordinates of these rows: a spline has 23 parameters for each, and several tensors of them
+at a time, so that a million rows of a hundred coordinates would take tens of gigabytes."""
 
 MAX_VERIFIED_DRAWS = 1000
 """Most held-out draws at which a fitted map is checked to be invertible."""
@@ -161,7 +165,9 @@ class BijectiveExpert(Expert):
     @property
     def chunk_rows(self) -> int:
         """Rows of all members that are evaluated at a time."""
-        return CPU_ROWS if self.device.type == "cpu" else ACCELERATOR_ROWS
+        if self.device.type == "cpu":
+            return CPU_ROWS
+        return min(ACCELERATOR_ROWS, ACCELERATOR_NUMBERS // self.dim)
 
     @abstractmethod
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:

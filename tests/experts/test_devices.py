@@ -41,3 +41,13 @@ def test_densities_and_draws_stay_on_the_device(kind, given):
     generator = torch.Generator().manual_seed(0)
     draws = moved.sample_given(rows[:20, :1], generator) if given else moved.sample(20, generator)
     assert (draws.device, draws.shape) == (META, (20, 3 - given))
+
+
+def test_chunks_on_an_accelerator_hold_fewer_rows_of_more_coordinates():
+    _, expert = fitted("nsf", 0)
+    moved = expert.to("meta")
+    rows = [moved.chunk_rows]
+    moved.dim = 100
+    rows.append(moved.chunk_rows)
+    assert rows[0] > 1_000_000 > 100_000 > rows[1] > 10_000
+    assert expert.chunk_rows < 100_000
