@@ -40,7 +40,7 @@ __all__ = ["RBIG"]
 MIN_ROWS = 10_000
 """Draws that are used in any case."""
 
-MAX_NUMBERS = 400_000
+MAX_NUMBERS = 300_000
 """Most numbers, draws times parameters, that layers are fitted to, draws chosen by folds: with
 ``MAX_KNOTS_RANGE`` knots, more of them change little but the time that a layer takes."""
 
