@@ -155,8 +155,9 @@ class UnconstrainedDensity:
         except InputError:
             if self.device.type == "cpu":
                 raise
-        self.device = torch.device("cpu")  # a branch may need data that lie there
-        return evaluate(chunk.cpu())
+        values = evaluate(chunk.cpu())  # raises again if it is the function that is broken
+        self.device = torch.device("cpu")  # a branch needs data that lie there
+        return values
 
     def _chunk_size(self) -> int:
         # How rows are grouped can change their last bit, so only slow densities are

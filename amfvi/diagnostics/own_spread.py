@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from amfvi.diagnostics.defensive import with_heavy_tails
 from amfvi.experts import Expert
+from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.mixture_base import MixtureBaseFlow
 from amfvi.mixture import Mixture
 
 __all__ = ["OwnSpread", "measure_own_spread"]
@@ -25,6 +28,10 @@ a variance, whose part in it is of draws that no user ever sees."""
 WIDER = 1.5
 """How many times wider the normal distribution is from which flows map the others: what a plain
 draw reaches once in a hundred million times is then reached once in some ten thousand."""
+
+
+HEAVIER = 3.0
+"""Most degrees of freedom that mixtures of components have in the wider mixture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,8 @@ def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSprea
 
     A flow may throw one draw in a million so far out that it ruins the standard deviations of the
     millions that a user asks for, and no sample of a size that can be afforded has it. Half of
-    the draws are therefore of flows whose normal distributions are wider, weighted by importance
+    the draws are therefore of flows whose normal distributions are wider, and of components whose
+    tails are heavier, weighted by importance
     (Hesterberg 1995, doi:10.1080/00401706.1995.10484303, on mixtures of which one part is what is
     sought, so that no weight is larger than two).
 
@@ -63,11 +71,9 @@ def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSprea
         True
     """
     plain = mixture.sample((N_DRAWS,), generator)
-    wider = mixture._with(experts={name: _wider(e) for name, e in mixture.experts.items()})
-    if all(a is b for a, b in zip(wider.experts.values(), mixture.experts.values(), strict=True)):
-        return OwnSpread(sd=_standard_deviation(plain), n_draws=len(plain))
     if not bool(plain.isfinite().all()):
         return OwnSpread(sd=plain.new_full((mixture.dim,), math.inf), n_draws=len(plain))
+    wider = mixture._with(experts={name: _wider(e) for name, e in mixture.experts.items()})
     far = wider.sample((N_DRAWS,), generator)
     x = torch.cat([plain, far[far.isfinite().all(dim=1)]])
     log_q, log_wider = mixture.log_prob(x), wider.log_prob(x)
@@ -77,7 +83,11 @@ def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSprea
 
 
 def _wider(expert: Expert) -> Expert:
-    """A flow from a wider normal distribution; another expert as it is."""
+    """A flow from a wider base, a mixture with heavier tails; one of the user's own as it is."""
+    if isinstance(expert, EllipticalMixture):
+        return with_heavy_tails(expert, HEAVIER)
+    if isinstance(expert, MixtureBaseFlow):
+        return MixtureBaseFlow(expert.flow, with_heavy_tails(expert.base, HEAVIER))
     if not isinstance(expert, BijectiveExpert):
         return expert
     wider = copy.copy(expert)
@@ -85,10 +95,8 @@ def _wider(expert: Expert) -> Expert:
     return wider
 
 
-def _standard_deviation(x: Tensor, weights: Tensor | None = None) -> Tensor:
+def _standard_deviation(x: Tensor, weights: Tensor) -> Tensor:
     """Of each column of (n, d) under weights (n,), without the rarest share of the mass."""
-    if weights is None:
-        return x.std(dim=0)
     shares = weights / weights.sum()
     squared = (x - shares @ x).square()
     squared, order = squared.sort(dim=0, descending=True)

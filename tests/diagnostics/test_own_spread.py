@@ -9,9 +9,13 @@ import torch
 from torch.distributions import Normal
 
 import amfvi
+from amfvi.constraints.constraints import Constraints
+from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.diagnostics.own_spread import RAREST, measure_own_spread
-from amfvi.experts import RBIG
+from amfvi.experts import GMM, RBIG, RealNVP
+from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.flows.bijection import BijectiveExpert
+from amfvi.experts.mixture_base import MixtureBaseFlow, to_latent_space
 from amfvi.experts.whitening import Whitening
 
 EDGE = 4.5
@@ -89,3 +93,26 @@ def test_an_infinite_draw_is_an_infinite_spread():
 
     mixture = amfvi.Mixture({"infinite": Infinite(0.0)}, [1.0])
     assert measure_own_spread(mixture, torch.Generator()).sd.isinf().all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["gmm", "realnvp"])
+def test_components_behind_a_steep_transform_are_measured_too(kind, seed):
+    """A log-normal of a log sd of three: 20,000 draws mostly give half of its spread or less."""
+    config, sd = GMM(), torch.full((1, 1), 3.0, dtype=torch.float64)
+    expert = EllipticalMixture.single(config, torch.zeros(1).double(), sd)
+    if kind == "realnvp":  # no layer bends it
+        z = sd * torch.randn(400, 1, generator=torch.Generator().manual_seed(9)).double()
+        flow = RealNVP(layers=2, max_steps=25, base_components=1).fit(z, folds=1)
+        outputs = {n: v for n, v in flow.parameters.items() if n.startswith("output")}
+        untrained = flow.flow.initial(1, torch.Generator())
+        flow.parameters.update({name: untrained[name] for name in outputs})
+        expert = MixtureBaseFlow(flow, to_latent_space(expert, flow.whitening))
+    positive = UnconstrainingTransform(Constraints((0.0,), (math.inf,)))
+    mixture = amfvi.Mixture({kind: expert}, [1.0], transform=positive)
+    farthest = float(-NORMAL.icdf(torch.tensor(RAREST, dtype=torch.float64)))
+    exact = math.exp(9) * math.sqrt(float(NORMAL.cdf(torch.tensor(farthest - 6))))
+    spread = measure_own_spread(mixture, torch.Generator().manual_seed(seed))
+    assert float(spread.sd[0]) == pytest.approx(exact, rel=0.5)
+    samples = [mixture.sample((20_000,), torch.Generator().manual_seed(s)) for s in range(9)]
+    assert torch.stack([x.std() for x in samples]).median() < 0.6 * exact
