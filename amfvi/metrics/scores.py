@@ -149,6 +149,9 @@ def score_mixture(mixture: Mixture, truth: Truth, *, seed: int) -> Evaluation:
     expert_log_q = mixture.expert_log_probs(truth.test)
     log_q = mixture.mix(expert_log_q)
     distances = _measure_distances(_samplers(mixture), truth, seed)
+    only = _only_expert(mixture)
+    if only is not None:
+        distances[MIXTURE] = distances[only]
     scores = {
         name: _score(log_density, truth, distances[name])
         for name, log_density in zip(mixture.experts, expert_log_q.T, strict=True)
@@ -178,11 +181,19 @@ def _score(log_q: Tensor, truth: Truth, distances: _Distances) -> Score:
     )
 
 
+def _only_expert(mixture: Mixture) -> str | None:
+    """The name of the expert that has all the weight, and so is the mixture, if one has."""
+    names = [name for name, w in zip(mixture.experts, mixture.weights, strict=True) if w > 0]
+    return names[0] if len(names) == 1 else None
+
+
 def _samplers(mixture: Mixture) -> dict[str, Sampler]:
+    """What draws from each expert, and from the mixture where it is not one of them."""
     samplers: dict[str, Sampler] = {
         name: partial(mixture.sample_expert, name) for name in mixture.experts
     }
-    samplers[MIXTURE] = lambda n, generator: mixture.sample((n,), generator)
+    if _only_expert(mixture) is None:
+        samplers[MIXTURE] = lambda n, generator: mixture.sample((n,), generator)
     return samplers
 
 

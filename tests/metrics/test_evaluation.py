@@ -73,6 +73,12 @@ def test_scores_follow_the_seed_alone(mixture):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_mixture_that_is_one_expert_has_its_scores(mixture):
+    alone = evaluate(Mixture(mixture.experts, [1.0, 0.0]), BANANA)
+    assert alone.mixture == alone.experts["good"] != alone.experts["moved"]
+    assert evaluate(mixture, BANANA).mixture.w2 != alone.mixture.w2
+
+
 def test_weights_of_test_draws_count_as_copies(mixture):
     test = draws_of(BANANA, 600, 2)
     copies = 1 + torch.arange(600) % 3
