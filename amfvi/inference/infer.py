@@ -84,7 +84,8 @@ def infer(
     """
     session = Session(log_density, options, reporter or Reporter(), checkpoint)
     announce(session.reporter, log_density)
-    samples = Samples(_first_sample(session))
+    sample = _first_sample(session)
+    samples = Samples(sample, evaluations=session.budget.spent)
     first = _first_attempt(session, samples)
     attempt = refine(session, samples, first)
     if attempt.mixture is not first.mixture:

@@ -11,7 +11,7 @@ from amfvi.diagnostics.defensive import ensure_reliable_weights
 from amfvi.diagnostics.thresholds import MAX_MENDED_SHIFT, MIN_GAIN, SIGNIFICANT
 from amfvi.errors import FitError
 from amfvi.inference.attempt import Attempt
-from amfvi.inference.limits import MIN_REWEIGHTED_SHARE
+from amfvi.inference.limits import ARRIVAL_RESERVE, MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
 from amfvi.inference.reweighting import sample_from_weights
 from amfvi.inference.session import Session
@@ -25,6 +25,11 @@ MAX_REFINEMENTS = 8
 MAX_MODE_REFINEMENTS = 2
 """Refinements after which a mode that is still lacking is no longer tried to be covered."""
 
+LOOK_COST = 1.5
+"""Evaluations that a second look takes, of those of the first sampling."""
+
+MOVING_ON = ARRIVAL_RESERVE + 20_000
+"""Evaluations that a second look has to leave: two rounds of moving on, and what follows."""
 
 MIN_KEPT = 0.5
 """Share of the efficiency that a new fit must keep to be better for another reason."""
@@ -39,18 +44,20 @@ class Samples:
         broad: every sampling from a broad start.
         refinement: the last sampling that started from a mixture.
         may_sample: whether the sampler is to be used; not where draws were given.
+        evaluations: how many the first sampling took.
 
     Examples:
         See :func:`refine`, which adds to them:
 
         >>> sorted(Samples.__dataclass_fields__)
-        ['broad', 'first', 'may_sample', 'refinement']
+        ['broad', 'evaluations', 'first', 'may_sample', 'refinement']
     """
 
     first: PosteriorSample
     broad: list[PosteriorSample] = field(default_factory=list)
     refinement: PosteriorSample | None = None
     may_sample: bool = True
+    evaluations: int = 0
 
     def __post_init__(self) -> None:
         self.broad.append(self.first)
@@ -196,7 +203,14 @@ def _fit_again(
 
 
 def _look_again(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
-    """Sample from the broad start with twice the particles, and search what was seen."""
+    """Sample from the broad start with twice the particles, and search what was seen.
+
+    Not where that would leave too few evaluations to move on from what is known.
+    """
+    left, needed = session.budget.left, LOOK_COST * samples.evaluations + MOVING_ON
+    if left is not None and left < needed:
+        session.reporter.log(f"no second look: it would leave too few of {left} evaluations")
+        return attempt
     look = session.sample("second look", "looked again:", particle_multiplier=2)
     samples.broad.append(look)
     report = session.search(attempt, [look])

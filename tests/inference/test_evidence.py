@@ -229,6 +229,15 @@ def test_a_sampler_that_saw_less_than_the_mixture_gets_a_second_look(
     assert diagnostics.verdict is verdict, diagnostics.reasons
 
 
+@pytest.mark.parametrize(("max_evaluations", "looks"), [(150_000, True), (90_000, False)])
+def test_a_second_look_leaves_enough_evaluations_to_move_on(max_evaluations, looks, two_samplings):
+    """On thin cubic ridges it took those with which the sampler would have arrived."""
+    density, sampler = two_samplings(-0.5)
+    settings = GAUSSIAN | {"experts": "gmm", "max_evaluations": max_evaluations}
+    amfvi.fit(density, **settings)
+    assert sampler.calls == ["sampler", *["second look"][: int(looks)], "refinement 1"]
+
+
 def test_the_evidence_of_the_broad_start_stays_beside_that_of_a_refinement(two_samplings):
     """After a refinement its log Z, no independent check, was reported as the sampler's."""
     density, _ = two_samplings(-0.5)
