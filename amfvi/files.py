@@ -1,4 +1,4 @@
-"""Files and directories written whole or not at all, JSON, and hashes.
+"""Files and directories written whole or not at all, and their hashes.
 
 Nothing of the user's is ever replaced unless asked for. What is being written has a
 temporary name with host and process in it, so that what a killed process leaves is known
@@ -8,8 +8,7 @@ as such and removed by the next one that writes to the same place.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
+import itertools
 import os
 import platform
 import re
@@ -18,9 +17,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from amfvi.errors import InputError, MissingFileError
+from amfvi.errors import InputError
 
 __all__ = [
     "check_directory",
@@ -28,9 +26,6 @@ __all__ = [
     "file_hash",
     "new_directory",
     "new_file",
-    "read_json",
-    "without_nonfinite",
-    "write_json",
 ]
 
 
@@ -175,6 +170,8 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         try:
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
             yield temporary
+            with _kept_beside(temporary, path):
+                check_file(path, overwrite=overwrite)
             temporary.replace(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error})") from None
@@ -203,6 +200,8 @@ def new_directory(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]
         with _temporary_for(path) as temporary:
             temporary.mkdir(parents=True)
             yield temporary
+            with _kept_beside(temporary, path):
+                check_directory(path, overwrite=overwrite, marker=marker)
             _swap_in(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error})") from error
@@ -211,6 +210,25 @@ def new_directory(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]
             for parent in missing:
                 with suppress(OSError):  # not empty: in use by now
                     parent.rmdir()
+
+
+@contextmanager
+def _kept_beside(temporary: Path, path: Path) -> Iterator[None]:
+    """Keep what is written under another name if a check says that ``path`` was taken meanwhile.
+
+    Raises:
+        InputError: as the check; it names where that is.
+    """
+    try:
+        yield
+    except InputError as error:
+        numbers = itertools.count(2)
+        names = (path.absolute().with_name(f"{path.stem}-{k}{path.suffix}") for k in numbers)
+        other = next(name for name in names if not name.exists())
+        temporary.rename(other)
+        raise InputError(
+            f"{error}; it was made while this one was: this one is kept in {other}"
+        ) from None
 
 
 def _swap_in(temporary: Path, path: Path) -> None:
@@ -222,68 +240,6 @@ def _swap_in(temporary: Path, path: Path) -> None:
         old.mkdir()
         path.rename(old / "replaced")
         temporary.rename(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        MissingFileError: no such file.
-        InputError: not a JSON object, or one with a key twice.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(Path(folder) / "a.json", {"n": 1})
-        ...     read_json(Path(folder) / "a.json")
-        {'n': 1}
-    """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=_object_of_different_keys)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _object_of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, with null for what it cannot hold.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(Path(folder) / "a.json", [math.inf])
-        ...     (Path(folder) / "a.json").read_text().split()
-        ['[', 'null', ']']
-    """
-    path.write_text(
-        json.dumps(without_nonfinite(value), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-
-
-def without_nonfinite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON cannot hold, by None.
-
-    Examples:
-        >>> without_nonfinite({"a": (1.0, float("nan"))})
-        {'a': [1.0, None]}
-    """
-    if isinstance(value, dict):
-        return {key: without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nonfinite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_hash(path: str | Path) -> str:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import AmfviError, InputError, MissingFileError
 from amfvi.experts import Expert, config_from_json
-from amfvi.files import file_hash, new_directory, read_json
+from amfvi.files import file_hash, new_directory
+from amfvi.json_files import read_json
 from amfvi.mixture import Mixture
 from amfvi.sealed_json import describe_damage, write_sealed_json
 

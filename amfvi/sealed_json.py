@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amfvi.files import without_nonfinite, write_json
+from amfvi.json_files import without_nonfinite, write_json
 
 __all__ = ["describe_damage", "seal", "write_sealed_json"]
 

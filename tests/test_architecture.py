@@ -22,6 +22,7 @@ LEVELS = (
         "amfvi.constraints",
         "amfvi.device",
         "amfvi.files",
+        "amfvi.json_files",
         "amfvi.pools",
         "amfvi.variables",
     ),

@@ -12,14 +12,8 @@ import pytest
 
 from amfvi import files
 from amfvi.errors import InputError, MissingFileError
-from amfvi.files import (
-    check_directory,
-    new_directory,
-    new_file,
-    read_json,
-    without_nonfinite,
-    write_json,
-)
+from amfvi.files import check_directory, new_directory, new_file
+from amfvi.json_files import read_json, without_nonfinite, write_json
 
 KILLED_WHILE_WRITING = """
 import os, signal
@@ -113,7 +107,7 @@ def test_nothing_but_what_amfvi_abandoned_is_removed(tmp_path):
     for name in (*kept, abandoned):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").touch()
-    with new_directory(tmp_path / "run", overwrite=False, marker="marker") as first:
+    with new_directory(tmp_path / "run", overwrite=True, marker="marker") as first:
         (first / "marker").write_text("first")
         assert names(tmp_path) == sorted([*kept, first.name])
         replace(tmp_path / "run", "second, meanwhile")
@@ -146,6 +140,43 @@ def test_a_rename_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
         replace(tmp_path / "run", "new")
     assert names(tmp_path) == ["run"]
     assert (tmp_path / "run" / "marker").read_text() == "old"
+
+
+def write_directory(path):
+    path.mkdir()
+    (path / "marker").write_text("theirs")
+
+
+@pytest.mark.parametrize(
+    "take", [write_directory, lambda path: path.write_text("theirs")], ids=["directory", "file"]
+)
+def test_what_another_process_made_meanwhile_is_not_replaced(tmp_path, take):
+    """The later of two runs took the place of the earlier, without being asked to."""
+    with (
+        pytest.raises(InputError, match=r"run: exists.*: this one is kept in .*run-3"),
+        new_directory(tmp_path / "run", overwrite=False, marker="marker") as temporary,
+    ):
+        (temporary / "marker").write_text("ours")
+        take(tmp_path / "run")
+        (tmp_path / "run-2").touch()
+    theirs = tmp_path / "run"
+    assert (theirs / "marker" if theirs.is_dir() else theirs).read_text() == "theirs"
+    assert (tmp_path / "run-3" / "marker").read_text() == "ours"
+    assert names(tmp_path) == ["run", "run-2", "run-3"]
+
+
+def test_a_file_that_another_process_made_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "draws.csv"
+    with (
+        pytest.raises(InputError, match=r"draws.csv: exists.* kept in .*draws-2.csv"),
+        new_file(path, overwrite=False) as temporary,
+    ):
+        temporary.write_text("ours")
+        path.write_text("theirs")
+    assert (path.read_text(), (tmp_path / "draws-2.csv").read_text()) == ("theirs", "ours")
+    with new_file(path, overwrite=True) as temporary:
+        temporary.write_text("ours")
+    assert path.read_text() == "ours"
 
 
 def test_a_file_is_whole_or_as_before(tmp_path):

@@ -22,7 +22,7 @@ from amfvi.cache import cache_folder
 from amfvi.cli.flags import flags_for_arguments
 from amfvi.cli.tables import density_lines, score_table, weights_line
 from amfvi.cli.terminal import hanging_indent, wrapped
-from amfvi.files import without_nonfinite
+from amfvi.json_files import without_nonfinite
 from amfvi.reporting import Reporter
 
 __all__ = [

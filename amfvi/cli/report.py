@@ -8,7 +8,8 @@ from typing import Any
 
 from amfvi.cli.flags import flags_for_arguments
 from amfvi.errors import InputError, UsageError
-from amfvi.files import check_file, file_hash, new_file, read_json
+from amfvi.files import check_file, file_hash, new_file
+from amfvi.json_files import read_json
 from amfvi.report.contents import RunContents
 from amfvi.sealed_json import describe_damage
 

@@ -52,20 +52,27 @@ class PointError(Exception):
 class Batches:
     """A function of a batch.
 
+    One that drops the dimension of a batch of one point, as the ``logpdf`` of scipy's
+    multivariate distributions does, is given it back.
+
     Examples:
         >>> from amfvi.density.calling import find_convention
         >>> points = torch.ones(3, 2).double()
-        >>> Batches(find_convention(lambda x: x.sum(dim=1), points))(points)
-        tensor([2., 2., 2.], dtype=torch.float64)
+        >>> call = Batches(find_convention(lambda x: x.sum(dim=1).squeeze(), points))
+        >>> call(points), call(points[:1])
+        (tensor([2., 2., 2.], dtype=torch.float64), tensor([2.], dtype=torch.float64))
     """
 
     convention: Convention
+    n_dims: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n_dims", len(np.shape(self.convention.out)))
         object.__setattr__(self, "convention", replace(self.convention, out=None))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return to_tensor(self.convention.call(x), x)
+        out = to_tensor(self.convention.call(x), x)
+        return out[None] if len(x) == 1 and out.ndim == self.n_dims - 1 else out
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from amfvi.diagnostics.rank_dependence import RankDependence
 from amfvi.diagnostics.thresholds import CALIBRATION_FALSE_ALARMS, SIGNIFICANT
 from amfvi.diagnostics.uniformity import Uniformity, ks_band
 from amfvi.errors import UsageError
-from amfvi.files import without_nonfinite
+from amfvi.json_files import without_nonfinite
 from amfvi.statistics import Estimate
 
 __all__ = ["Calibration", "CalibrationVerdict", "Confidence"]

@@ -15,9 +15,9 @@ from torch import Tensor
 from amfvi.density.joint import with_gradient
 from amfvi.density.log_density import LogDensity
 from amfvi.errors import MissingFileError, UsageError
-from amfvi.files import read_json
 from amfvi.interop.own_space import OwnSpace, find_own_space
 from amfvi.interop.stan_library import StanLibrary, compile_stan
+from amfvi.json_files import read_json
 from amfvi.variables import group_labels
 
 __all__ = ["BridgeStanModel", "CompiledModel", "from_stan"]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from amfvi.errors import InputError
-from amfvi.files import new_file, read_json, write_json
+from amfvi.files import new_file
+from amfvi.json_files import read_json, write_json
 from amfvi.metrics.mmd import bandwidths, mmd2
 from amfvi.metrics.parallel import thread_pool
 from amfvi.metrics.wasserstein import wasserstein2

@@ -15,8 +15,9 @@ from amfvi.conditional.posterior import ConditionalPosterior
 from amfvi.device import resolve_device
 from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.errors import InputError, UsageError
-from amfvi.files import check_directory, file_hash, new_directory, write_json
+from amfvi.files import check_directory, file_hash, new_directory
 from amfvi.fitting import fit
+from amfvi.json_files import write_json
 from amfvi.reporting import Reporter
 from amfvi.runs.conditional_saved import HELD_BACK
 from amfvi.runs.log import RunLog

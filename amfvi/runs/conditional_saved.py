@@ -15,7 +15,8 @@ from amfvi.conditional.posterior import ConditionalPosterior
 from amfvi.diagnostics.calibration import measure_calibration
 from amfvi.diagnostics.calibration_report import Calibration
 from amfvi.errors import InputError, MissingFileError
-from amfvi.files import file_hash, read_json
+from amfvi.files import file_hash
+from amfvi.json_files import read_json
 from amfvi.runs.record import CONFIG, METRICS
 from amfvi.sealed_json import describe_damage
 from amfvi.statistics import Estimate

@@ -13,9 +13,10 @@ import torch
 
 from amfvi.density.log_density import LogDensity
 from amfvi.device import resolve_device
-from amfvi.files import check_directory, file_hash, new_directory, write_json
+from amfvi.files import check_directory, file_hash, new_directory
 from amfvi.fitting import fit_source
 from amfvi.inference.checkpoint import describe_values
+from amfvi.json_files import write_json
 from amfvi.metrics.evaluation import Evaluation, evaluate_on_split, evaluate_on_target
 from amfvi.posterior import Posterior
 from amfvi.randomness import generator_for

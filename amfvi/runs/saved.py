@@ -16,7 +16,8 @@ from amfvi import targets
 from amfvi.draws.draws import Draws
 from amfvi.draws.readers import columns_for, read_arrays, read_draws, read_table
 from amfvi.errors import InputError, MissingFileError, UsageError
-from amfvi.files import file_hash, read_json
+from amfvi.files import file_hash
+from amfvi.json_files import read_json
 from amfvi.loading import load_posterior as load
 from amfvi.metrics.evaluation import (
     Evaluation,

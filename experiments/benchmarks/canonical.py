@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from amfvi.files import read_json
+from amfvi.json_files import read_json
 from amfvi.metrics.evaluation import N_W2
 from amfvi.targets import CANONICAL
 from experiments.lab.cells import CellStore

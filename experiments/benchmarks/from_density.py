@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amfvi.files import read_json
+from amfvi.json_files import read_json
 from amfvi.targets import CANONICAL, TARGETS, get
 from amfvi.targets.forty_modes import MODES, FortyModes
 from experiments.lab.cells import CellStore

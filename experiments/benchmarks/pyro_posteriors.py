@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import amfvi
-from amfvi.files import read_json
+from amfvi.json_files import read_json
 from experiments.lab.pages import RESULTS, write_page
 from experiments.lab.provenance import AMFVI, PACKAGES, Provenance, describe_all
 from experiments.lab.tables import markdown_table

@@ -24,7 +24,7 @@ from scipy.stats import multivariate_normal
 from torch.distributions import constraints
 
 import amfvi
-from amfvi.files import read_json
+from amfvi.json_files import read_json
 from experiments.lab.pages import RESULTS, write_page
 from experiments.lab.peers import PEERS, Array, missing_module
 from experiments.lab.provenance import AMFVI, Provenance, describe_all

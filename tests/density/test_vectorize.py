@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
+import amfvi
 from amfvi.density.log_density import LogDensity
 from amfvi.density.vectorize import vectorize
 from amfvi.errors import InputError
@@ -119,3 +121,33 @@ def test_what_a_function_raised_is_the_cause_of_the_error():
     with pytest.raises(InputError, match="cannot be called") as error:
         vectorize(broken, torch.zeros(3, 2).double())
     assert isinstance(error.value.__cause__, ValueError)
+
+
+def squeezed_with_gradient(x):
+    return np.squeeze(-np.square(np.asarray(x)).sum(axis=1, keepdims=True)), np.squeeze(
+        -2 * np.asarray(x)
+    )
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        LogDensity(multivariate_normal([0.0, 0.0], 0.5).logpdf, 2),
+        LogDensity(lambda x: -x.square().sum(dim=1, keepdim=True).squeeze(), 2),
+        LogDensity(lambda x: np.squeeze(-np.square(np.asarray(x)).sum(axis=1, keepdims=True)), 2),
+        LogDensity(squeezed_with_gradient, 2, value_and_grad=True),
+    ],
+    ids=["scipy", "torch", "numpy", "with its gradient"],
+)
+def test_a_function_may_drop_the_dimension_of_a_batch_of_one(density):
+    """``multivariate_normal(…).logpdf`` does; every fit to it ended in an error of torch's."""
+    together = density.log_prob(POINTS)
+    alone = torch.cat([density.log_prob(point) for point in POINTS[:3].split(1)])
+    assert torch.allclose(alone, together[:3], rtol=1e-12)
+    assert "in batches" in density.vectorized.calling_convention
+
+
+def test_a_distribution_of_scipy_is_fitted():
+    normal = multivariate_normal([1.0, -1.0], [[1.0, 0.5], [0.5, 2.0]])
+    diagnostics = amfvi.fit(LogDensity(normal.logpdf, 2), experts="gmm", n_draws=500).diagnostics
+    assert abs(diagnostics.log_z) < 0.02
