@@ -152,14 +152,16 @@ def write_directory(path):
 )
 def test_what_another_process_made_meanwhile_is_not_replaced(tmp_path, take):
     """The later of two runs took the place of the earlier, without being asked to."""
-    with (
-        pytest.raises(InputError, match=r"run: exists.*: this one is kept in .*run-3"),
-        new_directory(tmp_path / "run", overwrite=False, marker="marker") as temporary,
-    ):
-        (temporary / "marker").write_text("ours")
-        take(tmp_path / "run")
-        (tmp_path / "run-2").touch()
     theirs = tmp_path / "run"
+
+    def write():
+        with new_directory(theirs, overwrite=False, marker="marker") as temporary:
+            (temporary / "marker").write_text("ours")
+            take(theirs)
+            (tmp_path / "run-2").touch()
+
+    with pytest.raises(InputError, match=r"run: exists.*: this one is kept in .*run-3"):
+        write()
     assert (theirs / "marker" if theirs.is_dir() else theirs).read_text() == "theirs"
     assert (tmp_path / "run-3" / "marker").read_text() == "ours"
     assert names(tmp_path) == ["run", "run-2", "run-3"]
@@ -167,15 +169,16 @@ def test_what_another_process_made_meanwhile_is_not_replaced(tmp_path, take):
 
 def test_a_file_that_another_process_made_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "draws.csv"
-    with (
-        pytest.raises(InputError, match=r"draws.csv: exists.* kept in .*draws-2.csv"),
-        new_file(path, overwrite=False) as temporary,
-    ):
-        temporary.write_text("ours")
-        path.write_text("theirs")
+
+    def write(*, overwrite):
+        with new_file(path, overwrite=overwrite) as temporary:
+            temporary.write_text("ours")
+            path.write_text("theirs")
+
+    with pytest.raises(InputError, match=r"draws.csv: exists.* kept in .*draws-2.csv"):
+        write(overwrite=False)
     assert (path.read_text(), (tmp_path / "draws-2.csv").read_text()) == ("theirs", "ours")
-    with new_file(path, overwrite=True) as temporary:
-        temporary.write_text("ours")
+    write(overwrite=True)
     assert path.read_text() == "ours"
 
 

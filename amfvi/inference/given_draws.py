@@ -9,14 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.log_density import LogDensity
 from amfvi.diagnostics.bridge import bridge_log_z
 from amfvi.diagnostics.report import GIVEN_DRAWS
 from amfvi.draws.draws import Draws
 from amfvi.draws.mixing import assess_mixing
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import FitError, InputError, UsageError
 from amfvi.inference.attempt import Attempt
 from amfvi.inference.infer import Inference, judge, require_no_noise
+from amfvi.inference.limits import MAX_WEIGHTED_DRAWS
 from amfvi.inference.messages import announce
 from amfvi.inference.refinement import Samples, refine
 from amfvi.inference.session import Session
@@ -76,7 +78,8 @@ def infer_from_draws(
     Raises:
         UsageError: no draws are to be held out.
         InputError: a broken density, or one that is zero at a draw.
-        FitError: an expert or the weights could not be fitted.
+        FitError: an expert or the weights could not be fitted, or the limits end before there
+            is anything to judge by.
 
     Examples:
         >>> normal = LogDensity(lambda x: -0.5 * (x**2).sum(dim=1), dim=1)
@@ -92,8 +95,14 @@ def infer_from_draws(
     session.budget.release()
     announce(session.reporter, log_density)
     given = _Given(draws, session)
-    attempt = session.fit(given.sample, 0)
-    held_out = given.hold_out(attempt)
+    try:
+        attempt = session.fit(given.sample, 0)
+        held_out = given.hold_out(attempt)
+    except OutOfBudgetError as error:
+        raise FitError(
+            f"{error} is too little to compare a fit to draws with their log density, about "
+            f"{MAX_WEIGHTED_DRAWS + MAX_HELD_OUT} evaluations are needed; or leave the density out"
+        ) from None
     samples = Samples(given.with_evidence(held_out, attempt), may_sample=False)
     require_no_noise(session, attempt)
     report = session.search(attempt, samples.broad)

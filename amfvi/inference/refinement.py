@@ -152,8 +152,14 @@ def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Att
     if transform.with_compressed_tails(samples.first.x) == transform:
         return attempt
     session.compresses_tails = True
-    candidate = _defend(session, session.fit(samples.first, 0))
-    if _is_better(candidate, attempt):
+    try:
+        candidate = _defend(session, session.fit(samples.first, 0))
+    except OutOfBudgetError:
+        candidate = attempt
+    except FitError as error:  # what was fitted before stands
+        session.reporter.log(f"with compressed tails: {error}")
+        candidate = attempt
+    if candidate is not attempt and _is_better(candidate, attempt):
         return _succeed(session, samples, attempt, candidate)
     session.compresses_tails = False
     return attempt

@@ -11,7 +11,7 @@ import torch
 import amfvi
 from amfvi.diagnostics.bridge import bridge_log_z
 from amfvi.diagnostics.report import Verdict
-from amfvi.errors import AmfviWarning, InputError, UsageError
+from amfvi.errors import AmfviWarning, FitError, InputError, UsageError
 from amfvi.inference import session
 from experiments.lab.densities import all_densities
 
@@ -62,6 +62,16 @@ def test_right_draws_are_trusted_and_both_evidences_are_right(name, seed):
     ):
         assert abs(log_z - known.log_z) < max(0.01, 4 * se)
     assert posterior.weighted_draws().weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("max_evaluations", [5, 300])
+def test_too_few_evaluations_to_judge_by_are_an_error_of_the_users(max_evaluations):
+    known = DENSITIES["gaussian-d1"]
+    with pytest.raises(FitError, match=r"is too little to compare .*; or leave the density out"):
+        amfvi.fit(
+            exact_draws("gaussian-d1", 2000, 0), density=known.make(),
+            max_evaluations=max_evaluations, **QUICK,
+        )  # fmt: skip
 
 
 def test_draws_that_lack_a_mode_are_not_trusted():

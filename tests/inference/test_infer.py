@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -175,6 +176,18 @@ def test_limits_are_kept_and_named(target_density):
     assert "the sampler was stopped by max_evaluations=9000" in diagnostics.reasons[0]
     with pytest.raises(FitError, match="max_evaluations=50 is too little"):
         amfvi.fit(density, seed=0, max_evaluations=50, **QUICK)
+
+
+@pytest.mark.parametrize("max_evaluations", [5_000, 20_000, 25_000, 30_000])
+def test_limits_are_kept_while_heavy_tails_are_fitted(max_evaluations):
+    """Where they ended while tails were compressed, all that had been fitted was lost."""
+    density, fitted = LogDensity(get("funnel").log_density, 10), None
+    with suppress(FitError):
+        fitted = amfvi.fit(density, max_evaluations=max_evaluations, **QUICK)
+    assert (fitted is not None) == (max_evaluations >= 20_000)
+    if fitted is not None:
+        assert fitted.diagnostics.n_evaluations <= max_evaluations
+        assert fitted.diagnostics.verdict is Verdict.DO_NOT_TRUST
 
 
 @pytest.mark.slow
