@@ -36,6 +36,7 @@ from .metrics.evaluation import Evaluation as Evaluation
 from .metrics.evaluation import evaluate as evaluate
 from .mixture import Mixture as Mixture
 from .posterior import Posterior as Posterior
+from .reporting import PrintReporter as PrintReporter
 from .reporting import Reporter as Reporter
 from .shards import fit_shards as fit_shards
 from .shards import product as product

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Reporter"]
+import sys
+import time
+from typing import TextIO
+
+__all__ = ["PrintReporter", "Reporter"]
 
 
 class Reporter:
@@ -38,3 +42,26 @@ class Reporter:
 
     def simulation_progress(self, done: int, total: int) -> None:
         """Receive how many simulations of those asked for have been made."""
+
+
+class PrintReporter(Reporter):
+    """Print the log of a fit, each line with the seconds since the reporter was made.
+
+    Args:
+        file: where to; standard error if not given.
+
+    Examples:
+        >>> PrintReporter(sys.stdout).log("stage one done")
+        [   0.00 s] stage one done
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._started = time.monotonic()
+
+    def log(self, line: str) -> None:
+        seconds = time.monotonic() - self._started
+        print(f"[{seconds:7.2f} s] {line}", file=self._file or sys.stderr, flush=True)
+
+    def warn(self, line: str) -> None:
+        self.log(f"warning: {line}")

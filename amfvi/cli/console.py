@@ -7,12 +7,11 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -36,6 +35,12 @@ __all__ = [
     "show_run",
     "show_scores",
 ]
+
+COLUMNS = (
+    "NLL, KL: nats; W2, MMD²: distances to the reference draws, to be read beside those of two "
+    "samples of them in the last row; p: of MMD², small where the draws differ"
+)
+"""What the columns of the scores are."""
 
 LOG_INDENT = 12
 """Width of the time at the beginning of a line of the log."""
@@ -197,13 +202,15 @@ def show_scores(scores: Mapping[str, Any]) -> None:
         ... mixture 1.500 ± 1.500 ... 1.50
     """
     show(score_table(scores["mixture"], scores["experts"], scores["floor"], scores["entropy"]))
+    if scores["floor"] is not None:
+        show(COLUMNS, "")
 
 
-def show_listing(what: str, rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
-    """Print a table of named things, or one JSON object.
+def show_listing(rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Print named things, a paragraph for each, or one JSON object.
 
     Examples:
-        >>> show_listing("target", {"banana": {"dim": 2}}, as_json=True)
+        >>> show_listing({"banana": {"dim": 2}}, as_json=True)
         {
          "banana": {
           "dim": 2
@@ -213,13 +220,11 @@ def show_listing(what: str, rows: Mapping[str, Mapping[str, Any]], as_json: bool
     if as_json:
         print_json(rows)
         return
-    columns = list(next(iter(rows.values())))
-    cells = [[name, *map(_cell, row.values())] for name, row in rows.items()]
-    show(_listing([what, *columns], cells))
+    show(*(line for name, row in rows.items() for line in ("", *_entry(name, row))))
 
 
 def show(*tables: Table | str) -> None:
-    """Print tables and lines to stdout; words are folded, tables of numbers never cut.
+    """Print tables and lines to stdout; lines are broken at words, tables never cut.
 
     Examples:
         >>> show("one line")
@@ -228,24 +233,20 @@ def show(*tables: Table | str) -> None:
     console = Console()
     for table in tables:
         if isinstance(table, str):
-            shown = wrapped(table, sys.stdout, indent=hanging_indent(table))
-            console.print(shown, markup=False, highlight=False, soft_wrap=True)
-        elif not all(column.no_wrap for column in table.columns):
-            console.print(table)  # words fold
+            for line in table.split("\n"):
+                shown = wrapped(line, sys.stdout, indent=hanging_indent(line))
+                console.print(shown, markup=False, highlight=False, soft_wrap=True)
         else:
             unlimited = Console(width=10_000)
             needed = Measurement.get(unlimited, unlimited.options, table).maximum
             Console(width=max(needed, console.width)).print(table)
 
 
-def _listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table of strings, first column on the left."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _entry(name: str, row: Mapping[str, Any]) -> list[str]:
+    """A name with its facts, and a line for each text below."""
+    facts = [f"{key} {_cell(value)}" for key, value in row.items() if not isinstance(value, str)]
+    texts = [f"    {value}" for value in row.values() if isinstance(value, str)]
+    return [f"{name}: {', '.join(facts)}" if facts else name, *texts]
 
 
 def _cell(value: Any) -> str:

@@ -45,7 +45,7 @@ def targets(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
             "definition": (of_pairs.__doc__ or "").splitlines()[0].strip(),
             "source": conditional.source,
         }
-    console.show_listing("target", rows, as_json)
+    console.show_listing(rows, as_json)
 
 
 def experts(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
@@ -69,4 +69,4 @@ def experts(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
             "family": (module.__doc__ or "").splitlines()[0],
             "settings": settings if as_json else ", ".join(f"{k} {v}" for k, v in settings.items()),
         }
-    console.show_listing("expert", rows, as_json)
+    console.show_listing(rows, as_json)

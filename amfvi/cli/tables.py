@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amfvi.cli.flags import flags_for_arguments
-from amfvi.report.rows import number, parameter_rows, plus_minus, score_rows
+from amfvi.report.rows import REFERENCE, TRUTH, number, parameter_rows, plus_minus, score_rows
 
 if TYPE_CHECKING:
     from amfvi.report.comparison import Comparison
@@ -68,9 +68,10 @@ def score_table(
     columns, rows = score_rows(mixture, experts, floor, entropy)
     table = _table(*columns)
     for row in rows:
-        if row[0] == "truth":
+        if row[0] in (TRUTH, REFERENCE):
             table.add_section()
-        table.add_row(*row, style={"mixture": "bold", "truth": "dim"}.get(row[0]))
+        style = {"mixture": "bold", TRUTH: "dim", REFERENCE: "dim"}.get(row[0])
+        table.add_row(*row, style=style)
     return table
 
 

@@ -41,10 +41,15 @@ def announce(reporter: Reporter, log_density: LogDensity) -> None:
         shared = f" with {n_workers} workers" if n_workers > 1 else ""
         advice = "" if n_workers > 1 else ", pool= shares it among processes"
         reporter.warn(
-            f"an evaluation of the log density takes {pace:.2g} s; the sampler will need about "
-            f"{TYPICAL_EVALUATIONS} and take {seconds / 3600:.1f} h{shared} (timeout= "
-            f"and max_evaluations= limit it{advice})"
+            f"an evaluation of the log density takes {pace:.2g} s: the first sampling, of about "
+            f"{TYPICAL_EVALUATIONS}, will take {_duration(seconds)}{shared}, and a whole fit up to "
+            f"ten times that (timeout= and max_evaluations= limit it{advice})"
         )
+
+
+def _duration(seconds: float) -> str:
+    """A time in minutes, or in hours from one and a half."""
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def describe_sample(verb: str, sample: PosteriorSample, n_evaluations: int, seconds: float) -> str:

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["evidence_rows", "number", "parameter_rows", "plus_minus", "score_rows", "value_of"]
+__all__ = [
+    "REFERENCE",
+    "TRUTH",
+    "evidence_rows",
+    "number",
+    "parameter_rows",
+    "plus_minus",
+    "score_rows",
+    "value_of",
+]
+
+TRUTH = "truth"
+"""Name of the row of what two samples of the truth score."""
+
+REFERENCE = "reference"
+"""The same, of two samples of the draws that stand for a truth that is not known."""
 
 DASH = "–"
 """What stands for a number that is not known."""
@@ -43,7 +58,8 @@ def score_rows(
     """Scores of the experts and the mixture, and what the truth itself scores.
 
     Returns:
-        The heads of the columns and the rows; the last row is "truth" if there is a floor.
+        The heads of the columns and the rows; if there is a floor, the last row is that of the
+        truth, or of the draws that stand for it where that is not known.
 
     Examples:
         >>> scores = dict.fromkeys(["nll", "nll_se", "w2", "w2_sd", "mmd2", "mmd_p"], 1.5)
@@ -67,7 +83,12 @@ def score_rows(
         ]
         rows.append(row)
     if floor is not None:
-        row = ["truth", *[""] * weighted, number(entropy, 3), *["0"] * any_kl]
+        row = [
+            TRUTH if any_kl else REFERENCE,
+            *[""] * weighted,
+            number(entropy, 3),
+            *["0"] * any_kl,
+        ]
         rows.append(
             [*row, plus_minus(floor["w2"], floor["w2_sd"], 3), number(floor["mmd2"], 4), ""]
         )
