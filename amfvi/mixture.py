@@ -16,7 +16,7 @@ from amfvi.constraints.constraints import Constraints, default_names
 from amfvi.constraints.transform import UnconstrainingTransform
 from amfvi.errors import InputError, unknown_name
 from amfvi.experts import Expert
-from amfvi.experts.checks import as_points
+from amfvi.experts.checks import as_points, draw_shape
 from amfvi.experts.matrix import log_densities
 
 __all__ = ["Mixture"]
@@ -210,7 +210,7 @@ class Mixture(Distribution):
             generator: a CPU generator. If not given, draws follow torch's global random
                 state, so that ``torch.manual_seed`` reproduces them.
         """
-        shape = torch.Size([sample_shape] if isinstance(sample_shape, int) else sample_shape)
+        shape = draw_shape(sample_shape)
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         n = shape.numel()

@@ -11,6 +11,7 @@ from amfvi import targets
 from amfvi.constraints.constraints import default_names
 from amfvi.density.log_density import LogDensity
 from amfvi.draws.draws import Draws, DrawsLike
+from amfvi.draws.from_table import draws_from_frame, is_frame
 from amfvi.draws.readers import read_draws
 from amfvi.errors import UsageError
 from amfvi.targets import ExactTarget, Target
@@ -122,10 +123,13 @@ def to_source(data: Any, of_draws: Mapping[str, Any], density: DensityLike | Non
     described = dict(of_draws)
     if isinstance(density, LogDensity) and not isinstance(data, Draws):
         described.setdefault("constraints", density.constraints)
-        if not isinstance(data, Path):  # whose columns have names
+        has_names = isinstance(data, Path) or is_frame(data)
+        if not has_names and density.names != default_names(density.dim):
             described.setdefault("names", density.names)
     if isinstance(data, Path):
         data = read_draws(data, **described)
+    elif is_frame(data):
+        data = draws_from_frame(data, **described)
     elif not isinstance(data, Draws):
         data = Draws.from_array(data, **described)
     return data if density is None else pair(data, density)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from amfvi.errors import InputError, UsageError
 
-__all__ = ["Variable", "Variables", "group_labels", "label_entries"]
+__all__ = ["Variable", "Variables", "group_labels", "label_entries", "parse_names"]
 
 ENTRY = re.compile(r"(.+)\[(\d+(?:,\d+)*)\]")
 """The name of one entry of an array, counted from one."""
@@ -194,6 +194,25 @@ class Variables:
             for dim, entry in fields["coords"].items()
         }
         return cls(each, coords)
+
+
+def parse_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of parameters, as texts.
+
+    Raises:
+        UsageError: a single text, or an entry that is none.
+
+    Examples:
+        >>> parse_names(["mu", "tau"])
+        ('mu', 'tau')
+        >>> parse_names("mu")
+        Traceback (most recent call last):
+        amfvi.errors.UsageError: names must be a list of texts, found 'mu'
+    """
+    parsed = () if isinstance(names, str) else tuple(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in parsed):
+        raise UsageError(f"names must be a list of texts, found {names!r}")
+    return parsed
 
 
 def _stem(name: str) -> str:

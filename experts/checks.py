@@ -1,17 +1,18 @@
-"""Checks of points and of the tensors of saved experts."""
+"""Checks of points, of sizes of samples, and of the tensors of saved experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from amfvi.errors import InputError
+from amfvi.errors import InputError, UsageError
 
-__all__ = ["as_points", "check_points", "check_tensors", "count_members"]
+__all__ = ["as_points", "check_points", "check_tensors", "count_members", "draw_shape"]
 
 
 def as_points(value: Any, dim: int) -> Tensor:
@@ -97,3 +98,24 @@ def check_tensors(
             )
         if not bool(torch.isfinite(tensors[name]).all()):
             raise InputError(f"{kind}: tensor {name!r} holds NaN or infinity")
+
+
+def draw_shape(sample_shape: int | Sequence[int]) -> torch.Size:
+    """The shape of a sample, of a number of draws or of several.
+
+    Raises:
+        UsageError: anything but whole numbers of at least 0.
+
+    Examples:
+        >>> draw_shape(3), draw_shape((2, 3))
+        (torch.Size([3]), torch.Size([2, 3]))
+    """
+    try:
+        each = [operator.index(n) for n in np.atleast_1d(np.asarray(sample_shape, dtype=object))]
+    except TypeError:
+        each = [-1]
+    if min(each, default=0) < 0:
+        raise UsageError(
+            f"a number of draws must be a whole number of at least 0, found {sample_shape!r}"
+        )
+    return torch.Size(each)

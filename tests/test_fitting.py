@@ -252,3 +252,25 @@ def test_a_reporter_hears_of_the_split_and_the_experts():
     amfvi.fit(ROWS, reporter=Recorder(), **QUICK)
     assert lines[0].startswith("2 parameters, ")
     assert experts[-1] == ("gmm", 1.0)
+
+
+def test_a_data_frame_is_read_as_the_same_table_in_a_file(tmp_path):
+    """Its names were lost, and a column of weights became a parameter."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    columns = {"mu": rng.normal(size=400), "weight": rng.random(400), "tau": rng.gamma(3, size=400)}
+    frame = pandas.DataFrame(columns)
+    frame.to_csv(tmp_path / "draws.csv", index=False)
+    settings = {"experts": "gmm", "folds": 2, "constraints": {"tau": "positive"}}
+    from_frame = amfvi.fit(frame, **settings)
+    from_file = amfvi.fit(tmp_path / "draws.csv", **settings)
+    assert from_frame.names == ("mu", "tau")
+    points = [[0.0, 2.0], [1.0, 5.0]]
+    assert torch.allclose(from_frame.log_prob(points), from_file.log_prob(points))
+
+
+@pytest.mark.parametrize("n", [(-1,), -1, 1.5, None, "3"])
+def test_a_number_of_draws_that_is_none_is_named(n):
+    posterior = amfvi.fit("banana", experts="gmm", n_draws=200, folds=2)
+    with pytest.raises(UsageError, match="a number of draws must be a whole number of at least 0"):
+        posterior.sample(n)

@@ -13,9 +13,9 @@ from torch import Tensor
 from amfvi.conditional.familiarity import Familiarity
 from amfvi.constraints.constraints import Constraints
 from amfvi.constraints.transform import UnconstrainingTransform
-from amfvi.errors import InputError, UsageError, unknown_name
+from amfvi.errors import InputError, unknown_name
 from amfvi.experts import ConditionedExpert, Expert
-from amfvi.experts.checks import as_points
+from amfvi.experts.checks import as_points, draw_shape
 from amfvi.experts.matrix import log_densities
 from amfvi.mixture import Mixture
 from amfvi.statistics import normalize_to_sum
@@ -154,8 +154,7 @@ class ConditionalMixture:
             UsageError: a negative number of draws.
         """
         c = self._as_conditions(given)
-        if n < 0:
-            raise UsageError(f"the number of draws cannot be negative, found {n}")
+        (n,) = draw_shape(n)
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         rows = c.repeat(n, 1)
@@ -245,7 +244,10 @@ class ConditionalMixture:
     @staticmethod
     def _as_rows(value: Any, columns: int) -> Tensor:
         """Finite rows (n, columns) from rows, one row, or one number a row, float64."""
-        rows = torch.as_tensor(value).cpu().double()
+        try:
+            rows = torch.as_tensor(value).cpu().double()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"numbers are expected, found {value!r}") from None
         if rows.ndim <= 1:
             rows = rows.reshape(-1, 1) if columns == 1 else rows.reshape(1, -1)
         return as_points(rows, columns).reshape(-1, columns)

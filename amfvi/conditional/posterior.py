@@ -148,9 +148,12 @@ class ConditionalPosterior(ConditionalMixture):
         """Read a saved conditional posterior.
 
         Raises:
-            InputError: nothing there, a damaged or foreign file, an unknown schema.
+            InputError: nothing there, a damaged or foreign file, an unknown schema, or a model
+                without a condition.
         """
         directory, manifest = read_manifest(path)
+        if "given_names" not in manifest:
+            raise InputError(f"{path}: a fit without a condition; this is of fits to pairs")
         model = assemble_checked(manifest, directory, _assemble)
         return model if str(device) == "cpu" else model.to(device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,6 +76,11 @@ class Constraints:
             return constraints
         if isinstance(constraints, Mapping):
             scalars, vectors = _parse_mapping(names, constraints)
+        elif isinstance(constraints, str) or not isinstance(constraints, Iterable):
+            raise UsageError(
+                "constraints= must be a mapping from names, or one constraint for each parameter, "
+                f"found {constraints!r}"
+            )
         else:
             scalars, vectors = list(constraints), []
             if len(scalars) != len(names):

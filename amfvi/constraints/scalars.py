@@ -37,10 +37,13 @@ def bounds_of(constraint: Any) -> tuple[float, float]:
         return NAMED[constraint]
     if isinstance(constraint, tuple | list) and len(constraint) == 2:
         low, high = constraint
-        return (
-            -math.inf if low is None else float(low),
-            math.inf if high is None else float(high),
-        )
+        try:
+            return (
+                -math.inf if low is None else float(low),
+                math.inf if high is None else float(high),
+            )
+        except (TypeError, ValueError):
+            raise UsageError(f"bounds must be numbers or None, found {constraint!r}") from None
     if constraint is constraints.real:
         return NAMED["real"]
     # ``positive`` is a greater_than and ``unit_interval`` an interval in torch.

@@ -24,7 +24,7 @@ from amfvi.density.user_gradient import vectorize_with_gradient
 from amfvi.density.vectorize import VectorizedDensity, require_reproducible, vectorize
 from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.pools import check_pool, pool_size
-from amfvi.variables import Variables
+from amfvi.variables import Variables, parse_names
 
 __all__ = ["LogDensity"]
 
@@ -121,7 +121,7 @@ class LogDensity:
             if names is not None and tuple(names) != variables.names:
                 raise UsageError("give names= or variables=, not both")
             names = variables.names
-        self.names = tuple(names) if names is not None else default_names(dim)
+        self.names = parse_names(names) if names is not None else default_names(dim)
         if len(self.names) != dim or len(set(self.names)) != dim:
             raise UsageError(f"names must be {dim} different ones, found {', '.join(self.names)}")
         self.variables = variables or Variables.from_names(self.names)

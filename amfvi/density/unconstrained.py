@@ -120,16 +120,33 @@ class UnconstrainedDensity:
     def _values(self, y: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             x, log_det = self.transform.from_unconstrained_with_log_det(y)
-            return (self.log_density.log_prob(x, singly=self._singly) + log_det,)
+            return (self._at(x, singly=self._singly) + log_det,)
 
     def _values_and_gradients(self, y: Tensor) -> tuple[Tensor, ...]:
         y = y.detach().requires_grad_()
         with torch.enable_grad():
             x, log_det = self.transform.from_unconstrained_with_log_det(y)
-            value = self.log_density.log_prob(x) + log_det
+            value = self._at(x) + log_det
             # The sum may be −∞; the gradient of a row depends on that row alone.
             (gradient,) = torch.autograd.grad(value.sum(), y)
         return value.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _at(self, x: Tensor, *, singly: bool = False) -> Tensor:
+        """Values at points (n, d) of the user's parameters; (n,).
+
+        −∞ where rounding has moved a vector out of its constraint: far out, entries of an
+        increasing one may be equal.
+        """
+        if self.constraints.vectors:
+            inside = self.constraints.contains(x.detach())
+            if not bool(inside.all()):
+                nowhere = x.new_full((len(x),), -math.inf)
+                rows = inside.nonzero().squeeze(1)
+                if not len(rows):
+                    return nowhere
+                values = self.log_density.log_prob(x[rows], singly=singly)
+                return nowhere.index_put((rows,), values)
+        return self.log_density.log_prob(x, singly=singly)
 
     def _map_chunked(
         self, evaluate: Callable[[Tensor], tuple[Tensor, ...]], y: Tensor

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +31,12 @@ WIDER = 1.5
 draw reaches once in a hundred million times is then reached once in some ten thousand."""
 
 
+N_FARTHEST = 200
+"""Draws that add most to the variance of a parameter, at which the posterior is asked."""
+
+CARRIED_SHARE = 0.3
+"""Share of a variance from which it is; the farthest of a normal distribution have less."""
+
 HEAVIER = 3.0
 """Most degrees of freedom that mixtures of components have in the wider mixture."""
 
@@ -42,6 +49,8 @@ class OwnSpread:
         sd: of each of the user's parameters, (d,), but for draws rarer than one in ten million;
             infinite where a draw is.
         n_draws: that they were estimated from.
+        supported: what is left of them if the farthest draws count as much as their density says
+            they should, and no more than they do, (d,); None where it was not asked.
 
     Examples:
         >>> OwnSpread(sd=torch.ones(2), n_draws=1000).n_draws
@@ -50,10 +59,15 @@ class OwnSpread:
 
     sd: Tensor
     n_draws: int
+    supported: Tensor | None = None
 
 
 @torch.no_grad()
-def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSpread:
+def measure_own_spread(
+    mixture: Mixture,
+    generator: torch.Generator,
+    log_excess: Callable[[Tensor], Tensor] | None = None,
+) -> OwnSpread:
     """Estimate the standard deviations of a mixture's draws without an evaluation of the density.
 
     A flow may throw one draw in a million so far out that it ruins the standard deviations of the
@@ -62,6 +76,10 @@ def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSprea
     tails are heavier, weighted by importance
     (Hesterberg 1995, doi:10.1080/00401706.1995.10484303, on mixtures of which one part is what is
     sought, so that no weight is larger than two).
+
+    Args:
+        log_excess: log p − log q − log Z at points (k, d), nats, from the posterior: tails that are
+            its own are so told from outliers. It is asked where few draws carry a variance.
 
     Examples:
         >>> import amfvi
@@ -79,7 +97,18 @@ def measure_own_spread(mixture: Mixture, generator: torch.Generator) -> OwnSprea
     log_q, log_wider = mixture.log_prob(x), wider.log_prob(x)
     log_weights = log_q - torch.logaddexp(log_q, log_wider) + math.log(2.0)
     weights = torch.nan_to_num(log_weights, nan=-math.inf).exp()
-    return OwnSpread(sd=_standard_deviation(x, weights), n_draws=len(plain))
+    terms = _terms_of_variance(x, weights)
+    spread = OwnSpread(sd=terms.sum(dim=0).sqrt(), n_draws=len(plain))
+    if log_excess is None:
+        return spread
+    largest, rows = terms.topk(min(N_FARTHEST, len(x)), dim=0)
+    is_carried = largest.sum(dim=0) > CARRIED_SHARE * terms.sum(dim=0)
+    farthest = rows[:, is_carried].flatten().unique()
+    if not len(farthest):
+        return replace(spread, supported=spread.sd)
+    kept = torch.ones(len(x), 1, dtype=torch.float64)
+    kept[farthest, 0] = torch.nan_to_num(log_excess(x[farthest]), nan=0.0).clamp(max=0.0).exp()
+    return replace(spread, supported=(kept * terms).sum(dim=0).sqrt())
 
 
 def _wider(expert: Expert) -> Expert:
@@ -95,11 +124,11 @@ def _wider(expert: Expert) -> Expert:
     return wider
 
 
-def _standard_deviation(x: Tensor, weights: Tensor) -> Tensor:
-    """Of each column of (n, d) under weights (n,), without the rarest share of the mass."""
+def _terms_of_variance(x: Tensor, weights: Tensor) -> Tensor:
+    """What each draw (n, d) of weights (n,) adds to the variances, but for the rarest share."""
     shares = weights / weights.sum()
     squared = (x - shares @ x).square()
-    squared, order = squared.sort(dim=0, descending=True)
-    of_row = shares[order]
-    is_seen = of_row.cumsum(dim=0) > RAREST
-    return (of_row * squared).where(is_seen, 0.0).sum(dim=0).sqrt()
+    order = squared.argsort(dim=0, descending=True)
+    is_seen = torch.empty_like(order, dtype=torch.bool)
+    is_seen.scatter_(0, order, shares[order].cumsum(dim=0) > RAREST)
+    return torch.where(is_seen, shares[:, None] * squared, 0.0)

@@ -25,6 +25,16 @@ KHAT_OF_WEIGHTS = 0.3
 MAX_MEASURED_SE = 0.1
 """Relative standard error of a standard deviation up to which it can be compared at all."""
 
+MAX_SURPLUS = 1.5
+"""Factor by which a standard deviation of the mixture's draws may exceed what the density supports
+of it, where it is hard to tell otherwise."""
+
+MAX_SURPLUS_OF_INFINITE = 10.0
+"""The same of tails without a variance, where a standard deviation is a matter of chance."""
+
+INFINITE_KHAT = 1.2
+"""k̂ of squared distances from which tails surely have none."""
+
 CLIPPED = 0.025
 """Share of the mass in each tail that is clipped where tails are heavier than that."""
 
@@ -102,11 +112,11 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
     log_sd, log_sd_se = 0.5 * variance.log(), 0.5 * terms.std(dim=0) / n**0.5 / variance
     bounds = torch.cat([mean.abs() + 2 * mean_se, log_sd.abs() + 2 * log_sd_se])
     if own is not None:
-        weighted_sd = squares.mean(dim=0).sqrt().clamp(min=1e-300)
-        outliers = (own.sd / weighted_sd).log().abs()
+        weighted_sd = squares.mean(dim=0).sqrt()
+        ratio = torch.where(weighted_sd > 0, own.sd / weighted_sd.clamp(min=1e-300), 1.0)
         noise = 2 * relative_se * math.sqrt(1 + n / own.n_draws)
-        outliers = torch.where(is_heavy, outliers - noise, outliers)
-        bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0)])
+        outliers = ratio.log().abs() - torch.where(is_heavy, noise, 0.0)
+        bounds = torch.cat([bounds, torch.where(is_measured, outliers, _surplus(own, of_both))])
     return WeightShift(
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
@@ -114,6 +124,15 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
         variance_khat=_variance_khat(of_both, of_squares),
         sd_se=float(torch.where(is_heavy, 0.0, relative_se).max()),
     )
+
+
+def _surplus(own: OwnSpread, khat: Tensor) -> Tensor:
+    """Excess of log sd (d,) by draws that the density does not support, where it is large."""
+    if own.supported is None:
+        return torch.zeros_like(own.sd)
+    surplus = torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
+    most = torch.where(khat < INFINITE_KHAT, MAX_SURPLUS, MAX_SURPLUS_OF_INFINITE)
+    return torch.where(surplus > most.log(), surplus, 0.0)
 
 
 def _variance_khat(of_both: Tensor, of_squares: Tensor) -> float:

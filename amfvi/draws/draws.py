@@ -21,7 +21,7 @@ from amfvi.draws.checks import (
 )
 from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.statistics import effective_sample_size, normalize_to_mean
-from amfvi.variables import Variables
+from amfvi.variables import Variables, parse_names
 
 __all__ = ["NAN_POLICIES", "Draws", "DrawsLike", "WeightsLike"]
 
@@ -197,6 +197,8 @@ def _to_numpy(data: Tensor | ArrayLike) -> Array:
     if isinstance(data, Tensor):
         real = data.double() if data.is_floating_point() else data  # numpy has no bfloat16
         data = real.detach().resolve_conj().cpu().numpy()
+    if isinstance(data, np.ma.MaskedArray):  # what is masked is missing
+        data = data.astype(np.float64).filled(np.nan)
     try:
         array = np.asarray(data)
     except ValueError as error:  # ragged nested lists
@@ -223,7 +225,7 @@ def _parse_names(
 ) -> tuple[str, ...]:
     if names is None and variables is not None:
         names = variables.names
-    parsed = tuple(names) if names is not None else default_names(d)
+    parsed = parse_names(names) if names is not None else default_names(d)
     if len(parsed) != d:
         raise UsageError(f"{len(parsed)} names given for {d} columns")
     if len(set(parsed)) != d:
@@ -251,7 +253,8 @@ def _parse_weights(sample_weight: WeightsLike | None, n: int) -> NDArray[np.floa
         )
     if not weights.any():
         raise InputError("all weights are zero")
-    return weights
+    exponent = int(np.frexp(weights.max())[1])
+    return np.ldexp(weights, -exponent)  # their sum may overflow
 
 
 def _take(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:

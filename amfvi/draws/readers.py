@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.draws.csv_files import read_csv
 from amfvi.draws.draws import Draws, WeightsLike
+from amfvi.draws.from_table import draws_from_table
 from amfvi.draws.netcdf_files import read_netcdf
 from amfvi.draws.numpy_files import load_arrays, read_npy, read_npz
 from amfvi.draws.parquet_files import read_parquet
 from amfvi.draws.table import Table
-from amfvi.errors import InputError, MissingFileError, UsageError
+from amfvi.errors import InputError, MissingFileError
 
 __all__ = ["columns_for", "read_arrays", "read_draws", "read_points", "read_table"]
 
@@ -80,34 +81,10 @@ def read_draws(
         ...     read_draws(Path(folder, "x.npy"), names=["mu", "tau"]).names
         ('mu', 'tau')
     """
-    path = Path(path)
-    table = read_table(path)
-    if sample_weight is not None and table.sample_weight is not None:
-        raise UsageError(f"{path}: has weights of its own; leave out sample_weight")
-    weights = table.sample_weight if sample_weight is None else np.asarray(sample_weight)
-    values, chain = table.values, table.chain
-    for index in (chain, table.draw, weights):
-        if index is not None and np.shape(index) != (len(values),):
-            raise InputError(f"{path}: chain, draw and weight must have one entry per row of draws")
-    if chain is not None:
-        draw = table.draw if table.draw is not None else np.arange(len(values))
-        order = np.lexsort((draw, chain))
-        values, chain = values[order], chain[order]
-        weights = None if weights is None else weights[order]
-    try:
-        return Draws.from_array(
-            values,
-            names=table.names if names is None else names,
-            constraints=constraints,
-            sample_weight=weights,
-            chain_ids=chain,
-            chains=chains,
-            nan_policy=nan_policy,
-            source=str(path),
-            variables=table.variables if names is None else None,
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return draws_from_table(
+        read_table(path), str(path), names=names, constraints=constraints,
+        sample_weight=sample_weight, chains=chains, nan_policy=nan_policy,
+    )  # fmt: skip
 
 
 def read_table(path: str | Path) -> Table:

@@ -13,7 +13,7 @@ from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
 from amfvi.diagnostics.importance import khat_threshold
-from amfvi.diagnostics.own_spread import measure_own_spread
+from amfvi.diagnostics.own_spread import OwnSpread, measure_own_spread
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.thresholds import (
     GOOD_EFFICIENCY,
@@ -26,6 +26,7 @@ from amfvi.diagnostics.thresholds import (
 from amfvi.mixture import Mixture
 from amfvi.sampler.modes import Mode
 from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
+from amfvi.sampler.resolution import evaluate_constrained
 from amfvi.two_stage.fit import FitSummary
 
 __all__ = ["Assessment", "Attempt"]
@@ -43,22 +44,38 @@ class Assessment:
         weighted: draws of the mixture with their importance weights.
         coverage: what the mixture is known to lack.
         departure: of chains that started from its draws; None if none did.
+        own_spread: of the draws of the mixture; None if it was not compared with the density.
 
     Examples:
         >>> sorted(Assessment.__dataclass_fields__)
-        ['coverage', 'departure', 'mixture', 'weighted']
+        ['coverage', 'departure', 'mixture', 'own_spread', 'weighted']
     """
 
     mixture: Mixture
     weighted: WeightedDraws
     coverage: CoverageReport = field(default_factory=CoverageReport)
     departure: Departure | None = None
+    own_spread: OwnSpread | None = None
 
     @cached_property
     def shift(self) -> WeightShift:
         """How far the weights move means and standard deviations."""
-        own = measure_own_spread(self.mixture, torch.Generator().manual_seed(0))
-        return measure_shift(self.weighted, own)
+        return measure_shift(self.weighted, self.own_spread or self.measure_spread())
+
+    def measure_spread(self, density: UnconstrainedDensity | None = None) -> OwnSpread:
+        """Standard deviations of the mixture's draws, beside what a density supports of them.
+
+        Raises:
+            OutOfBudgetError: too few evaluations are left.
+        """
+        log_excess = None
+        if density is not None:
+            log_z = self.weighted.importance.log_z.mean
+
+            def log_excess(x: Tensor) -> Tensor:
+                return evaluate_constrained(density, x) - self.mixture.log_prob(x) - log_z
+
+        return measure_own_spread(self.mixture, torch.Generator().manual_seed(0), log_excess)
 
     @property
     def efficiency(self) -> float:

@@ -15,6 +15,7 @@ from amfvi.inference.limits import ARRIVAL_RESERVE, MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
 from amfvi.inference.reweighting import sample_from_weights
 from amfvi.inference.session import Session
+from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.sampler.runs import PosteriorSample
 
 __all__ = ["Samples", "refine"]
@@ -195,12 +196,16 @@ def _fit_again(
     if reweight:
         sample = sample_from_weights(attempt.weighted, session.density.dim)
         return _defend(session, session.fit(sample, number))
-    if attempt.undetected:
-        again: PosteriorSample | None = session.sample(
-            name, "refined", reference=attempt.as_reference(session.density)
-        )
-    else:
-        again = session.move_on(samples.last, attempt, name)
+    again: PosteriorSample | None
+    try:
+        if attempt.undetected:
+            reference = attempt.as_reference(session.density)
+            again = session.sample(name, "refined", reference=reference)
+        else:
+            again = session.move_on(samples.last, attempt, name)
+    except NotIntegrableError as error:  # where an outlier of the mixture led it
+        session.reporter.log(f"{name} failed: {error}")
+        return None
     if again is None or again.stopped_by:
         return None
     candidate = _defend(session, session.fit(again, number))

@@ -201,13 +201,14 @@ class Session:
         n = max(N_EVALUATIONS, round(DEPARTURE_SHARE * self.budget.spent))
         with self.timed("diagnostics"):
             try:
-                departure = measure_departure(mixture, self.density, weighted, generator, n)
+                found = measure_departure(mixture, self.density, weighted, generator, n)
                 outside = measure_outside(mixture, self.density, weighted, generator)
+                own_spread = attempt.measure_spread(self.density)
             except OutOfBudgetError:
                 return attempt
-        departure = replace(departure, outside=outside)
+        departure = replace(found, outside=outside)
         self.reporter.log(describe_departure(departure))
-        return replace(attempt, departure=departure)
+        return replace(attempt, departure=departure, own_spread=own_spread)
 
     def fit(self, sample: PosteriorSample, number: int) -> Attempt:
         """Fit to draws of the sampler and compare with the density.
@@ -280,9 +281,8 @@ class Session:
     def tail_mass(self, mixture: Mixture, weighted: WeightedDraws) -> float | None:
         generator = generator_for(self.options.seed, "search", "tails")
         try:
-            return measure_tail_mass(
-                mixture, self.density, weighted.importance.log_z.mean, generator
-            )
+            log_z = weighted.importance.log_z.mean
+            return measure_tail_mass(mixture, self.density, log_z, generator)
         except OutOfBudgetError:
             return None
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from amfvi.constraints.constraints import Constraints, default_names
@@ -19,6 +17,7 @@ from amfvi.experts.folds import TRAIN, Folds
 from amfvi.randomness import generator_for
 from amfvi.statistics import effective_sample_size, weighted_sd, weighted_subset
 from amfvi.targets import ExactTarget
+from amfvi.two_stage.roles import assign_roles
 
 __all__ = ["N_TEST", "Split", "assign_folds", "split_draws", "split_target"]
 
@@ -29,8 +28,8 @@ MAX_WEIGHED = 100_000
 """Most draws, by folds, whose densities the weights rest on: more would move no weight by more
 than its fit to them does."""
 
-MIN_BLOCKS_PER_CHAIN = 20
-"""Fewest contiguous blocks that a chain is cut into."""
+ROUNDING = 1e-14
+"""Spread of a parameter, relative to its size, up to which it is one number but for rounding."""
 
 HELDOUT_SHARE = 3 / 17
 """Held-out share of a file's draws less its test draws, with one fold: 70/15/15."""
@@ -119,8 +118,14 @@ class Split:
 
     @cached_property
     def scale(self) -> Tensor:
-        """Standard deviation of each parameter over ``draws``, (d,)."""
-        return weighted_sd(self.draws, self.sample_weight)
+        """Standard deviation of each parameter over ``draws``, (d,).
+
+        One for a parameter that its constraint holds constant, such as the first entry of a
+        Cholesky factor of correlations.
+        """
+        sd = weighted_sd(self.draws, self.sample_weight)
+        is_held = sd <= ROUNDING * self.draws.abs().amax(dim=0)
+        return torch.where(is_held, 1.0, sd)
 
     @property
     def n_train(self) -> int:
@@ -241,7 +246,7 @@ def assign_folds(
     of_folds = [1 / folds] * folds if folds > 1 else [1 - HELDOUT_SHARE, HELDOUT_SHARE]
     names = [f"fold {f + 1}" for f in range(folds)] if folds > 1 else ["train", "held-out"]
     shares = np.array([*(share * (1 - test_fraction) for share in of_folds), test_fraction])
-    role = _assign_roles(draws, shares, seed)
+    role = assign_roles(draws, shares, seed)
     for number, (name, share) in enumerate(zip([*names, "test"], shares, strict=True)):
         count = int((role == number).sum())
         if share > 0 and count < 2:
@@ -251,35 +256,3 @@ def assign_folds(
             )
     is_test = role == len(names)
     return (role if folds > 1 else role - 1), is_test  # role 0 is TRAIN with one fold
-
-
-def _assign_roles(draws: Draws, shares: NDArray[np.float64], seed: int) -> Tensor:
-    """A role per row (n,): equal rows share one, and blocks of a chain stay together."""
-    generator = np.random.default_rng(generator_for(seed, "split").initial_seed())
-    _, first, copy_of = np.unique(
-        draws.values.numpy(), axis=0, return_index=True, return_inverse=True
-    )
-    role_of_distinct = np.empty(len(first), dtype=np.int64)
-    chain = draws.chain.numpy()[first]
-    for number in np.unique(chain):
-        rows = np.flatnonzero(chain == number)
-        in_order = rows[np.argsort(first[rows])]
-        role_of_distinct[in_order] = _roles_of_chain(len(rows), shares, generator)
-    return torch.from_numpy(role_of_distinct[copy_of.reshape(-1)])
-
-
-def _roles_of_chain(
-    n: int, shares: NDArray[np.float64], generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """A role per row of a chain; contiguous blocks in random order fill the shares."""
-    # Few blocks, so that few neighbors are separated, but enough for the smallest share.
-    blocks = max(MIN_BLOCKS_PER_CHAIN, math.ceil(3 / shares[shares > 0].min()))
-    edges = np.linspace(0, n, min(blocks, n) + 1).round().astype(np.int64)
-    order = generator.permutation(len(edges) - 1)
-    sizes = np.diff(edges)[order]
-    midpoints = (np.cumsum(sizes) - sizes / 2) / n
-    block_roles = np.searchsorted(np.cumsum(shares)[:-1], midpoints, side="right")
-    role = np.empty(n, dtype=np.int64)
-    for block, block_role in zip(order, block_roles, strict=True):
-        role[edges[block] : edges[block + 1]] = block_role
-    return role

@@ -212,7 +212,7 @@ def test_a_condition_of_two_values_is_a_group():
 def test_what_is_only_for_a_posterior_or_makes_no_draws(model, tmp_path):
     with pytest.raises(UsageError, match="scores are of a mixture without a condition"):
         amfvi.evaluate(model)
-    with pytest.raises(UsageError, match="cannot be negative, found -1"):
+    with pytest.raises(UsageError, match="whole number of at least 0, found -1"):
         model.sample(-1, given=[0.0, 0.0])
     with pytest.raises(UsageError, match="names of its columns, found ndarray"):
         amfvi.fit(tmp_path / "pairs.csv", given=C)

@@ -85,6 +85,24 @@ def test_of_a_tame_mixture_it_is_that_of_its_draws(fitted, kind, seed):
     assert torch.allclose(spread.sd, plain.std(dim=0), rtol=0.05)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_density_supports_is_told_from_outliers(seed):
+    """Outliers count for nothing where there is no density, and in full where there is."""
+    mixture = amfvi.Mixture({"thrower": Thrower(100.0)}, [1.0])
+
+    def normal_alone(x):  # log p − log q, of a posterior that ends where the outliers begin
+        return torch.where(x[:, 0].abs() > EDGE, -math.inf, 0.0).double()
+
+    def measure(log_excess):
+        return measure_own_spread(mixture, torch.Generator().manual_seed(seed), log_excess)
+
+    spread = measure(normal_alone)
+    assert spread.sd[0] > 50
+    assert float(spread.supported[0]) == pytest.approx(1.0, rel=0.05)
+    assert torch.equal(measure(lambda x: torch.zeros(len(x)).double()).supported, spread.sd)
+    assert measure(None).supported is None
+
+
 def test_an_infinite_draw_is_an_infinite_spread():
     class Infinite(Thrower):
         def _from_normal(self, u):

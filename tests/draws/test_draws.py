@@ -161,3 +161,33 @@ def test_vectors_outside_their_constraint_are_located(x):
 def test_tensors_of_every_real_dtype(x, dtype):
     tensor = torch.from_numpy(100 * x).to(dtype)
     assert torch.equal(Draws.from_array(tensor).values, tensor.double())
+
+
+def test_what_is_masked_is_missing(x):
+    masked = np.ma.masked_greater(x, 2.0)
+    with pytest.raises(InputError, match="rows hold NaN or infinity"):
+        Draws.from_array(masked)
+    draws = Draws.from_array(masked, nan_policy="omit")
+    assert draws.n_omitted == int((x > 2).any(axis=1).sum()) > 0
+    assert float(draws.values.max()) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": [1, 2, 3]}, "names must be a list of texts"),
+        ({"names": "abc"}, "names must be a list of texts, found 'abc'"),
+        ({"constraints": 5}, "constraints= must be a mapping from names, or one constraint"),
+        ({"constraints": "positive"}, "constraints= must be a mapping from names, or one"),
+        ({"constraints": [None, None, ("a", 1)]}, "bounds must be numbers or None"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(x, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        Draws.from_array(x, **arguments)
+
+
+def test_weights_may_be_as_large_as_numbers_are(x):
+    weights = np.random.default_rng(1).random(len(x))
+    huge, plain = (Draws.from_array(x, sample_weight=weights * unit) for unit in (1e308, 1.0))
+    assert torch.allclose(huge.sample_weight, plain.sample_weight)

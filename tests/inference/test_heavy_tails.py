@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ import amfvi
 from amfvi.diagnostics.report import Verdict
 from amfvi.errors import FitError
 from amfvi.inference import session
+from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.two_stage.fit import fit_split
 from experiments.lab.densities import all_densities
 
@@ -137,6 +140,38 @@ def test_a_refinement_that_fails_leaves_the_fit_before_it(monkeypatch):
     peaks = amfvi.LogDensity(lambda x: -50 * (x[:, 0].abs() - 1).square(), 1)
     posterior = fit_one_gaussian(peaks)
     assert len(calls) > 1
+    assert posterior.diagnostics.verdict is not Verdict.TRUST
+
+
+def lomax_scale(x):
+    """A scale with the tail of a fourth power, and two exponentials of that mean; log Z = 0."""
+    scale, rest = x[:, 0], x[:, 1:]
+    log_prior = math.log(4) - 5 * torch.log1p(scale)
+    return log_prior - (scale.log()[:, None] + rest / scale[:, None]).sum(dim=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_outliers_among_draws_with_heavy_tails_count(seed):
+    """Means of 1e10 were trusted, since a standard deviation of heavy tails is hard to tell."""
+    density = amfvi.LogDensity(lomax_scale, 3, constraints=["positive"] * 3)
+    posterior = amfvi.fit(density, seed=seed, experts="gmm,tmm")
+    assert abs(posterior.diagnostics.log_z) < max(0.01, 4 * posterior.diagnostics.log_z_se)
+    if posterior.diagnostics.verdict is Verdict.TRUST:
+        exact = torch.tensor([2 / 9, 5 / 9, 5 / 9]).double().sqrt()
+        plain = posterior.sample((200_000,), generator_of(seed)).std(dim=0)
+        assert bool((plain < 1.5 * exact).all()), plain
+
+
+def test_a_start_from_a_mixtures_outliers_does_not_blame_the_density(monkeypatch):
+    """Its draws ran to the end of the numbers, and the whole fit was refused as improper."""
+
+    def improper(*_, **__):
+        raise NotIntegrableError("100% of the draws run to the end of the numbers")
+
+    monkeypatch.setattr(session.Session, "move_on", improper)
+    peaks = amfvi.LogDensity(lambda x: -50 * (x[:, 0].abs() - 1).square(), 1)
+    posterior = fit_one_gaussian(peaks)
     assert posterior.diagnostics.verdict is not Verdict.TRUST
 
 

@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, constraints
+from torch.distributions import LKJCholesky, MultivariateNormal, constraints
 
 import amfvi
+from amfvi import ordered
 from amfvi.density.log_density import LogDensity
 from amfvi.diagnostics.defensive import DEFENSIVE
 from amfvi.diagnostics.report import Verdict
@@ -166,6 +167,49 @@ def test_tails_of_a_gamma_need_no_component_of_their_own(seed):
     assert diagnostics.verdict is Verdict.TRUST, diagnostics
     expected = 0.5 * math.log(2 * math.pi) + math.log(2)
     assert abs(diagnostics.log_z - expected) < max(0.01, 4 * diagnostics.log_z_se)
+
+
+def lkj(x):
+    """Cholesky factors of 3 × 3 correlations, LKJ(2); log Z = 0."""
+    return LKJCholesky(3, torch.tensor(2.0).double()).log_prob(x.reshape(-1, 3, 3))
+
+
+def test_cholesky_factors_of_correlations_are_fitted(tmp_path):
+    """Their first row is constant, and every fit to one was refused."""
+    names = [f"L[{i},{j}]" for i in range(3) for j in range(3)]
+    density = LogDensity(lkj, 9, names=names, constraints={"L": constraints.corr_cholesky})
+    posterior = amfvi.fit(density, seed=0, **QUICK)
+    assert posterior.diagnostics.verdict is not Verdict.DO_NOT_TRUST, posterior.diagnostics
+    assert abs(posterior.diagnostics.log_z) < max(0.01, 4 * posterior.diagnostics.log_z_se)
+    draws = posterior.sample((20_000,), torch.Generator().manual_seed(0))
+    factors = draws.reshape(-1, 3, 3)
+    correlations = factors @ factors.mT
+    sd = 6**-0.5  # of 2 Beta(2.5, 2.5) − 1, each of the three
+    for i, j in ((1, 0), (2, 0), (2, 1)):
+        assert float(correlations[:, i, j].std()) == pytest.approx(sd, rel=0.05)
+    again = amfvi.load(posterior.save(tmp_path / "model"))
+    assert torch.equal(again.log_prob(draws[:50]), posterior.log_prob(draws[:50]))
+    settings = {"experts": "gmm", "folds": 2, "constraints": density.constraints}
+    assert amfvi.fit(draws[:2000], names=names, **settings).dim == 9
+
+
+def test_a_function_of_an_increasing_vector_sees_increasing_ones_alone():
+    """Far out, rounding made entries equal, and an integrable singularity there was an error."""
+    shape, scale = torch.tensor([[0.5, 0.8], [1.0, 100.0]]).double()
+    seen = []
+
+    def gaps(x):
+        gap = x.diff(dim=1)
+        seen.append(bool((gap > 0).all()))
+        log_p = ((shape - 1) * gap.log() - gap / scale).sum(dim=1)
+        return log_p - 3.5 * (x[:, 0].square() / 6).log1p()
+
+    density = LogDensity(gaps, 3, names=[f"c[{i}]" for i in range(3)], constraints={"c": ordered})
+    diagnostics = amfvi.fit(density, seed=0, **QUICK).diagnostics
+    assert all(seen)
+    normal_part = math.lgamma(3) + 0.5 * math.log(6 * math.pi) - math.lgamma(3.5)
+    exact = normal_part + float((torch.lgamma(shape) + shape * scale.log()).sum())
+    assert abs(diagnostics.log_z - exact) < max(0.02, 4 * diagnostics.log_z_se)
 
 
 def test_limits_are_kept_and_named(target_density):

@@ -120,3 +120,15 @@ def test_weights_stay_with_their_rows():
         (split.test, split.test_sample_weight),
     ):
         assert weights.tolist() == [float(of_row[tuple(row)]) for row in part.tolist()]
+
+
+@pytest.mark.filterwarnings("ignore::amfvi.errors.AmfviWarning")  # no two chains agree
+@pytest.mark.parametrize(("n_chains", "length"), [(1000, 1), (1000, 2), (500, 4), (64, 5)])
+def test_short_chains_are_kept_whole(n_chains, length):
+    """Last states of walkers were refused: every chain put its few draws in the same roles."""
+    split = split_draws(numbered(n_chains, length), 0.15, seed=0, folds=5)
+    parts = [part[:, 0] // 1e6 for part in roles(split)]
+    assert sum(len(part.unique()) for part in parts) == n_chains
+    assert [len(part) for part in parts] == pytest.approx(
+        [0.17 * n_chains * length] * 5 + [0.15 * n_chains * length], abs=length + 1
+    )
