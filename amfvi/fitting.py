@@ -94,8 +94,7 @@ def fit(
         data: the name of a target or a :class:`~amfvi.targets.Target`; the path of a CSV,
             NPY, NPZ, Parquet or netCDF file of draws; an n × d array, tensor or data frame of
             draws, or :class:`~amfvi.Draws`; or a :class:`~amfvi.LogDensity`. With a condition:
-            parameters y, a file of pairs, a :class:`~amfvi.Simulator` or what it made, or the
-            name of a target.
+            parameters y, a file of pairs, a :class:`~amfvi.Simulator`, or the name of a target.
         given: conditions c beside the parameters, one a row, (n, g) or (n,); of a file the
             names of its columns that are conditions.
         given_names: ``c1, c2, …`` if not given.

@@ -198,7 +198,7 @@ def _to_numpy(data: Tensor | ArrayLike) -> Array:
         real = data.double() if data.is_floating_point() else data  # numpy has no bfloat16
         data = real.detach().resolve_conj().cpu().numpy()
     if isinstance(data, np.ma.MaskedArray):  # what is masked is missing
-        data = data.astype(np.float64).filled(np.nan)
+        data = np.ma.filled(data.astype(np.float64), np.nan)
     try:
         array = np.asarray(data)
     except ValueError as error:  # ragged nested lists
