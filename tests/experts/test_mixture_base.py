@@ -145,6 +145,7 @@ def straight_modes(seed):
     return x
 
 
+@pytest.mark.slow
 def test_straight_modes_are_mostly_left_to_the_mixture():
     """Now and then held-out draws say by chance that a bend gains a nat or more in all."""
     config = RealNVP(layers=4)
