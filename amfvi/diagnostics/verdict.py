@@ -95,8 +95,8 @@ def _judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
     effective = (
         f"{importance.efficiency:.0%} of its draws are effective, k̂ is {importance.khat:.2f}"
     )
-    if importance.efficiency < GOOD_EFFICIENCY or shift.bound > MAX_PLAIN_BOUND:
-        off = f"{shift.bound:.2f} sd" if shift.bound < 1 else "more than a standard deviation"
+    if importance.efficiency < GOOD_EFFICIENCY or shift.off > MAX_PLAIN_BOUND:
+        off = f"{shift.off:.2f} sd" if shift.off < 1 else "more than a standard deviation"
         return Verdict.USE_WITH_IMPORTANCE_WEIGHTS, [
             f"{effective}, and moments of plain draws may be off by {off}: "
             "weighted draws are reliable, plain ones approximate"
