@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,9 @@ class Assessment:
             log_z = self.weighted.importance.log_z.mean
 
             def log_excess(x: Tensor) -> Tensor:
-                return evaluate_constrained(density, x) - self.mixture.log_prob(x) - log_z
+                with np.errstate(all="ignore"):  # so far out a user's squares may overflow
+                    log_p = evaluate_constrained(density, x)
+                return log_p - self.mixture.log_prob(x) - log_z
 
         return measure_own_spread(self.mixture, torch.Generator().manual_seed(0), log_excess)
 
