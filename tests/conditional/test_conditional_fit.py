@@ -209,6 +209,18 @@ def test_a_condition_of_two_values_is_a_group():
     assert draws.mean(dim=0).flatten().numpy() == pytest.approx([0, 3], abs=0.1)
 
 
+@pytest.mark.parametrize("given", [None, "x", ["a", "b"], [[1.0, 2.0], [3.0]]])
+def test_a_condition_that_is_no_numbers_is_named(model, given):
+    with pytest.raises(InputError, match="numbers are expected, found"):
+        model.given(given)
+
+
+def test_a_fit_without_a_condition_is_not_called_damaged(tmp_path):
+    amfvi.fit("banana", experts="gmm", n_draws=200, folds=2).save(tmp_path / "model")
+    with pytest.raises(InputError, match="a fit without a condition; this is of fits to pairs"):
+        amfvi.ConditionalPosterior.read(tmp_path / "model")
+
+
 def test_what_is_only_for_a_posterior_or_makes_no_draws(model, tmp_path):
     with pytest.raises(UsageError, match="scores are of a mixture without a condition"):
         amfvi.evaluate(model)
