@@ -68,7 +68,7 @@ def measure_own_spread(
     generator: torch.Generator,
     log_excess: Callable[[Tensor], Tensor] | None = None,
 ) -> OwnSpread:
-    """Estimate the standard deviations of a mixture's draws without an evaluation of the density.
+    """Estimate the standard deviations of a mixture's draws, those that rare ones make too.
 
     A flow may throw one draw in a million so far out that it ruins the standard deviations of the
     millions that a user asks for, and no sample of a size that can be afforded has it. Half of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,6 +25,7 @@ from amfvi.diagnostics.thresholds import (
     MAX_SD_SE,
     MIN_REWEIGHTED_EFFICIENCY,
 )
+from amfvi.errors import InputError
 from amfvi.mixture import Mixture
 from amfvi.sampler.modes import Mode
 from amfvi.sampler.reference import ReferenceDistribution, reference_from_density
@@ -74,8 +76,11 @@ class Assessment:
             log_z = self.weighted.importance.log_z.mean
 
             def log_excess(x: Tensor) -> Tensor:
-                with np.errstate(all="ignore"):  # so far out a user's squares may overflow
-                    log_p = evaluate_constrained(density, x)
+                try:
+                    with np.errstate(all="ignore"):  # so far out a user's squares may overflow
+                        log_p = evaluate_constrained(density, x)
+                except InputError:  # a density that fails there supports no draws
+                    log_p = x.new_full((len(x),), -math.inf)
                 return log_p - self.mixture.log_prob(x) - log_z
 
         return measure_own_spread(self.mixture, torch.Generator().manual_seed(0), log_excess)
