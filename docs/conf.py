@@ -76,7 +76,20 @@ def link_results(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((\.\./)+experiments/results/", "](/results/", source[0])
 
 
+def name_aliases(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:  # fmt: skip
+    """Write a type alias within a union as its name alone."""
+
+    def named(text: str | None) -> str | None:
+        return text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+
+    return named(signature), named(returns)
+
+
 def setup(app: Sphinx) -> None:
     """Bring in the results before pages are read."""
     app.connect("builder-inited", copy_results)
     app.connect("source-read", link_results)
+    app.connect("autodoc-process-signature", name_aliases)

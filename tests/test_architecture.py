@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module may import from lines above its own, and from its own room.
 LEVELS = (
-    ("amfvi.errors", "amfvi.randomness", "amfvi.reporting", "amfvi.statistics"),
+    ("amfvi.decimals", "amfvi.errors", "amfvi.randomness", "amfvi.reporting", "amfvi.statistics"),
     (
         "amfvi.cache",
         "amfvi.cluster",

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from amfvi.cli.flags import flags_for_arguments
-from amfvi.report.rows import REFERENCE, TRUTH, number, parameter_rows, plus_minus, score_rows
+from amfvi.decimals import number, plus_minus
+from amfvi.report.rows import REFERENCE, TRUTH, parameter_rows, score_rows
 
 if TYPE_CHECKING:
     from amfvi.report.comparison import Comparison

@@ -114,9 +114,10 @@ def _shift(evidence: Evidence) -> str | None:
     shift = evidence.shift
     if shift.largest <= MAX_SHIFT:
         return None
+    moved = [f"move a mean by {shift.mean:.2f} standard deviations"] if shift.mean > 0 else []
+    moved += [f"widen a standard deviation by {shift.sd:.0%}"] if shift.sd > 0 else []
     return (
-        f"importance weights move a mean by {shift.mean:.2f} standard deviations and widen a "
-        f"standard deviation by {shift.sd:.0%}: the mixture is not near enough for weights to "
+        f"importance weights {' and '.join(moved)}: the mixture is not near enough for weights to "
         "mend it all"
     )
 

@@ -24,7 +24,7 @@ ADVICE = {
     "too much hangs on a few draws": "Raise --max-evaluations, so that more weighted draws are "
     "made.",
     "draws leave it": "Raise --max-refinements, or add experts (--experts robust).",
-    "importance weights move a mean": "Add experts (--experts robust), or raise --n-draws.",
+    "not near enough for weights": "Add experts (--experts robust), or raise --n-draws.",
     "k̂ of a variance": "Add the expert tmm: a variance comes from tails that the mixture lacks.",
     "a standard deviation is known to": "Add the expert tmm, or raise --max-evaluations.",
     "too few evaluations were left": "Raise --max-evaluations: some checks could not be made.",

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amfvi.decimals import DASH, number, plus_minus
 from amfvi.report.contents import RunContents
 from amfvi.report.page import render_template
-from amfvi.report.rows import DASH, number, plus_minus
 
 __all__ = ["Comparison", "compare"]
 

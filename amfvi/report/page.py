@@ -9,17 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from amfvi.decimals import number, plus_minus
 from amfvi.report.advice import advise
 from amfvi.report.command import command_of
 from amfvi.report.contents import RunContents
-from amfvi.report.rows import (
-    evidence_rows,
-    number,
-    parameter_rows,
-    plus_minus,
-    score_rows,
-    value_of,
-)
+from amfvi.report.rows import evidence_rows, parameter_rows, score_rows, value_of
 
 __all__ = ["render_report", "render_template"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from amfvi.decimals import DASH, number, plus_minus
+
 __all__ = [
     "REFERENCE",
     "TRUTH",
     "evidence_rows",
-    "number",
     "parameter_rows",
-    "plus_minus",
     "score_rows",
     "value_of",
 ]
@@ -21,32 +21,6 @@ TRUTH = "truth"
 
 REFERENCE = "reference"
 """The same, of two samples of the draws that stand for a truth that is not known."""
-
-DASH = "–"
-"""What stands for a number that is not known."""
-
-
-def plus_minus(value: float | None, noise: float | None, digits: int) -> str:
-    """A number with its noise; a dash for one that is not known.
-
-    Examples:
-        >>> plus_minus(1.0, 0.25, 2), plus_minus(None, None, 2)
-        ('1.00 ± 0.25', '–')
-    """
-    if value is None:
-        return DASH
-    value = round(value, digits) + 0.0  # no −0
-    return f"{value:.{digits}f}" + ("" if noise is None else f" ± {noise:.{digits}f}")
-
-
-def number(value: float | None, digits: int) -> str:
-    """A number with so many decimals; a dash for one that is not known.
-
-    Examples:
-        >>> number(0.5, 2), number(None, 2)
-        ('0.50', '–')
-    """
-    return plus_minus(value, None, digits)
 
 
 def score_rows(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from amfvi.decimals import plus_minus
 from amfvi.diagnostics.report import Diagnostics
 from amfvi.runs.log import SamplerPath
 from amfvi.runs.style import MIXTURE_COLOR, REFERENCE_COLOR, WARNING_COLOR, sized_figure
@@ -27,6 +28,9 @@ MAX_PATHS_NAMED = 6
 
 SMALLEST_RATIO = 1e-4
 """Weight relative to the mean up to which all weights are in one cell."""
+
+MAX_SHOWN_DISTANCE = 50.0
+"""Nats from the mixture's log Z up to which an estimate or a bound is on the axis."""
 
 
 def sampler_figure(
@@ -88,11 +92,17 @@ def _evidence(ax: Axes, found: Diagnostics) -> None:
         for name, value, se, color in rows
         if value is not None and math.isfinite(value)
     ]
-    for place, (_, value, se, color) in enumerate(kept):
-        error = 2 * se if se is not None and math.isfinite(se) else 0.0
-        ax.errorbar(value, place, xerr=error, fmt="o", ms=5, capsize=3, color=color)
-        digits = 3 if error > 0.02 else 4
-        text = f"{value:.{digits}f}" + (f" ± {se:.{digits}f}" if error else "")
+    off = [abs(value - found.log_z) > MAX_SHOWN_DISTANCE for _, value, _, _ in kept]
+    for place, ((_, value, se, color), is_off) in enumerate(zip(kept, off, strict=True)):
+        noise = se if se is not None and math.isfinite(se) and se > 0 else None
+        text = plus_minus(value, noise, 3 if noise is not None and noise > 0.01 else 4)
+        if is_off and not all(off):  # so that the others can be told apart
+            side, ha, arrow = (0.02, "left", "◂ ") if value < found.log_z else (0.98, "right", " ▸")
+            text = arrow + text if ha == "left" else text + arrow
+            ax.text(side, place, text, transform=ax.get_yaxis_transform(), ha=ha, va="center",
+                    fontsize=8, color="0.2")  # fmt: skip
+            continue
+        ax.errorbar(value, place, xerr=2 * (noise or 0.0), fmt="o", ms=5, capsize=3, color=color)
         ax.annotate(
             text, (value, place), (0, 7),
             textcoords="offset points", ha="center", fontsize=8, color="0.2",
