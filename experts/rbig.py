@@ -50,6 +50,15 @@ KNOTS_PER_ROOT_DRAW = 0.45
 MAX_KNOTS_RANGE = (12, 100)
 """Smallest and largest value of ``max_knots`` that the number of draws leads to."""
 
+FIRST_KNOTS = 8
+"""Most knots of the first layers: what is smooth is learned without the noise of details."""
+
+KNOTS_GROWTH = 1.5
+"""Factor of the most knots after every ``LAYERS_OF_A_GRAIN`` layers, up to ``max_knots``."""
+
+LAYERS_OF_A_GRAIN = 10
+"""Layers with the same most knots, before there are more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RBIG(ExpertConfig):
@@ -59,9 +68,9 @@ class RBIG(ExpertConfig):
         step_size: how far each layer goes from the identity to the estimated marginal
             map, in (0, 1].
         max_knots: most knots in a marginal map; None for one that grows as the
-            square root of the number of draws. Each layer takes a random number
-            from a third of that up, at random positions, so that no two layers
-            round off the same detail.
+            square root of the number of draws. The first layers have fewer. Each layer
+            takes a random number from a third of the most up, at random positions, so
+            that no two layers round off the same detail.
         rotations: random candidates a layer chooses from, by the largest sliced
             Wasserstein-2 distance of their axes to the normal (Dai & Seljak 2021).
         max_layers: most layers.
@@ -122,7 +131,7 @@ class RBIG(ExpertConfig):
         stopping.record(0, train_nll, heldout_nll)
         layers: list[Layer] = []
         while stopping.reason is None:
-            layers.append(self._next_layer(points, generator))
+            layers.append(self._next_layer(points, len(layers), generator))
             points.apply(layers[-1])
             stopping.record(len(layers), *points.mean_nll())
             stopping.should_stop()
@@ -130,15 +139,21 @@ class RBIG(ExpertConfig):
         expert.verify(folds)
         return expert, stopping.report()
 
-    def _next_layer(self, points: _Points, generator: torch.Generator) -> Layer:
+    def _most_knots(self, n_draws: int, number: int) -> int:
+        """Most knots of a layer by its number, fitted to ``n_draws`` effective draws."""
+        lowest, highest = MAX_KNOTS_RANGE
+        by_draws = round(KNOTS_PER_ROOT_DRAW * math.sqrt(n_draws))
+        most = self.max_knots or min(max(lowest, by_draws), highest)
+        grain = min(number // LAYERS_OF_A_GRAIN, 20)  # more is more than enough
+        return min(most, round(FIRST_KNOTS * KNOTS_GROWTH**grain))
+
+    def _next_layer(self, points: _Points, number: int, generator: torch.Generator) -> Layer:
         """For each member a rotation of its training draws, with its marginal maps."""
         weights = points.row_weights
         fewest = min(len(rows) for rows in points.train_rows)
         if weights is not None:
             fewest = min(int(effective_sample_size(weights[rows])) for rows in points.train_rows)
-        lowest, highest = MAX_KNOTS_RANGE
-        by_draws = round(KNOTS_PER_ROOT_DRAW * math.sqrt(fewest))
-        most = self.max_knots or min(max(lowest, by_draws), highest)
+        most = self._most_knots(fewest, number)
         blocks = int(torch.randint(max(3, most // 3), most + 1, (1,), generator=generator))
         blocks = max(1, min(blocks, fewest // 2))
         maps = []
@@ -148,7 +163,9 @@ class RBIG(ExpertConfig):
             marginals, order = (rotation @ draws).sort(dim=1)
             if weights is not None:
                 marginals = equally_weighted_quantiles(marginals, weights[rows][order])
-            maps.append((rotation, *marginal_knots(marginals, blocks, self.step_size, generator)))
+            maps.append(
+                (rotation, *marginal_knots(marginals, blocks, self.step_size, generator, fewest))
+            )
         rotations, x, y = (torch.stack(parts) for parts in zip(*maps, strict=True))
         return Layer(rotations, MonotoneSpline.through(x, y))
 

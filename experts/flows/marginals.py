@@ -21,6 +21,12 @@ SCORING_DRAWS = 2000
 MIN_KNOT_GAP = 1e-4
 """Smallest distance between knots, in whitened units; tied draws would make knots coincide."""
 
+TAIL_RATIO = 3
+"""How many times as many draws a block has as the next one towards the end of a tail."""
+
+MIN_TAIL_DRAWS = 60
+"""Draws that half a block must have, on average, to be divided further towards the end."""
+
 MAX_LOG_SECANT = 4.0
 """Largest |log secant| between knots; a steeper or flatter one is noise or a tie."""
 
@@ -70,20 +76,27 @@ def choose_rotation(draws: Tensor, candidates: int, generator: torch.Generator) 
 
 
 def marginal_knots(
-    marginals: Tensor, blocks: int, step_size: float, generator: torch.Generator
+    marginals: Tensor,
+    blocks: int,
+    step_size: float,
+    generator: torch.Generator,
+    n_draws: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Knots of maps from sorted coordinates (d, n) part of the way to normal scores.
 
     A knot is the mean of a block of neighboring order statistics against the mean of
-    their normal scores: quantiles smoothed by averaging.
+    their normal scores: quantiles smoothed by averaging. Where blocks are large, the first and
+    the last are divided towards the ends, so that few blocks do not cut tails short.
 
     Args:
         marginals: each row sorted.
         blocks: about how many blocks; their edges have a random phase.
         step_size: share of the way from the identity to the normal scores.
+        n_draws: by which the number of knots is chosen; n by default.
 
     Returns:
-        Positions and values of the knots, (d, blocks + 1) each, strictly increasing.
+        Positions and values of the knots, (d, blocks + 1) each or two more for each division of
+        the tails, strictly increasing.
 
     Examples:
         >>> marginals = 2 * normal_scores(100, torch.zeros(())).double()[None]
@@ -96,6 +109,7 @@ def marginal_knots(
     phase = 0.1 + 0.8 * float(torch.rand(1, generator=generator, dtype=torch.float64))
     middles = (torch.arange(blocks, dtype=torch.float64) + phase) / blocks
     inner = (middles * n).round().long().clamp(1, n - 1)
+    inner = _with_tails(inner, n, (n_draws or n) / blocks)
     edges = torch.cat([torch.tensor([0]), inner, torch.tensor([n])]).to(marginals.device)
     x, y = _block_means(marginals, edges), _block_means(scores[None], edges)
     x_gap = x.diff(dim=1).clamp(min=MIN_KNOT_GAP)
@@ -104,6 +118,15 @@ def marginal_knots(
     first_x = x[:, :1]
     first_y = first_x + step_size * (y[:, :1] - first_x)
     return _accumulate(first_x, x_gap), _accumulate(first_y, y_gap)
+
+
+def _with_tails(inner: Tensor, n: int, block: float) -> Tensor:
+    """Edges inside 0 and n, with more towards either end where a block has many draws."""
+    n_divisions = int(math.log(max(block / (2 * MIN_TAIL_DRAWS), 1)) / math.log(TAIL_RATIO))
+    shares = float(TAIL_RATIO) ** -torch.arange(1, n_divisions + 1, dtype=torch.float64)
+    low = (shares * inner[0]).round().long().clamp(min=1)
+    high = n - (shares * (n - inner[-1])).round().long().clamp(min=1)
+    return torch.cat([low.flip(0), inner, high])
 
 
 def equally_weighted_quantiles(ordered: Tensor, weights: Tensor) -> Tensor:
