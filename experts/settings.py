@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 from amfvi.errors import UsageError, unknown_name
@@ -63,6 +64,8 @@ class Settings(ABC):
         """Reject settings that are not positive, or not whole where the default is."""
         for name in names:
             value = getattr(self, name)
+            if isinstance(value, Integral) and not isinstance(value, bool):  # also numpy's
+                object.__setattr__(self, name, value := int(value))
             is_whole = not isinstance(getattr(type(self), name), int) or isinstance(value, int)
             if not value > 0 or not is_whole:
                 expected = "positive" if is_whole else "a positive whole number"

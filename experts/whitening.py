@@ -156,6 +156,13 @@ def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     if bool(constant.any()):
         column = int(constant.nonzero()[0])
         raise FitError(f"column {column} of the training draws is constant")
+    if not bool(scale.isfinite().all()):
+        column = int((~scale.isfinite()).nonzero()[0])
+        largest = float(x[:, column].abs().max())
+        raise FitError(
+            f"column {column} of the training draws is as large as {largest:.0e}, so that squares "
+            "overflow: divide it by a constant"
+        )
     standard = centered / scale
     correlation = standard.T @ (share[:, None] * standard)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)

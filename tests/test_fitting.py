@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import amfvi
 from amfvi.arguments import DRAWS_SETTINGS
 from amfvi.density.log_density import LogDensity
-from amfvi.errors import InputError, UsageError
+from amfvi.errors import AmfviWarning, InputError, UsageError
 from amfvi.experts import GMM
 from amfvi.sources import kind_of
 from amfvi.targets import EightSchools, get
@@ -274,3 +275,27 @@ def test_a_number_of_draws_that_is_none_is_named(n):
     posterior = amfvi.fit("banana", experts="gmm", n_draws=200, folds=2)
     with pytest.raises(UsageError, match="a number of draws must be a whole number of at least 0"):
         posterior.sample(n)
+
+
+def test_a_column_of_text_in_a_data_frame_is_named():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"mu": np.arange(50.0), "group": ["a", "b"] * 25})
+    with pytest.raises(InputError, match=r"column 'group' holds no numbers .*'a'.*; leave it out"):
+        amfvi.fit(frame)
+
+
+def test_columns_of_several_kinds_are_numbers():
+    pandas = pytest.importorskip("pandas")
+    mu = np.random.default_rng(0).normal(size=300)
+    frame = pandas.DataFrame({"mu": mu, "count": pandas.array([1, 2, 3] * 100, dtype="Int64")})
+    with pytest.warns(AmfviWarning, match="column 'count' holds integers only"):
+        posterior = amfvi.fit(frame.astype({"mu": object}), experts="gmm", folds=2)
+    assert posterior.names == ("mu", "count")
+
+
+def test_whole_numbers_may_be_numpys():
+    density = amfvi.LogDensity(lambda x: -0.5 * x.square().sum(1), np.int64(2))
+    settings = {"n_draws": np.int64(400), "folds": np.int64(2), "seed": np.int64(1)}
+    posterior = amfvi.fit(density, experts=[GMM(max_components=np.int64(3))], **settings)
+    json.dumps(posterior.experts["gmm"].config.to_json())
+    assert posterior.dim == 2

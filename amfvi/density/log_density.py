@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -107,12 +108,12 @@ class LogDensity:
                 "value_and_grad must be True, if the function returns a pair, or a function; "
                 f"found {type(value_and_grad).__name__}"
             )
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        if isinstance(dim, bool) or not isinstance(dim, Integral) or dim < 1:
             raise UsageError(f"dim must be a positive whole number, found {dim!r}")
         self.function = function
         self.value_and_grad = value_and_grad
         self._transformed = transformed
-        self.dim = dim
+        self.dim = dim = int(dim)
         if variables is not None:
             if not isinstance(variables, Variables):
                 raise UsageError(

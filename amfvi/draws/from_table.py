@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amfvi.constraints.constraints import ConstraintsLike
 from amfvi.draws.draws import Draws, WeightsLike
@@ -44,9 +45,27 @@ def draws_from_frame(frame: Any, **described: Any) -> Draws:
         (('mu',), True)
     """
     columns = [str(column) for column in frame.columns]
-    return draws_from_table(
-        table_from_columns(frame.to_numpy(), columns), "a data frame", **described
-    )
+    values = np.asarray(frame.to_numpy())
+    if values.dtype.kind not in "fiu":  # of columns of several kinds
+        values = np.stack([_numbers(frame[name], name) for name in frame.columns], axis=1)
+    return draws_from_table(table_from_columns(values, columns), "a data frame", **described)
+
+
+def _numbers(column: Any, name: Any) -> NDArray[np.float64]:
+    """One column (n,) of a data frame as numbers.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    values = np.asarray(column)
+    try:
+        if text := next((value for value in values if isinstance(value, str)), None):
+            raise TypeError(f"found {text!r}")
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a data frame: column {str(name)!r} holds no numbers ({error}); leave it out"
+        ) from None
 
 
 def draws_from_table(

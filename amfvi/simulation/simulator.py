@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,9 @@ class Simulator:
         Warns:
             AmfviWarning: some simulations fail; random numbers that no seed reaches.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise UsageError(f"n must be a positive whole number of simulations, found {n!r}")
-        reporter = reporter or Reporter()
+        n, reporter = int(n), reporter or Reporter()
         given_names = self.given_names
         self._warn_of_other_randomness()
         y = self.prior.sample(n, seed)

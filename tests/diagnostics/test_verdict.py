@@ -100,6 +100,10 @@ RUNS_APART = (Estimate(0.6, 0.05), Estimate(-0.6, 0.05))
             "importance weights move a mean by 0.20 standard deviations and widen a .* by 5%",
         ),
         (
+            {"shift": WeightShift(mean=0.0, sd=0.4, bound=0.4)},
+            "importance weights widen a standard deviation by 40%: the mixture is not near enough",
+        ),
+        (
             {"departure": Departure(excess=0.3, excess_se=0.05, lacking=0.01)},
             "chains that start from the mixture's draws leave it: .* 0.30 nats above what it says",
         ),

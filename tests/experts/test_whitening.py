@@ -43,3 +43,8 @@ def test_collinear_columns_are_whitened_with_a_raised_diagonal(curved):
 def test_constant_column_is_named():
     with pytest.raises(FitError, match=r"column 1 .* constant"):
         Whitening.fit_pooled(torch.stack([torch.randn(9), torch.ones(9)], dim=1))
+
+
+def test_draws_whose_squares_overflow_are_refused(curved):
+    with pytest.raises(FitError, match=r"column 1 .* large as .*e\+200, so that squares"):
+        Whitening.fit_pooled(curved(2, 300, 0) * torch.tensor([1.0, 1e200], dtype=torch.float64))

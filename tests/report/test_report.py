@@ -187,3 +187,11 @@ def test_the_command_makes_the_same_settings(runs, kind):
     assert ("--given c" in words) == (kind == "pairs")
     assert "--experts gmm" in words
     assert "--folds 2" in words
+
+
+@pytest.mark.parametrize("kind", ["draws", "density"])
+def test_the_last_row_of_scores_is_explained_by_its_name(pages, kind):
+    last = re.findall(r'<tr class="truth">\s*<th[^>]*>(\w+)', pages[kind])
+    for name in last:
+        assert f"The row “{name}” is" in pages[kind]
+    assert last or "The row" not in pages[kind]

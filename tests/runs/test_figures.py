@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,19 @@ def test_the_sampler_figure_draws_weights_of_zero(by_density, paths):
     with styled():
         figure = sampler_figure(posterior.diagnostics, log_weights, paths)
         assert len(figure.axes) == 2 + bool(paths)
+        assert fits(figure)
+
+
+def test_a_bound_far_off_leaves_the_evidence_readable(by_density):
+    """One point of density next to zero makes a lower bound of −7e11 nats."""
+    posterior, _ = by_density
+    found = dataclasses.replace(posterior.diagnostics, elbo=-7.2e11, elbo_se=6e11)
+    with styled():
+        figure = sampler_figure(found, posterior.weighted_draws().log_weights.numpy(), [])
+        evidence = figure.axes[0]
+        low, high = evidence.get_xlim()
+        assert high - low < 10
+        assert "◂ -7.2e+11 ± 6e+11" in [text.get_text() for text in evidence.texts]
         assert fits(figure)
 
 
