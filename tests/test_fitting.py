@@ -286,8 +286,9 @@ def test_a_column_of_text_in_a_data_frame_is_named():
 
 def test_columns_of_several_kinds_are_numbers():
     pandas = pytest.importorskip("pandas")
-    mu = np.random.default_rng(0).normal(size=300)
-    frame = pandas.DataFrame({"mu": mu, "count": pandas.array([1, 2, 3] * 100, dtype="Int64")})
+    rng = np.random.default_rng(0)
+    count = pandas.array(rng.poisson(5, size=300), dtype="Int64")
+    frame = pandas.DataFrame({"mu": rng.normal(size=300), "count": count})
     with pytest.warns(AmfviWarning, match="column 'count' holds integers only"):
         posterior = amfvi.fit(frame.astype({"mu": object}), experts="gmm", folds=2)
     assert posterior.names == ("mu", "count")
