@@ -108,7 +108,7 @@ class LogDensity:
                 "value_and_grad must be True, if the function returns a pair, or a function; "
                 f"found {type(value_and_grad).__name__}"
             )
-        if isinstance(dim, bool) or not isinstance(dim, Integral) or dim < 1:
+        if isinstance(dim, bool) or not isinstance(dim, int | Integral) or dim < 1:
             raise UsageError(f"dim must be a positive whole number, found {dim!r}")
         self.function = function
         self.value_and_grad = value_and_grad

@@ -163,7 +163,7 @@ class Simulator:
         Warns:
             AmfviWarning: some simulations fail; random numbers that no seed reaches.
         """
-        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, int | Integral) or n < 1:
             raise UsageError(f"n must be a positive whole number of simulations, found {n!r}")
         n, reporter = int(n), reporter or Reporter()
         given_names = self.given_names
