@@ -229,9 +229,10 @@ def assemble_checked(
         raise InputError(
             f"{path}: not a valid manifest ({type(error).__name__}: {error})"
         ) from None
-    except Exception:
-        if damage is None:  # else what it raised is of the damage, which is told below
+    except Exception as error:
+        if damage is None:
             raise
+        raise InputError(damage) from error  # what it raised is of the damage
     if damage is not None:
         raise InputError(damage)
     return model

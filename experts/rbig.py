@@ -144,8 +144,7 @@ class RBIG(ExpertConfig):
         lowest, highest = MAX_KNOTS_RANGE
         by_draws = round(KNOTS_PER_ROOT_DRAW * math.sqrt(n_draws))
         most = self.max_knots or min(max(lowest, by_draws), highest)
-        grain = min(number // LAYERS_OF_A_GRAIN, 20)  # more is more than enough
-        return min(most, round(FIRST_KNOTS * KNOTS_GROWTH**grain))
+        return round(min(most, FIRST_KNOTS * KNOTS_GROWTH ** (number // LAYERS_OF_A_GRAIN)))
 
     def _next_layer(self, points: _Points, number: int, generator: torch.Generator) -> Layer:
         """For each member a rotation of its training draws, with its marginal maps."""

@@ -284,6 +284,14 @@ def test_a_column_of_text_in_a_data_frame_is_named():
         amfvi.fit(frame)
 
 
+def test_a_column_of_dates_in_a_data_frame_is_named():
+    """It was fitted, in nanoseconds."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"mu": np.arange(50.0), "day": pandas.date_range("2026", periods=50)})
+    with pytest.raises(InputError, match=r"column 'day' holds no numbers .*datetime64.*leave it"):
+        amfvi.fit(frame)
+
+
 def test_columns_of_several_kinds_are_numbers():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

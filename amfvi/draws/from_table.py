@@ -59,6 +59,8 @@ def _numbers(column: Any, name: Any) -> NDArray[np.float64]:
     """
     values = np.asarray(column)
     try:
+        if values.dtype.kind not in "fiubO":  # dates would become nanoseconds
+            raise TypeError(f"found dtype {values.dtype}")
         if text := next((value for value in values if isinstance(value, str)), None):
             raise TypeError(f"found {text!r}")
         return values.astype(np.float64)
