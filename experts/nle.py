@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -161,8 +162,11 @@ def _better(
     failures: list[FitError] = []
     for number, config in enumerate(configs):
         share = number / len(configs)
+        fit_config = config.fit_folds
+        if fits and isinstance(config, LogisticMAF):  # it ends early if it is out of reach
+            fit_config = partial(config.fit_flow, rival_nll=fits[0][1].heldout_nll)
         try:
-            fit = config.fit_folds(
+            fit = fit_config(
                 folds, generator=generator, device=device,
                 progress=attempts.progress(share, share + 1 / len(configs)),
                 timeout=attempts.seconds_left,
