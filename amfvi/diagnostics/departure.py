@@ -47,8 +47,8 @@ class Departure:
             of the mixture say, nats.
         excess_se: its standard error.
         lacking: share of the states where the mixture has next to no density.
-        outside: share of a variance that chains where it comes from find lacking; 0 if there
-            were none.
+        outside: share of a variance that chains far out find beyond what weighted draws show;
+            0 if there were none.
 
     Examples:
         >>> Departure(excess=0.5, excess_se=0.05, lacking=0.02).leaves
@@ -74,7 +74,7 @@ class Departure:
         if self.lacking > 2 * MIN_SHARE:
             found.append(f"{self.lacking:.1%} of their states are where it has next to none")
         if self.outside > MAX_OUTSIDE:
-            found.append(f"what it lacks far out has {self.outside:.0%} of a variance")
+            found.append(f"far out they find {self.outside:.0%} of a variance that it lacks")
         return tuple(found)
 
 

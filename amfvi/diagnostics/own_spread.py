@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from amfvi.diagnostics.defensive import with_heavy_tails
+from amfvi.diagnostics.importance import khat_of_squares
 from amfvi.experts import Expert
 from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.flows.bijection import BijectiveExpert
@@ -37,6 +38,15 @@ N_FARTHEST = 200
 CARRIED_SHARE = 0.3
 """Share of a variance from which it is; the farthest of a normal distribution have less."""
 
+HARD_KHAT = 0.3
+"""k̂ of squared distances from which weighted draws alone tell a standard deviation roughly."""
+
+N_ASKED = 1_200
+"""Draws, by what they add to a variance, at which the posterior is asked for its own."""
+
+MAX_LOG_RATIO = math.log(10.0)
+"""Nats at which one log p − log q is cut, so that it does not decide alone."""
+
 HEAVIER = 3.0
 """Most degrees of freedom that mixtures of components have in the wider mixture."""
 
@@ -49,6 +59,10 @@ class OwnSpread:
         sd: of each of the user's parameters, (d,), but for draws rarer than one in ten million;
             infinite where a draw is.
         n_draws: that they were estimated from.
+        told: what the density says of them: those of the same draws weighted towards the posterior,
+            (d,), by some of the draws, chosen by what they add to a variance; None where tails
+            are light, or it was not asked.
+        told_se: relative standard error of ``told``, (d,).
         supported: what is left of them if the farthest draws count as much as their density says
             they should, and no more than they do, (d,); None where it was not asked.
 
@@ -59,6 +73,8 @@ class OwnSpread:
 
     sd: Tensor
     n_draws: int
+    told: Tensor | None = None
+    told_se: Tensor | None = None
     supported: Tensor | None = None
 
 
@@ -101,6 +117,9 @@ def measure_own_spread(
     spread = OwnSpread(sd=terms.sum(dim=0).sqrt(), n_draws=len(plain))
     if log_excess is None:
         return spread
+    if bool((khat_of_squares(plain, plain.median(dim=0).values) > HARD_KHAT).any()):
+        ratio, ratio_se = _ratio_of_variances(x, terms, log_excess, generator)
+        spread = replace(spread, told=spread.sd * ratio.sqrt(), told_se=0.5 * ratio_se / ratio)
     largest, rows = terms.topk(min(N_FARTHEST, len(x)), dim=0)
     is_carried = largest.sum(dim=0) > CARRIED_SHARE * terms.sum(dim=0)
     farthest = rows[:, is_carried].flatten().unique()
@@ -109,6 +128,26 @@ def measure_own_spread(
     kept = torch.ones(len(x), 1, dtype=torch.float64)
     kept[farthest, 0] = torch.nan_to_num(log_excess(x[farthest]), nan=0.0).clamp(max=0.0).exp()
     return replace(spread, supported=(kept * terms).sum(dim=0).sqrt())
+
+
+def _ratio_of_variances(
+    x: Tensor, terms: Tensor, log_excess: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Variances (d,) of the posterior, in those of the mixture, and their standard errors.
+
+    The mean of p / q over draws (n, d) chosen in proportion to what they add to a variance.
+    """
+    shares = terms / terms.sum(dim=0).clamp(min=1e-300)
+    chosen = shares.mean(dim=1)
+    if not bool(chosen.isfinite().all() and chosen.sum() > 0):
+        return torch.ones_like(shares[0]), torch.zeros_like(shares[0])
+    rows = torch.multinomial(chosen, N_ASKED, replacement=True, generator=generator)
+    log_ratio = torch.nan_to_num(log_excess(x[rows]), nan=0.0).clamp(max=MAX_LOG_RATIO)
+    weights = shares[rows] / chosen[rows, None]  # one on average in each coordinate
+    weights = weights / weights.mean(dim=0).clamp(min=1e-300)
+    ratio = (weights * log_ratio.exp()[:, None]).mean(dim=0).clamp(min=1e-12)
+    deviations = weights * (log_ratio.exp()[:, None] - ratio)
+    return ratio, deviations.std(dim=0) / math.sqrt(N_ASKED)
 
 
 def _wider(expert: Expert) -> Expert:

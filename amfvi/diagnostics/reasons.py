@@ -13,6 +13,7 @@ from amfvi.diagnostics.thresholds import (
     MAX_SD_SE,
     MAX_SHIFT,
     MAX_UNRESOLVED_SHARE,
+    MAX_VARIANCE_KHAT,
     MIN_EFFICIENCY,
     RUN_LOG_Z_TOLERANCE,
     SIGNIFICANT,
@@ -124,12 +125,11 @@ def _shift(evidence: Evidence) -> str | None:
 
 def _variance_of_few(evidence: Evidence) -> str | None:
     khat = evidence.shift.variance_khat
-    threshold = khat_threshold(evidence.weighted.importance.n_draws)
-    if khat < threshold:
+    if khat < MAX_VARIANCE_KHAT:
         return None
     return (
-        f"k̂ of a variance is {khat:.2f}, not below {threshold:.2f}: it comes from far out, where "
-        "the mixture is too thin for weights to mend it"
+        f"k̂ of a variance is {khat:.2f}, not below {MAX_VARIANCE_KHAT:.2f}: it comes from far "
+        "out, where the mixture is too thin for weights to mend it"
     )
 
 

@@ -22,6 +22,17 @@ standard error; heavy tails that the mixture has too are carried by draws of equ
 KHAT_OF_WEIGHTS = 0.3
 """Rise of k̂ of squared distances by weights from which it is the weights that have the tail."""
 
+CLEAR_KHAT_OF_WEIGHTS = 0.4
+"""The same, from which a k̂ below 0.7 counts too: a standard error that hangs on a variance
+without a variance (k̂ above 0.5) tells little."""
+
+TELLABLE_KHAT = 0.9
+"""k̂ of weighted squared distances up to which a standard deviation is a matter of more than
+chance, and what the density says of the mixture's own draws counts."""
+
+MIN_DRAWS = 2_000
+"""Weighted draws below which their number may be to blame for it."""
+
 MAX_MEASURED_SE = 0.1
 """Relative standard error of a standard deviation up to which it can be compared at all."""
 
@@ -51,9 +62,10 @@ class WeightShift:
         bound: the largest of all changes, significant or not, and two standard errors.
         variance_khat: the largest k̂ of weights times squared distances from a mean, where it is
             well above that of the squared distances alone and those have a variance to tell; 0
-            where there is none. Beyond 0.7 a variance hangs on weights that are too few.
+            where there is none. Beyond 0.5 a variance hangs on weights that are too few.
         sd_se: the largest relative standard error of a standard deviation, where that is due
             to large weights rather than to the tails of the posterior.
+        sd_noise: the same whatever it is due to, where there is a variance to tell.
         surplus: how much larger the logarithm of a standard deviation of plain draws is than the
             density supports, where heavy tails leave it hard to tell. Fits from further draws
             rarely mend that, weights do.
@@ -68,6 +80,7 @@ class WeightShift:
     bound: float
     variance_khat: float = 0.0
     sd_se: float = 0.0
+    sd_noise: float = 0.0
     surplus: float = 0.0
 
     @property
@@ -106,6 +119,7 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
     center = (weights * x).mean(dim=0)
     squares = weights * (x - center).square()
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
+    is_told = relative_se < 1  # not of squares that overflow
     carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
     of_squares = khat_of_squares(x, center)
     of_both = khat_of_squares(x, center, weighted.log_weights)
@@ -127,29 +141,46 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
         ratio = torch.where(weighted_sd > 0, own.sd / weighted_sd.clamp(min=1e-300), 1.0)
         noise = 2 * relative_se * math.sqrt(1 + n / own.n_draws)
         outliers = ratio.log().abs() - torch.where(is_heavy, noise, 0.0)
-        bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0)])
+        unsupported = torch.where(of_both < TELLABLE_KHAT, _beyond_what_is_told(own), 0.0)
+        bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0), unsupported])
     return WeightShift(
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
         variance_khat=_variance_khat(of_both, of_squares),
-        sd_se=float(torch.where(is_heavy, 0.0, relative_se).max()),
+        sd_se=float(torch.where(is_heavy & (n >= MIN_DRAWS), 0.0, relative_se).max()),
+        sd_noise=float(torch.where(is_told & (of_both < HEAVY_KHAT), relative_se, 0.0).max()),
         surplus=surplus,
     )
 
 
 def _surplus(own: OwnSpread, khat: Tensor) -> Tensor:
     """Excess of log sd (d,) by draws that the density does not support, where it is large."""
-    if own.supported is None:
-        return torch.zeros_like(own.sd)
-    surplus = torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
+    surplus = _unsupported(own)
     most = torch.where(khat < INFINITE_KHAT, MAX_SURPLUS, MAX_SURPLUS_OF_INFINITE)
     return torch.where(surplus > most.log(), surplus, 0.0)
 
 
+def _beyond_what_is_told(own: OwnSpread) -> Tensor:
+    """Difference of log sd (d,) from what the density says, less one standard error."""
+    if own.told is None or own.told_se is None:
+        return torch.zeros_like(own.sd)
+    log_ratio = torch.where(own.sd > 0, (own.sd / own.told.clamp(min=1e-300)).log(), 0.0)
+    return (log_ratio.abs() - own.told_se).clamp(min=0.0)
+
+
+def _unsupported(own: OwnSpread) -> Tensor:
+    """Excess of log sd (d,) by draws that the density does not support; 0 where not asked."""
+    if own.supported is None:
+        return torch.zeros_like(own.sd)
+    return torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
+
+
 def _variance_khat(of_both: Tensor, of_squares: Tensor) -> float:
     """The largest k̂ of a weighted squared distance, where weights raise it; else 0."""
-    is_raised = (of_squares < HEAVY_KHAT) & (of_both > of_squares + KHAT_OF_WEIGHTS)
+    rise = of_both - of_squares
+    is_raised = (rise > CLEAR_KHAT_OF_WEIGHTS) | ((rise > KHAT_OF_WEIGHTS) & (of_both > HEAVY_KHAT))
+    is_raised &= of_squares < HEAVY_KHAT
     return float(torch.where(is_raised, of_both, 0.0).max())
 
 

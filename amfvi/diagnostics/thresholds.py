@@ -19,9 +19,11 @@ __all__ = [
     "MAX_PLAIN_BOUND",
     "MAX_PLAIN_SHIFT",
     "MAX_SAMPLER_ERROR",
+    "MAX_SD_NOISE",
     "MAX_SD_SE",
     "MAX_SHIFT",
     "MAX_UNRESOLVED_SHARE",
+    "MAX_VARIANCE_KHAT",
     "MIN_EFFICIENCY",
     "MIN_GAIN",
     "MIN_LAPLACE_LOG_SHARE",
@@ -29,6 +31,7 @@ __all__ = [
     "MIN_REWEIGHTED_EFFICIENCY",
     "MIN_SHARE",
     "NEARLY_EQUAL_WEIGHTS",
+    "NOTABLE_OUTSIDE",
     "RUN_LOG_Z_TOLERANCE",
     "RUN_MEAN_TOLERANCE",
     "SIGNIFICANT",
@@ -92,14 +95,24 @@ MAX_PLAIN_BOUND = 0.07
 MAX_SD_SE = 0.05
 """Relative standard error of a standard deviation above which weighted draws do not tell it."""
 
+MAX_SD_NOISE = 0.025
+"""The same, whatever it is due to, that more draws are to bring it down to where plain draws
+seem not to be right."""
+
+MAX_VARIANCE_KHAT = 0.5
+"""k̂ of a variance, raised by the weights, from which its standard error tells nothing."""
+
 MAX_SHIFT = 0.15
-"""The same, above which the weights have too much to mend to be relied on."""
+"""Change by weighting above which the weights have too much to mend to be relied on."""
 
 MAX_MENDED_SHIFT = 0.3
 """The same, above which a fit to weighted draws is not tried."""
 
-MAX_OUTSIDE = 0.16
-"""Share of a variance that may come from where the mixture lacks density."""
+MAX_OUTSIDE = 0.1
+"""Share of a variance that chains far out may find beyond what weighted draws show."""
+
+NOTABLE_OUTSIDE = 0.03
+"""The same, from which the sampler moves on before a fit to weighted draws is tried."""
 
 MAX_DEPARTURE = 0.05
 """Nats by which chains may find the density above what a mixture says."""

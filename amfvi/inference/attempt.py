@@ -14,7 +14,6 @@ from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
-from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.own_spread import OwnSpread, measure_own_spread
 from amfvi.diagnostics.shift import WeightShift, measure_shift
 from amfvi.diagnostics.thresholds import (
@@ -22,8 +21,11 @@ from amfvi.diagnostics.thresholds import (
     MAX_LOG_Z_SE,
     MAX_PLAIN_BOUND,
     MAX_PLAIN_SHIFT,
+    MAX_SD_NOISE,
     MAX_SD_SE,
+    MAX_VARIANCE_KHAT,
     MIN_REWEIGHTED_EFFICIENCY,
+    NOTABLE_OUTSIDE,
 )
 from amfvi.errors import InputError
 from amfvi.mixture import Mixture
@@ -115,6 +117,11 @@ class Assessment:
         return self.departure is not None and not self.departure.leaves
 
     @property
+    def lacks_outskirts(self) -> bool:
+        """Whether chains far out find more than another fit to weighted draws would mend."""
+        return self.departure is not None and self.departure.outside > NOTABLE_OUTSIDE
+
+    @property
     def is_sound(self) -> bool:
         """Whether a mixture's own draws show that weights can mend what it lacks."""
         return self.efficiency >= GOOD_EFFICIENCY and self.weighted.reliable and not self.undetected
@@ -127,16 +134,20 @@ class Assessment:
 
     @property
     def draws_needed(self) -> float:
-        """Weighted draws after which log Z and standard deviations are known well enough."""
+        """Weighted draws after which log Z and standard deviations are known well enough.
+
+        Closer where plain draws seem not to be right: is it noise, weights need not be used.
+        """
         log_z_se = self.weighted.importance.log_z.se
         excess = max(log_z_se / MAX_LOG_Z_SE, self.shift.sd_se / MAX_SD_SE)
+        if self.shift.off > MAX_PLAIN_BOUND:
+            excess = max(excess, self.shift.sd_noise / MAX_SD_NOISE)
         return len(self.weighted.x) * (excess / PRECISION_MARGIN) ** 2 if excess > 1 else 0.0
 
     @property
     def tells_spread(self) -> bool:
         """Whether the weighted draws are enough to tell every standard deviation."""
-        threshold = khat_threshold(self.weighted.importance.n_draws)
-        return self.shift.variance_khat < threshold and self.shift.sd_se <= MAX_SD_SE
+        return self.shift.variance_khat < MAX_VARIANCE_KHAT and self.shift.sd_se <= MAX_SD_SE
 
     @property
     def moves_moments(self) -> bool:

@@ -8,6 +8,7 @@ __all__ = [
     "CONFIRMATION_SHARE",
     "DEPARTURE_SHARE",
     "EVALUATIONS",
+    "LAST_EVALUATIONS",
     "MAX_CONFIRMED",
     "MAX_WEIGHTED_DRAWS",
     "MIN_REWEIGHTED_SHARE",
@@ -36,6 +37,9 @@ CONFIRMATION_SHARE = 0.1
 
 MAX_CONFIRMED = 20_000
 """The same, at most."""
+
+LAST_EVALUATIONS = 4_000
+"""Evaluations that this leaves for the upper bound on the evidence."""
 
 DEPARTURE_SHARE = 0.04
 """Evaluations for chains that start from a mixture's draws, per evaluation spent before."""

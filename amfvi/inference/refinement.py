@@ -15,6 +15,8 @@ from amfvi.inference.limits import ARRIVAL_RESERVE, MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
 from amfvi.inference.reweighting import sample_from_weights
 from amfvi.inference.session import Session
+from amfvi.randomness import generator_for
+from amfvi.sampler.enrichment import enrich
 from amfvi.sampler.integrability import NotIntegrableError
 from amfvi.sampler.runs import PosteriorSample
 
@@ -31,6 +33,9 @@ LOOK_COST = 1.5
 
 MOVING_ON = ARRIVAL_RESERVE + 20_000
 """Evaluations that a second look has to leave: two rounds of moving on, and what follows."""
+
+ENRICHMENT_RESERVE = 20_000
+"""Evaluations that are left at least where some are spent on draws far out."""
 
 MIN_KEPT = 0.5
 """Share of the efficiency that a new fit must keep to be better for another reason."""
@@ -74,7 +79,8 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
 
     What is done depends on what is lacking: modes are added to where the sampler starts;
     a mixture whose weights are right but whose plain draws are not is fitted to its own
-    weighted draws; otherwise the sampler moves on from the mixture until it has arrived.
+    weighted draws, unless chains far out find more; otherwise the sampler moves on from the
+    mixture until it has arrived.
 
     Examples:
         >>> from amfvi.density.log_density import LogDensity
@@ -99,6 +105,7 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
         disagree = runs_disagree(samples.last, attempt.weighted)
         near = attempt.stays and not disagree and attempt.shift.largest <= MAX_MENDED_SHIFT
         reweight = attempt.can_be_reweighted and near and not reweighting_failed
+        reweight = reweight and not (attempt.lacks_outskirts and _can_move_on(session, samples))
         if not reweight and not samples.may_sample:
             break
         try:
@@ -195,6 +202,7 @@ def _fit_again(
     name = f"refinement {number}"
     if reweight:
         sample = sample_from_weights(attempt.weighted, session.density.dim)
+        sample = _enrich(session, sample, attempt, name)
         return _defend(session, session.fit(sample, number))
     again: PosteriorSample | None
     try:
@@ -208,9 +216,28 @@ def _fit_again(
         return None
     if again is None or again.stopped_by:
         return None
-    candidate = _defend(session, session.fit(again, number))
+    rich = _enrich(session, again, attempt, name)
+    candidate = _defend(session, session.fit(rich, number))
     samples.refinement = again
     return candidate
+
+
+def _can_move_on(session: Session, samples: Samples) -> bool:
+    """Whether the sampler may be used, and enough evaluations are left for it to move on."""
+    left = session.budget.left
+    return samples.may_sample and (left is None or left >= ARRIVAL_RESERVE)
+
+
+def _enrich(
+    session: Session, sample: PosteriorSample, attempt: Attempt, name: str
+) -> PosteriorSample:
+    """The sample with more draws far out, for a fit to learn from, if that can be afforded."""
+    left = session.budget.left
+    if left is not None and left < ENRICHMENT_RESERVE:
+        return sample
+    density = session.density.with_transform(attempt.mixture.transform)
+    with session.timed("sampling"):
+        return enrich(sample, density, generator_for(session.options.seed, name, "far out"))
 
 
 def _look_again(session: Session, samples: Samples, attempt: Attempt) -> Attempt:

@@ -28,6 +28,7 @@ from amfvi.inference.limits import (
     CONFIRMATION_SHARE,
     DEPARTURE_SHARE,
     EVALUATIONS,
+    LAST_EVALUATIONS,
     MAX_CONFIRMED,
     MAX_WEIGHTED_DRAWS,
     MIN_WEIGHTED_DRAWS,
@@ -168,11 +169,9 @@ class Session:
         if n <= len(before.x):
             return attempt
         generator = generator_for(self.options.seed, name, "weighted")
+        mixture, n_more, bound = attempt.mixture, n - len(before.x), before.khat_bound
         with self.timed("diagnostics"):
-            more = importance_sample(
-                attempt.mixture, self.density, n - len(before.x), generator,
-                khat_bound=before.khat_bound,
-            )  # fmt: skip
+            more = importance_sample(mixture, self.density, n_more, generator, khat_bound=bound)
             attempt = replace(attempt, weighted=before.joined(more))
         self.reporter.log(describe_weights(attempt.weighted))
         return attempt
@@ -184,6 +183,8 @@ class Session:
         """
         share = CONFIRMATION_SHARE * self.budget.spent
         n = min(round(max(share, attempt.draws_needed)), MAX_CONFIRMED)
+        if self.budget.left is not None:
+            n = min(n, len(attempt.weighted.x) + max(self.budget.left - LAST_EVALUATIONS, 0))
         try:
             return self.add_draws(attempt, n, f"confirm {number}")
         except OutOfBudgetError:
@@ -249,9 +250,8 @@ class Session:
         return mixture, summary
 
     def _split(self, sample: PosteriorSample) -> Split:
-        return split_sample(
-            sample, self.log_density, self.options, compress_tails=self.compresses_tails
-        )
+        compresses = self.compresses_tails
+        return split_sample(sample, self.log_density, self.options, compress_tails=compresses)
 
     def search(
         self, attempt: Assessment, samples: Sequence[PosteriorSample]
@@ -280,8 +280,8 @@ class Session:
 
     def tail_mass(self, mixture: Mixture, weighted: WeightedDraws) -> float | None:
         generator = generator_for(self.options.seed, "search", "tails")
+        log_z = weighted.importance.log_z.mean
         try:
-            log_z = weighted.importance.log_z.mean
             return measure_tail_mass(mixture, self.density, log_z, generator)
         except OutOfBudgetError:
             return None

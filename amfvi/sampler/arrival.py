@@ -14,6 +14,7 @@ from amfvi.errors import FitError
 from amfvi.randomness import generator_for
 from amfvi.reporting import Reporter
 from amfvi.sampler.latent_walk import walk_in_latent_space
+from amfvi.sampler.outer_chains import OuterChains
 from amfvi.sampler.reference import ReferenceDistribution
 from amfvi.sampler.schedule import HIGH_DIM
 from amfvi.sampler.tempering import TemperedSample, temper
@@ -42,6 +43,12 @@ N_CHAINS = 128
 WALK_EVALUATIONS = 5_000
 """Evaluations of the density that these chains take."""
 
+N_OUTER_CHAINS = 60
+"""Chains that walk where the variance comes from in one round, beyond the farthest draws."""
+
+OUTER_THINNING = 4
+"""Steps of these chains from one state that is kept to the next."""
+
 ARRIVED = 0.15
 """Difference of two clouds, in standard deviations, that counts as none."""
 
@@ -54,8 +61,8 @@ class Arrival:
     """Where the rounds ended.
 
     Attributes:
-        y: draws of the last round in unconstrained space, those of the sampler and states
-            of the walk, (n, d).
+        y: draws of the last round in unconstrained space: those of the sampler, states of the
+            walk, and some far out, (n, d).
         reference: a widened fit to them; None if not a single round was finished.
         change: the largest difference that one of the last two rounds made, in standard
             deviations; infinite after fewer than two.
@@ -91,8 +98,8 @@ def arrive(
     """Move draws on until they no longer change.
 
     A round fits a flow and Gaussians to the draws, widens them, tempers from there to the
-    posterior, and lets chains walk in the latent space of the flow. Its draws are what the
-    next round starts from.
+    posterior, and lets chains walk in the latent space of the flow, and others from its farthest
+    draws outward. Its draws and their states are what the next round starts from.
 
     Args:
         y: draws in unconstrained space, (n, d).
@@ -108,7 +115,7 @@ def arrive(
         >>> density = UnconstrainedDensity(LogDensity(lambda x: -0.5 * x.square().sum(1), 1))
         >>> narrow = 0.3 * torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).double()
         >>> arrival = arrive(density, narrow, seed=0, stream_name="example", max_rounds=3)
-        >>> 0.9 < float(arrival.y.std()) < 1.1
+        >>> 0.9 < float(arrival.y.std()) < 1.3  # states far out among them
         True
     """
     reference, rounds, previous = None, 0, y
@@ -164,7 +171,9 @@ def _move(
     walk = walk_in_latent_space(
         density, widened.flow.flow, run.y[rows], WALK_EVALUATIONS, generator
     )
-    return run, walk.y
+    chains = OuterChains(density, run.y, run.y.new_ones(len(run.y)))
+    far_out = [state for state, _ in chains.walk(N_OUTER_CHAINS, generator)]
+    return run, torch.cat([walk.y, *far_out[::OUTER_THINNING]])
 
 
 def compare_clouds(first: Tensor, second: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -17,10 +18,11 @@ from amfvi.diagnostics.outskirts import (
     N_MORE_CHAINS,
     N_STEPS,
     NOTABLE_SHARE,
-    _LocalProposal,
+    _log_bridge,
     measure_outside,
 )
 from amfvi.diagnostics.thresholds import MAX_OUTSIDE
+from amfvi.sampler.outer_chains import OuterChains, _LocalProposal
 
 
 def bend(z1):
@@ -130,3 +132,26 @@ def test_a_covariance_that_rounding_has_spoiled_is_replaced_by_its_axes():
     factor = _LocalProposal(y, torch.ones(2).double()).factor(y)
     assert bool(factor.isfinite().all())
     assert bool((factor.diagonal(dim1=1, dim2=2) > 0).all())
+
+
+def test_a_bridge_tells_what_one_side_lacks():
+    """q is p cut off at its 60% quantile, so that its integral of r² is less by what is beyond."""
+    generator = torch.Generator().manual_seed(0)
+    of_q = 0.6 * torch.rand(20_000, generator=generator).double()
+    of_p = torch.rand(20_000, generator=generator).double()
+    chosen = of_p[torch.multinomial(of_p**2, 5_000, True, generator=generator)]
+    log_ratio = torch.full_like(of_q, 0.6).log()  # 1 over 1 / 0.6
+    of_states = torch.where(chosen < 0.6, torch.tensor(0.6).log(), torch.inf)
+    ratio = math.exp(_log_bridge(of_q**2, log_ratio, of_states))
+    assert ratio == pytest.approx((1 / 3) / (0.6**2 / 3), rel=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_chains_far_out_stay_there_and_go_beyond_the_draws(seed):
+    generator = torch.Generator().manual_seed(seed)
+    draws = ridge(3000, 2.0, seed)
+    chains = OuterChains(density_of(), draws, torch.ones(len(draws)).double(), share=0.1)
+    states = torch.cat([state for state, _ in chains.walk(60, generator)])
+    assert bool(chains.is_outer(states).all())
+    assert int(chains.is_outer(draws).sum()) < 0.1 * len(draws)
+    assert float(states[:, 0].abs().max()) > 1.1 * float(draws[:, 0].abs().max())

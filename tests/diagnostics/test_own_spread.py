@@ -17,6 +17,7 @@ from amfvi.experts.elliptical.mixture import EllipticalMixture
 from amfvi.experts.flows.bijection import BijectiveExpert
 from amfvi.experts.mixture_base import MixtureBaseFlow, to_latent_space
 from amfvi.experts.whitening import Whitening
+from amfvi.mixture import Mixture
 
 EDGE = 4.5
 """Normal score beyond which an outlier begins: seven draws in a million."""
@@ -134,3 +135,37 @@ def test_components_behind_a_steep_transform_are_measured_too(kind, seed):
     assert float(spread.sd[0]) == pytest.approx(exact, rel=0.5)
     samples = [mixture.sample((20_000,), torch.Generator().manual_seed(s)) for s in range(9)]
     assert torch.stack([x.std() for x in samples]).median() < 0.6 * exact
+
+
+def laplace_log_prob(x):
+    return -x.abs() - math.log(2.0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.15])
+def test_the_density_tells_its_own_spread(factor, seed):
+    """A mixture whose first coordinate is too narrow, right, or too wide; the posterior is
+    of two Laplace distributions, of which the sd is √2."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(5000, 2, generator=generator, dtype=torch.float64) - 0.5
+    x = -uniform.sign() * torch.log1p(-2 * uniform.abs())
+    x[:, 0] *= factor
+    mixture = Mixture({"gmm": GMM(max_components=8).fit(x)}, [1.0])
+
+    def log_excess(points):
+        return laplace_log_prob(points).sum(dim=1) - mixture.log_prob(points)
+
+    spread = measure_own_spread(mixture, generator, log_excess)
+    exact = math.sqrt(2.0)
+    assert spread.sd.tolist() == pytest.approx([factor * exact, exact], rel=0.06)
+    if spread.told is not None:  # the tails that were fitted may be light
+        assert spread.told.tolist() == pytest.approx([exact, exact], rel=0.1)
+
+
+def test_it_is_asked_where_tails_are_heavy_and_not_where_they_are_light():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5000, 1, generator=generator, dtype=torch.float64)
+    for draws, is_asked in ((x, False), (x.sign() * x.abs() ** 3, True)):
+        mixture = Mixture({"rbig": RBIG().fit(draws)}, [1.0])
+        spread = measure_own_spread(mixture, generator, lambda points: 0 * points[:, 0])
+        assert (spread.told is not None) == is_asked

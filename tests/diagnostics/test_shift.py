@@ -11,7 +11,7 @@ import torch
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.importance import ImportanceEstimate
 from amfvi.diagnostics.own_spread import OwnSpread
-from amfvi.diagnostics.shift import WeightShift, measure_shift
+from amfvi.diagnostics.shift import WeightShift, _variance_khat, measure_shift
 
 N = 5000
 
@@ -135,6 +135,30 @@ def test_rare_outliers_of_plain_draws_raise_the_bound(outlier):
     shift = measure_shift(weighted, own_spread(plain))
     assert shift.bound > 1
     assert shift.largest == measure_shift(weighted).largest
+
+
+@pytest.mark.parametrize(
+    ("told", "se", "is_right"), [(0.98, 0.01, True), (0.87, 0.01, False), (0.92, 0.05, True)]
+)
+def test_a_spread_that_the_density_denies_raises_the_bound(told, se, is_right):
+    """Where draws with weights agree, or are too few, and the density was asked at these."""
+    one = torch.ones(1).double()
+    spread = OwnSpread(sd=one, n_draws=20_000, told=told * one, told_se=se * one)
+    assert (measure_shift(of_a_normal(), spread).bound < 0.07) == is_right
+
+
+@pytest.mark.parametrize(
+    ("of_both", "of_squares", "counts"),
+    [
+        (0.63, 0.11, True),  # the end of a cubic ridge
+        (0.55, 0.24, False),  # exp(-sqrt|x|): its squares have a tail of their own
+        (0.75, 0.42, True),
+        (0.95, 0.75, False),  # no variance to tell
+    ],
+)
+def test_a_khat_of_a_variance_counts_where_weights_raise_it(of_both, of_squares, counts):
+    khat = _variance_khat(torch.tensor([0.1, of_both]), torch.tensor([0.1, of_squares]))
+    assert khat == pytest.approx(of_both if counts else 0.0)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -113,11 +113,11 @@ RUNS_APART = (Estimate(0.6, 0.05), Estimate(-0.6, 0.05))
         ),
         (
             {"departure": Departure(excess=0.0, excess_se=0.05, lacking=0.0, outside=0.3)},
-            "what it lacks far out has 30% of a variance",
+            "far out they find 30% of a variance that it lacks",
         ),
         (
             {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.0, variance_khat=0.9)},
-            "k̂ of a variance is 0.90, not below 0.70",
+            "k̂ of a variance is 0.90, not below 0.50",
         ),
         (
             {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.0, sd_se=0.1)},

@@ -22,7 +22,8 @@ WITH_A_FLOW = {"experts": ("maf", "gmm"), "n_draws": 3000}
 SOME = (
     "quadratic-d2-bend0.5-width0.5-scale2", "quadratic-d3-bend0.3-width0.3-scale3",
     "quadratic-d5-bend0.1-width0.1-scale2", "cubic-d2-bend0.3-width0.3-scale3",
-    "cubic-d3-bend0.1-width1-scale3", "wavy-d3-bend0.3-width0.3-scale3", "rosenbrock-d3-chains1",
+    "cubic-d3-bend0.1-width1-scale3", "cubic-d5-bend1-width1-scale1",
+    "wavy-d3-bend0.3-width0.3-scale3", "rosenbrock-d3-chains1",
 )  # fmt: skip
 
 
