@@ -73,7 +73,7 @@ class Departure:
             found.append(f"the density there is {self.excess:.2f} nats above what it says")
         if self.lacking > 2 * MIN_SHARE:
             found.append(f"{self.lacking:.1%} of their states are where it has next to none")
-        if self.outside > MAX_OUTSIDE:
+        if not self.outside <= MAX_OUTSIDE:  # NaN counts
             found.append(f"far out they find {self.outside:.0%} of a variance that it lacks")
         return tuple(found)
 

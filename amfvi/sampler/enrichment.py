@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from amfvi.constraints.tails import TailCompression
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.outer_chains import OuterChains
@@ -25,11 +26,19 @@ THINNING = 4
 """Steps from one state that is kept to the next."""
 
 
+VERY_HEAVY = 200.0
+"""Distance from the median, in median absolute deviations, that only a tail without a variance
+reaches."""
+
+
 @torch.no_grad()
 def enrich(
     sample: PosteriorSample, density: UnconstrainedDensity, generator: torch.Generator
 ) -> PosteriorSample:
-    """Add draws far out to a sample; the sample itself where too few evaluations are left.
+    """Add draws far out to a sample.
+
+    The sample itself where tails are so heavy that there is no variance, or where too few
+    evaluations are left.
 
     Args:
         density: over unconstrained space, in which distances are measured.
@@ -47,6 +56,8 @@ def enrich(
     """
     y = density.transform.to_unconstrained(sample.x)[0]
     usable = y.isfinite().all(dim=1)
+    if TailCompression.fit(y[usable], VERY_HEAVY).is_needed:
+        return sample
     weights = sample.sample_weight if sample.sample_weight is not None else y.new_ones(len(y))
     chains = OuterChains(density, y[usable], weights[usable], share=1.0)
     try:

@@ -145,7 +145,7 @@ class _TimesSquaredDistance:
     def share_by_coordinate(self, points: Tensor) -> Tensor:
         """What each coordinate has of the squared distance of points (k, d), (k, d)."""
         squares = self._squares(points)
-        return squares / squares.sum(dim=1, keepdim=True)
+        return squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-300)  # 0 at the center
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Log density of points (k, d), and log of it times the squared distance."""

@@ -155,3 +155,14 @@ def test_chains_far_out_stay_there_and_go_beyond_the_draws(seed):
     assert bool(chains.is_outer(states).all())
     assert int(chains.is_outer(draws).sum()) < 0.1 * len(draws)
     assert float(states[:, 0].abs().max()) > 1.1 * float(draws[:, 0].abs().max())
+
+
+@pytest.mark.parametrize("reach", [1.0, 10.0])
+def test_one_dimension(reach):
+    """The median of the draws is one of them, at no distance from the center."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5001, 1, generator=generator, dtype=torch.float64)
+    density = UnconstrainedDensity(LogDensity(lambda x: -0.5 * x.square().sum(1), 1))
+    mixture = amfvi.fit(x[x[:, 0].abs() < reach], experts="gmm", folds=2)
+    weighted = importance_sample(mixture, density, 5001, generator)
+    assert 0 <= measure_outside(mixture, density, weighted, generator) < MAX_OUTSIDE

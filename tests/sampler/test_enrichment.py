@@ -62,3 +62,10 @@ def test_without_evaluations_the_sample_stands():
     sample = whole(1_000, 0)
     density = density_of(budget=Budget(max_evaluations=N_CHAINS * N_STEPS // 2))
     assert enrich(sample, density, torch.Generator().manual_seed(0)) is sample
+
+
+def test_tails_without_a_variance_are_left_alone():
+    sample = whole(5_000, 0)
+    z = torch.randn(2, 5_000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cauchy = type(sample)(**{**vars(sample), "x": z[0] / z[1]})
+    assert enrich(cauchy, density_of(), torch.Generator().manual_seed(0)) is cauchy
