@@ -15,7 +15,7 @@ from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
-from amfvi.diagnostics.thresholds import MAX_OUTSIDE
+from amfvi.diagnostics.thresholds import NOTABLE_OUTSIDE
 from amfvi.mixture import Mixture
 from amfvi.sampler.outer_chains import OuterChains
 
@@ -31,13 +31,10 @@ N_CHAINS = 40
 """Chains of a first look."""
 
 N_MORE_CHAINS = 60
-"""Further chains where the first find more lacking than ``NOTABLE_SHARE``."""
+"""Further chains where the first find more lacking than ``NOTABLE_OUTSIDE``."""
 
 N_STEPS = 60
 """Steps of each chain."""
-
-NOTABLE_SHARE = 0.5 * MAX_OUTSIDE
-"""Share of a variance above which a few chains are too noisy a measure to decide by."""
 
 N_ITERATIONS = 20
 """Iterations of the bridge estimate."""
@@ -97,7 +94,7 @@ def measure_outside(
             return share
         shares = _missing(chains, y, weights, log_ratio, states, log_ratios)
         share = float(torch.where(has_variance, shares, 0.0).max())
-        if share <= NOTABLE_SHARE:
+        if share <= NOTABLE_OUTSIDE:
             break
     return share
 
@@ -110,10 +107,12 @@ def _missing(
     states: Tensor,
     log_ratio_of_states: Tensor,
 ) -> Tensor:
-    """Share of each coordinate's variance (m,) that weighted draws (n, m) do not show.
+    """Share of each coordinate's variance (d,) that weighted draws do not show.
 
     Args:
-        log_ratio, log_ratio_of_states: log p − log q at the draws and at the chains' states.
+        y, weights: the draws, (n, d), and their weights with mean one, (n,).
+        states: of the chains, (k, d).
+        log_ratio, log_ratio_of_states: log p − log q at both, nats, (n,) and (k,).
     """
     squared, outer = chains.squared_distance(y), chains.is_outer(y)
     log_bridge = _log_bridge(squared[outer], log_ratio[outer], log_ratio_of_states)
@@ -131,7 +130,8 @@ def _log_bridge(squared: Tensor, log_ratio: Tensor, log_ratio_of_states: Tensor)
 
     Args:
         squared: r² at draws of q, (n,).
-        log_ratio, log_ratio_of_states: log p − log q at these and at draws of p r².
+        log_ratio, log_ratio_of_states: log p − log q at these, (n,), and at draws of p r²,
+            (k,), nats.
     """
     shares = squared.log() - squared.sum().log()
     log_bridge = 0.0

@@ -156,7 +156,9 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
 
 def _surplus(own: OwnSpread, khat: Tensor) -> Tensor:
     """Excess of log sd (d,) by draws that the density does not support, where it is large."""
-    surplus = _unsupported(own)
+    if own.supported is None:
+        return torch.zeros_like(own.sd)
+    surplus = torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
     most = torch.where(khat < INFINITE_KHAT, MAX_SURPLUS, MAX_SURPLUS_OF_INFINITE)
     return torch.where(surplus > most.log(), surplus, 0.0)
 
@@ -167,13 +169,6 @@ def _beyond_what_is_told(own: OwnSpread) -> Tensor:
         return torch.zeros_like(own.sd)
     log_ratio = torch.where(own.sd > 0, (own.sd / own.told.clamp(min=1e-300)).log(), 0.0)
     return (log_ratio.abs() - own.told_se).clamp(min=0.0)
-
-
-def _unsupported(own: OwnSpread) -> Tensor:
-    """Excess of log sd (d,) by draws that the density does not support; 0 where not asked."""
-    if own.supported is None:
-        return torch.zeros_like(own.sd)
-    return torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
 
 
 def _variance_khat(of_both: Tensor, of_squares: Tensor) -> float:

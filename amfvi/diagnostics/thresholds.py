@@ -112,7 +112,8 @@ MAX_OUTSIDE = 0.1
 """Share of a variance that chains far out may find beyond what weighted draws show."""
 
 NOTABLE_OUTSIDE = 0.03
-"""The same, from which the sampler moves on before a fit to weighted draws is tried."""
+"""The same, from which more chains look, and the sampler moves on before a fit to weighted draws
+is tried."""
 
 MAX_DEPARTURE = 0.05
 """Nats by which chains may find the density above what a mixture says."""

@@ -89,7 +89,7 @@ class OuterChains:
         return self._target.squared_distance(points) >= self._nearest
 
     def squared_distance(self, points: Tensor) -> Tensor:
-        """The factor at points (k, d), (k,): squared distance in standard deviations."""
+        """The factor at points (k, d), (k,): squared distance in standard deviations, bounded."""
         return self._target.bounded_square(points)
 
     def share_by_coordinate(self, points: Tensor) -> Tensor:

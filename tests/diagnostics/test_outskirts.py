@@ -17,11 +17,10 @@ from amfvi.diagnostics.outskirts import (
     N_CHAINS,
     N_MORE_CHAINS,
     N_STEPS,
-    NOTABLE_SHARE,
     _log_bridge,
     measure_outside,
 )
-from amfvi.diagnostics.thresholds import MAX_OUTSIDE
+from amfvi.diagnostics.thresholds import MAX_OUTSIDE, NOTABLE_OUTSIDE
 from amfvi.sampler.outer_chains import OuterChains, _LocalProposal
 
 
@@ -94,11 +93,11 @@ def test_more_chains_look_where_the_first_find_something():
     many, something = spent_and_found(1.0, 1.0)
     assert few <= N_CHAINS * (N_STEPS + 1)
     assert many > few + N_MORE_CHAINS * N_STEPS / 2
-    assert nothing < NOTABLE_SHARE < something
+    assert nothing < NOTABLE_OUTSIDE < something
     # With evaluations for the first look alone, that one stands.
     spent, of_first = spent_and_found(1.0, 1.0, max_evaluations=few + 50)
     assert spent <= few + 50
-    assert of_first > NOTABLE_SHARE
+    assert of_first > NOTABLE_OUTSIDE
 
 
 def stretched(x):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def whole(n, seed):
     sample = sample_posterior(density_of(), 500, seed=seed)
     z = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = torch.stack([z[:, 0], z[:, 0] ** 3 + z[:, 1]], dim=1)
-    return type(sample)(**{**vars(sample), "x": x, "run": torch.zeros(n, dtype=torch.int64)})
+    return replace(sample, x=x, run=torch.zeros(n, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -50,7 +52,7 @@ def test_weights_of_the_sample_are_kept():
     """Draws of which those below zero count twice: so they do afterwards."""
     sample = whole(10_000, 0)
     weights = torch.where(sample.x[:, 0] < 0, 4 / 3, 2 / 3)
-    weighted = type(sample)(**{**vars(sample), "sample_weight": weights.double()})
+    weighted = replace(sample, sample_weight=weights.double())
     rich = enrich(weighted, density_of(), torch.Generator().manual_seed(0))
     below = rich.x[:, 0] < 0
     first = torch.arange(len(rich.x)) < 10_000
@@ -67,5 +69,5 @@ def test_without_evaluations_the_sample_stands():
 def test_tails_without_a_variance_are_left_alone():
     sample = whole(5_000, 0)
     z = torch.randn(2, 5_000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    cauchy = type(sample)(**{**vars(sample), "x": z[0] / z[1]})
+    cauchy = replace(sample, x=z[0] / z[1])
     assert enrich(cauchy, density_of(), torch.Generator().manual_seed(0)) is cauchy
