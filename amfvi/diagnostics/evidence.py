@@ -11,6 +11,7 @@ from amfvi.diagnostics.comparison import WeightedDraws
 from amfvi.diagnostics.coverage import CoverageReport
 from amfvi.diagnostics.departure import Departure
 from amfvi.diagnostics.shift import WeightShift
+from amfvi.diagnostics.thresholds import GOOD_EFFICIENCY, MAX_PLAIN_BOUND
 from amfvi.sampler.runs import PosteriorSample
 from amfvi.statistics import Estimate
 
@@ -57,3 +58,9 @@ class Evidence:
     def last_sample(self) -> PosteriorSample | None:
         """The sample that the mixture was last compared with."""
         return self.refinement or self.sample
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether plain draws of the mixture are too far off, or may be."""
+        few = self.weighted.importance.efficiency < GOOD_EFFICIENCY
+        return few or self.shift.off > MAX_PLAIN_BOUND

@@ -10,10 +10,12 @@ from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.thresholds import (
     MAX_DEPARTURE,
     MAX_LOG_Z_SE,
+    MAX_PLAIN_SHIFT,
     MAX_SD_SE,
     MAX_SHIFT,
     MAX_UNRESOLVED_SHARE,
     MAX_VARIANCE_KHAT,
+    MAX_WEIGHTED_SD_NOISE,
     MIN_EFFICIENCY,
     RUN_LOG_Z_TOLERANCE,
     SIGNIFICANT,
@@ -142,6 +144,26 @@ def _uncertain_sd(evidence: Evidence) -> str | None:
     )
 
 
+def _too_few_for_an_sd(evidence: Evidence) -> str | None:
+    noise = evidence.shift.sd_noise
+    if noise <= MAX_WEIGHTED_SD_NOISE or not evidence.needs_weights:
+        return None
+    return (
+        f"plain draws may be off, and {evidence.weighted.importance.n_draws} weighted ones are too "
+        f"few: they tell a standard deviation to {noise:.1%} (raise max_evaluations=)"
+    )
+
+
+def _disputed_sd(evidence: Evidence) -> str | None:
+    dispute = evidence.shift.dispute
+    if dispute <= MAX_PLAIN_SHIFT or not evidence.needs_weights:
+        return None
+    return (
+        f"two sets of weighted draws differ by {math.expm1(dispute):.0%} in a standard deviation "
+        "that comes from far out: it is not known"
+    )
+
+
 def _departure(evidence: Evidence) -> str | None:
     departure = evidence.departure
     if departure is None:
@@ -187,6 +209,8 @@ CHECKS = (
     _shift,
     _variance_of_few,
     _uncertain_sd,
+    _too_few_for_an_sd,
+    _disputed_sd,
     _departure,
     _unresolved,
     _tails,

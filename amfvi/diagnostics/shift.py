@@ -66,6 +66,9 @@ class WeightShift:
         sd_se: the largest relative standard error of a standard deviation, where that is due
             to large weights rather than to the tails of the posterior.
         sd_noise: the same whatever it is due to, where there is a variance to tell.
+        dispute: the largest significant difference between the logarithms of a standard deviation
+            by the weighted draws and by others that the density was asked at far out; 0 where none
+            were, or where plain draws are far too wide.
         surplus: how much larger the logarithm of a standard deviation of plain draws is than the
             density supports, where heavy tails leave it hard to tell. Fits from further draws
             rarely mend that, weights do.
@@ -81,6 +84,7 @@ class WeightShift:
     variance_khat: float = 0.0
     sd_se: float = 0.0
     sd_noise: float = 0.0
+    dispute: float = 0.0
     surplus: float = 0.0
 
     @property
@@ -114,18 +118,17 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
         True
     """
     weights = weighted.smoothed_log_weights.exp()[:, None]  # 1 on average
-    n = len(weights)
-    x = weighted.x
+    n, x = len(weights), weighted.x
     center = (weights * x).mean(dim=0)
     squares = weights * (x - center).square()
     relative_se = 0.5 * squares.std(dim=0) / squares.mean(dim=0).clamp(min=1e-300) / n**0.5
-    is_told = relative_se < 1  # not of squares that overflow
     carrying = (weights * squares).sum(dim=0) / squares.sum(dim=0).clamp(min=1e-300)
     of_squares = khat_of_squares(x, center)
     of_both = khat_of_squares(x, center, weighted.log_weights)
+    has_variance = of_both < HEAVY_KHAT
     by_weights = (carrying > CARRIED_BY_WEIGHTS) & (of_squares < HEAVY_KHAT)
     is_heavy = ~(relative_se < MAX_PLAIN_SHIFT / 2) & ~by_weights
-    is_measured = ~is_heavy | ((relative_se < MAX_MEASURED_SE) & (of_both < HEAVY_KHAT))
+    is_measured = ~is_heavy | ((relative_se < MAX_MEASURED_SE) & has_variance)
     x = torch.where(is_measured, x, _clip(x, weights[:, 0]))
     standard = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-300)
     terms = (weights - 1) * standard
@@ -134,24 +137,33 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
     variance = (1 + terms.mean(dim=0)).clamp(min=1e-12)
     log_sd, log_sd_se = 0.5 * variance.log(), 0.5 * terms.std(dim=0) / n**0.5 / variance
     bounds = torch.cat([mean.abs() + 2 * mean_se, log_sd.abs() + 2 * log_sd_se])
-    surplus = 0.0
+    surplus = dispute = 0.0
     if own is not None:
-        surplus = float(torch.where(is_measured, 0.0, _surplus(own, of_both)).max())
         weighted_sd = squares.mean(dim=0).sqrt()
-        ratio = torch.where(weighted_sd > 0, own.sd / weighted_sd.clamp(min=1e-300), 1.0)
         noise = 2 * relative_se * math.sqrt(1 + n / own.n_draws)
-        outliers = ratio.log().abs() - torch.where(is_heavy, noise, 0.0)
-        unsupported = torch.where(of_both < TELLABLE_KHAT, _beyond_what_is_told(own), 0.0)
+        outliers = _log_ratio(own.sd, weighted_sd).abs() - torch.where(is_heavy, noise, 0.0)
+        tellable = (of_both < TELLABLE_KHAT).double()
+        unsupported = tellable * _beyond_what_is_told(own)
         bounds = torch.cat([bounds, torch.where(is_measured, outliers, 0.0), unsupported])
+        surplus = float(torch.where(is_measured, 0.0, _surplus(own, of_both)).max())
+        dispute = float((tellable * _dispute(own, weighted_sd, relative_se)).max())
     return WeightShift(
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
         variance_khat=_variance_khat(of_both, of_squares),
         sd_se=float(torch.where(is_heavy & (n >= MIN_DRAWS), 0.0, relative_se).max()),
-        sd_noise=float(torch.where(is_told & (of_both < HEAVY_KHAT), relative_se, 0.0).max()),
+        # A standard error of one or more is of squares that overflow.
+        sd_noise=float(torch.where(has_variance & (relative_se < 1), relative_se, 0.0).max()),
+        dispute=dispute,
         surplus=surplus,
     )
+
+
+def _log_ratio(sd: Tensor, weighted_sd: Tensor) -> Tensor:
+    """Logarithm (d,) of the ratio of standard deviations; 0 where nothing varies."""
+    ratio = sd.clamp(min=1e-300) / weighted_sd.clamp(min=1e-300)
+    return torch.where(weighted_sd > 0, ratio, 1.0).log()
 
 
 def _surplus(own: OwnSpread, khat: Tensor) -> Tensor:
@@ -161,6 +173,16 @@ def _surplus(own: OwnSpread, khat: Tensor) -> Tensor:
     surplus = torch.where(own.sd > 0, (own.sd / own.supported.clamp(min=1e-300)).log(), 0.0)
     most = torch.where(khat < INFINITE_KHAT, MAX_SURPLUS, MAX_SURPLUS_OF_INFINITE)
     return torch.where(surplus > most.log(), surplus, 0.0)
+
+
+def _dispute(own: OwnSpread, weighted_sd: Tensor, relative_se: Tensor) -> Tensor:
+    """Significant differences of log sd (d,) between what is told and the weighted draws."""
+    if own.told is None or own.told_se is None:
+        return torch.zeros_like(own.sd)
+    is_near = own.sd < MAX_SURPLUS * weighted_sd
+    difference = torch.where(is_near, _log_ratio(own.told, weighted_sd).abs(), 0.0)
+    se = torch.hypot(own.told_se, relative_se)
+    return torch.where(difference > SIGNIFICANT * se, difference, 0.0)
 
 
 def _beyond_what_is_told(own: OwnSpread) -> Tensor:

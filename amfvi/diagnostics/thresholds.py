@@ -24,6 +24,7 @@ __all__ = [
     "MAX_SHIFT",
     "MAX_UNRESOLVED_SHARE",
     "MAX_VARIANCE_KHAT",
+    "MAX_WEIGHTED_SD_NOISE",
     "MIN_EFFICIENCY",
     "MIN_GAIN",
     "MIN_LAPLACE_LOG_SHARE",
@@ -96,8 +97,10 @@ MAX_SD_SE = 0.05
 """Relative standard error of a standard deviation above which weighted draws do not tell it."""
 
 MAX_SD_NOISE = 0.025
-"""The same, whatever it is due to, that more draws are to bring it down to where plain draws
-seem not to be right."""
+"""The same, whatever it is due to, where plain draws seem not to be right."""
+
+MAX_WEIGHTED_SD_NOISE = 0.03
+"""The same, above which weighted draws do not tell it where plain ones are not right."""
 
 MAX_VARIANCE_KHAT = 0.5
 """k̂ of a variance, raised by the weights, from which its standard error tells nothing."""

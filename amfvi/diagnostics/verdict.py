@@ -8,12 +8,7 @@ from amfvi.diagnostics.evidence import Evidence
 from amfvi.diagnostics.importance import khat_threshold
 from amfvi.diagnostics.reasons import CHECKS, undetected_modes
 from amfvi.diagnostics.report import Diagnostics, Verdict
-from amfvi.diagnostics.thresholds import (
-    GOOD_EFFICIENCY,
-    MAX_PLAIN_BOUND,
-    MIN_SHARE,
-    WELL_SEARCHED_DIM,
-)
+from amfvi.diagnostics.thresholds import MIN_SHARE, WELL_SEARCHED_DIM
 
 __all__ = ["diagnose"]
 
@@ -95,7 +90,7 @@ def _judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
     effective = (
         f"{importance.efficiency:.0%} of its draws are effective, k̂ is {importance.khat:.2f}"
     )
-    if importance.efficiency < GOOD_EFFICIENCY or shift.off > MAX_PLAIN_BOUND:
+    if evidence.needs_weights:
         off = f"{shift.off:.2f} sd" if shift.off < 1 else "more than a standard deviation"
         return Verdict.USE_WITH_IMPORTANCE_WEIGHTS, [
             f"{effective}, and moments of plain draws may be off by {off}: "

@@ -145,6 +145,12 @@ class Assessment:
         return len(self.weighted.x) * (excess / PRECISION_MARGIN) ** 2 if excess > 1 else 0.0
 
     @property
+    def may_be_noise(self) -> bool:
+        """Whether weights seem to change moments only for want of draws."""
+        is_lacking = self.draws_needed > len(self.weighted.x)
+        return is_lacking and self.shift.largest <= MAX_PLAIN_SHIFT
+
+    @property
     def tells_spread(self) -> bool:
         """Whether the weighted draws are enough to tell every standard deviation."""
         return self.shift.variance_khat < MAX_VARIANCE_KHAT and self.shift.sd_se <= MAX_SD_SE

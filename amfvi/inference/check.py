@@ -10,6 +10,7 @@ from amfvi.diagnostics.evidence import Evidence
 from amfvi.diagnostics.report import Diagnostics
 from amfvi.diagnostics.verdict import diagnose
 from amfvi.inference.attempt import Assessment
+from amfvi.inference.confirmation import confirm
 from amfvi.inference.infer import require_no_noise
 from amfvi.inference.session import Session
 from amfvi.mixture import Mixture
@@ -53,7 +54,7 @@ def check_mixture(
     report = session.search(assessment, [])
     if report is not None:
         assessment = replace(assessment, coverage=report)
-    assessment = session.confirm(session.challenge(assessment), 0)
+    assessment = confirm(session, session.challenge(assessment), 0)
     diagnostics = diagnose(
         Evidence(
             weighted=assessment.weighted,

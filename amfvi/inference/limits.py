@@ -10,6 +10,7 @@ __all__ = [
     "EVALUATIONS",
     "LAST_EVALUATIONS",
     "MAX_CONFIRMED",
+    "MAX_DRAWS_NEEDED",
     "MAX_WEIGHTED_DRAWS",
     "MIN_REWEIGHTED_SHARE",
     "MIN_WEIGHTED_DRAWS",
@@ -37,6 +38,9 @@ CONFIRMATION_SHARE = 0.1
 
 MAX_CONFIRMED = 20_000
 """The same, at most."""
+
+MAX_DRAWS_NEEDED = 40_000
+"""Draws at which it is compared where fewer leave log Z or a standard deviation too uncertain."""
 
 LAST_EVALUATIONS = 4_000
 """Evaluations that this leaves for the upper bound on the evidence."""

@@ -11,6 +11,7 @@ from amfvi.diagnostics.defensive import ensure_reliable_weights
 from amfvi.diagnostics.thresholds import MAX_MENDED_SHIFT, MIN_GAIN, SIGNIFICANT
 from amfvi.errors import FitError
 from amfvi.inference.attempt import Attempt
+from amfvi.inference.confirmation import confirm
 from amfvi.inference.limits import ARRIVAL_RESERVE, MIN_REWEIGHTED_SHARE
 from amfvi.inference.messages import describe_weights
 from amfvi.inference.reweighting import sample_from_weights
@@ -133,7 +134,7 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
     attempt = _defend(session, attempt, is_last_resort=True)
     if attempt.departure is None:
         attempt = session.challenge(attempt)
-    return session.confirm(attempt, MAX_REFINEMENTS) if attempt.can_be_reweighted else attempt
+    return confirm(session, attempt, MAX_REFINEMENTS) if attempt.can_be_reweighted else attempt
 
 
 def _examine(
@@ -143,13 +144,13 @@ def _examine(
     if attempt.can_be_reweighted and attempt.departure is None:
         attempt = session.challenge(attempt)
 
-    def is_right() -> bool:
+    def agrees() -> bool:
         disagree = runs_disagree(samples.last, attempt.weighted)
-        return attempt.is_sound and attempt.stays and not disagree and not attempt.moves_moments
+        return attempt.is_sound and attempt.stays and not disagree
 
-    if is_right():
-        attempt = session.confirm(attempt, number)
-    return attempt, is_right()
+    if agrees() and (attempt.may_be_noise or not attempt.moves_moments):
+        attempt = confirm(session, attempt, number)
+    return attempt, agrees() and not attempt.moves_moments
 
 
 def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Attempt:

@@ -25,11 +25,8 @@ from amfvi.inference.attempt import Assessment, Attempt
 from amfvi.inference.clock import Clock
 from amfvi.inference.limits import (
     ARRIVAL_RESERVE,
-    CONFIRMATION_SHARE,
     DEPARTURE_SHARE,
     EVALUATIONS,
-    LAST_EVALUATIONS,
-    MAX_CONFIRMED,
     MAX_WEIGHTED_DRAWS,
     MIN_WEIGHTED_DRAWS,
     RESERVED_EVALUATIONS,
@@ -175,20 +172,6 @@ class Session:
             attempt = replace(attempt, weighted=before.joined(more))
         self.reporter.log(describe_weights(attempt.weighted))
         return attempt
-
-    def confirm(self, attempt: A, number: int) -> A:
-        """Look closer at a mixture that seems right, the closer the harder it was to find.
-
-        At so many draws, too, that what they tell is known to the precision that is wanted.
-        """
-        share = CONFIRMATION_SHARE * self.budget.spent
-        n = min(round(max(share, attempt.draws_needed)), MAX_CONFIRMED)
-        if self.budget.left is not None:
-            n = min(n, len(attempt.weighted.x) + max(self.budget.left - LAST_EVALUATIONS, 0))
-        try:
-            return self.add_draws(attempt, n, f"confirm {number}")
-        except OutOfBudgetError:
-            return attempt
 
     @property
     def n_draws(self) -> int:

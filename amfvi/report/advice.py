@@ -26,6 +26,8 @@ ADVICE = {
     "draws leave it": "Raise --max-refinements, or add experts (--experts robust).",
     "not near enough for weights": "Add experts (--experts robust), or raise --n-draws.",
     "k̂ of a variance": "Add the expert tmm: a variance comes from tails that the mixture lacks.",
+    "weighted ones are too few": "Raise --max-evaluations, so that more weighted draws are made.",
+    "two sets of weighted draws differ": "Raise --max-evaluations, or add the expert tmm.",
     "a standard deviation is known to": "Add the expert tmm, or raise --max-evaluations.",
     "too few evaluations were left": "Raise --max-evaluations: some checks could not be made.",
     "nearer to a bound than": "Look at the priors: the mass runs to a bound.",

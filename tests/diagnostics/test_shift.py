@@ -148,6 +148,23 @@ def test_a_spread_that_the_density_denies_raises_the_bound(told, se, is_right):
 
 
 @pytest.mark.parametrize(
+    ("own", "told", "told_se", "expected"),
+    [
+        (1.0, 1.2, 0.01, math.log(1.2)),
+        (1.0, 0.8, 0.01, math.log(1.25)),
+        (1.0, 1.02, 0.01, 0.0),  # no more than noise
+        (1.0, 1.2, 0.2, 0.0),
+        (50.0, 0.1, 0.01, 0.0),  # of outliers, which say nothing of what is nearer
+    ],
+)
+def test_two_weighted_standard_deviations_may_be_in_dispute(own, told, told_se, expected):
+    one = torch.ones(1, dtype=torch.float64)
+    spread = OwnSpread(sd=own * one, n_draws=20_000, told=told * one, told_se=told_se * one)
+    shift = measure_shift(of_a_normal(), spread)
+    assert shift.dispute == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize(
     ("of_both", "of_squares", "counts"),
     [
         (0.63, 0.11, True),  # the end of a cubic ridge

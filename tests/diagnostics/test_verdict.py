@@ -123,6 +123,14 @@ RUNS_APART = (Estimate(0.6, 0.05), Estimate(-0.6, 0.05))
             {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.0, sd_se=0.1)},
             "a standard deviation is known to 10% only",
         ),
+        (
+            {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.1, sd_noise=0.035)},
+            "4000 weighted ones are too few: they tell a standard deviation to 3.5%",
+        ),
+        (
+            {"shift": WeightShift(mean=0.0, sd=0.0, bound=0.2, dispute=0.2)},
+            "two sets of weighted draws differ by 22% in a standard deviation",
+        ),
         ({"departure": None}, "too few evaluations were left to start chains"),
         ({"unresolved_share": 0.01}, "1.0% of the draws are nearer to a bound"),
     ],
