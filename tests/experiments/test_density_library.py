@@ -86,7 +86,7 @@ def test_names_families_and_dimensions():
     assert all(re.fullmatch(r"[a-z0-9.+-]+", name) for name in DENSITIES)
     listed = families()
     assert sorted(DENSITIES) == sorted(name for names in listed.values() for name in names)
-    assert len(listed) == 13
+    assert len(listed) == 14
     dims = {density.dim for density in DENSITIES.values()}
     assert {1, 2, 3, 5, 10, 20, 50} <= dims
     assert len(DENSITIES) >= 90

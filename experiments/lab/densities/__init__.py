@@ -19,6 +19,7 @@ from experiments.lab.densities.modes import mode_densities
 from experiments.lab.densities.shapes import shape_densities
 from experiments.lab.densities.suites import suite_densities
 from experiments.lab.densities.tails import tail_densities
+from experiments.lab.densities.warped import warped_densities
 
 __all__ = ["KnownDensity", "all_densities", "curved_family", "families"]
 
@@ -32,6 +33,7 @@ LISTS: tuple[Callable[[], list[KnownDensity]], ...] = (
     shape_densities,
     bounded_densities,
     suite_densities,
+    warped_densities,
     improper_densities,
     random_densities,
     wrong_gradient_densities,
