@@ -87,8 +87,11 @@ FromOption = Annotated[
 DrawsFile = Annotated[
     str | None,
     _option(
+        "--draws",
+        "--data",
         metavar="FILE",
-        help="Fit posterior draws: a .csv, .npy, .npz, .parquet or .nc file.",
+        help="Fit posterior draws, or pairs (with --given): a .csv, .npy, .npz, .parquet or .nc "
+        "file.",
         panel=SOURCE,
     ),
 ]

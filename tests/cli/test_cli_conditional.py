@@ -24,7 +24,7 @@ def pairs_file(tmp_path):
 
 def test_from_pairs_to_draws_at_a_condition(command, pairs_file, tmp_path):
     done = command(
-        "fit", "--draws", "pairs.csv", "--given", "c1,c2", "--positive", "size", "--experts",
+        "fit", "--data", "pairs.csv", "--given", "c1,c2", "--positive", "size", "--experts",
         "gmm", "--folds", "2", "--out", "run", "--quiet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
