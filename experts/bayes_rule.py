@@ -183,9 +183,11 @@ class LikelihoodExpert(Expert):
 
     def _log_likelihood(self, condition: Tensor, y: Tensor) -> Tensor:
         """log q(c | y) at the parameters (members, n, N) of each condition."""
-        repeated = condition[:, :, None].expand(-1, -1, y.shape[2], -1)
-        rows = torch.cat([y[..., None], repeated], dim=3)
-        return self.likelihood._log_prob(rows.flatten(1, 2)).view_as(y)
+        # Node by node, so that what is computed at one of them is computed once for it.
+        nodes = y.mT
+        repeated = condition[:, None].expand(-1, nodes.shape[1], -1, -1)
+        rows = torch.cat([nodes[..., None], repeated], dim=3)
+        return self.likelihood._log_prob(rows.flatten(1, 2)).view_as(nodes).mT
 
 
 def _joined(compute: Callable[[Tensor], LogLinear], condition: Tensor) -> LogLinear:

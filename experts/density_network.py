@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amfvi.experts.flows.flow import ACTIVATIONS, HIDDEN, Parameters
+from amfvi.experts.repeats import at_runs
 
 __all__ = ["ConditionalComponents", "Network"]
 
@@ -46,6 +47,15 @@ class ConditionalComponents:
         """The same components, each ``factor`` times wider."""
         return replace(
             self, log_diagonal=self.log_diagonal - math.log(factor), below=self.below / factor
+        )
+
+    def at_runs(self, run: Tensor) -> ConditionalComponents:
+        """The components of n conditions, of which these are the runs (members, n)."""
+        return ConditionalComponents(
+            log_weights=at_runs(self.log_weights, run),
+            means=at_runs(self.means, run),
+            log_diagonal=at_runs(self.log_diagonal, run),
+            below=at_runs(self.below, run),
         )
 
     def log_prob(self, y: Tensor) -> Tensor:

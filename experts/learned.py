@@ -20,10 +20,20 @@ from amfvi.experts.training.problem import Loss, TrainingProblem
 from amfvi.experts.training.settings import Training
 from amfvi.experts.whitening import Whitening
 
-__all__ = ["Architecture", "LearnedExpert", "restore_learned", "saved_spread", "train_whitened"]
+__all__ = [
+    "REACH",
+    "Architecture",
+    "LearnedExpert",
+    "restore_learned",
+    "saved_spread",
+    "train_whitened",
+]
 
 SPREAD = "spread"
 """Name of the tensor of :attr:`Expert.spread`."""
+
+REACH = "reach"
+"""Name of the tensor of the reach of a flow's draws, (members, d)."""
 
 
 class Architecture(Protocol):
@@ -133,6 +143,8 @@ def restore_learned(
     expected |= {f"{prefix}.{name}": shape for name, shape in shapes.items()}
     if given and SPREAD in tensors:
         expected[SPREAD] = torch.Size([1])
+    if not given and REACH in tensors:
+        expected[REACH] = torch.Size([members, columns])
     check_tensors(kind, expected, tensors)
     learned = {name: tensors[f"{prefix}.{name}"].float() for name in shapes}
     return Whitening.from_factor(tensors["mean"], tensors["factor"], given), learned

@@ -106,8 +106,12 @@ class MixtureBaseFlow(Expert):
         dtype: torch.dtype,
         given: Tensor | None = None,
     ) -> Tensor:
-        u = self.base.components.to("cpu").sample(n, generator)
-        return self.flow.inverse(u.to(self.device, dtype))[0]
+        components = self.base.components.to("cpu")
+
+        def of_base(n: int) -> Tensor:
+            return components.sample(n, generator).to(self.device, dtype)
+
+        return self.flow.draw_images(of_base, n)
 
 
 def to_latent_space(mixture: EllipticalMixture, whitening: Whitening) -> EllipticalMixture:

@@ -19,8 +19,10 @@ from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
 from amfvi.experts.flows.elementwise import Elementwise
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
 from amfvi.experts.flows.frozen import FrozenFlow
+from amfvi.experts.flows.reach import draw_within, find_reach
 from amfvi.experts.folds import Folds
 from amfvi.experts.learned import (
+    REACH,
     LearnedExpert,
     restore_learned,
     saved_spread,
@@ -55,6 +57,8 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
 
     Attributes:
         flow: the architecture.
+        reach: sizes of whitened coordinates beyond which draws are drawn again, (members, d);
+            None where there is no limit.
 
     Examples:
         >>> from amfvi.experts import MAF
@@ -73,7 +77,33 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
         flow = config.build(whitening.dim, whitening.given)
         self.flow = replace(flow, mixes=MIXING in parameters)
         self.parameters = parameters
+        self.reach: Tensor | None = None
         self._frozen: dict[torch.dtype, FrozenFlow] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Whitening, learned parameters and reach by name, on the CPU."""
+        named = super().tensors()
+        return named if self.reach is None else {**named, REACH: self.reach.cpu()}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same expert with its numbers on ``device``."""
+        moved = super().to(device)
+        moved.reach = None if self.reach is None else self.reach.to(device)
+        return moved
+
+    def draw_images(self, draw: Callable[[int], Tensor], n: int) -> Tensor:
+        """Draws (members, n, d) from draws of the base, none of them beyond reach.
+
+        Args:
+            draw: from a number to as many points of the base for every member.
+        """
+
+        def images(n: int) -> Tensor:
+            return self.inverse(draw(n))[0]
+
+        if self.reach is None:
+            return images(n)
+        return draw_within(images, n, self.whitening, self.reach)
 
     def frozen(self, dtype: torch.dtype) -> FrozenFlow:
         """The flow in whitened space, computing in ``dtype``."""
@@ -170,6 +200,8 @@ class NeuralFlowConfig(Training, ExpertConfig):
             rival_nll=None if rival_nll is None else rival_nll + LAST_GAIN * folds.dim,
         )  # fmt: skip
         expert = NeuralFlow(self, whitening, learned)
+        if not folds.given:
+            expert.reach = find_reach(whitening.to("cpu"), folds).to(device)
         expert.verify(folds)
         return expert, report
 
@@ -186,7 +218,9 @@ class NeuralFlowConfig(Training, ExpertConfig):
         whitening, learned = restore_learned(
             self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )
-        return NeuralFlow(self, whitening, learned).widened(saved_spread(tensors))
+        expert = NeuralFlow(self, whitening, learned)
+        expert.reach = tensors.get(REACH)
+        return expert.widened(saved_spread(tensors))
 
     def _training(self, flow: Flow) -> Self:
         """The same settings, with more steps and patience where a flow mixes many coordinates."""

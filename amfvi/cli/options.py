@@ -90,8 +90,7 @@ DrawsFile = Annotated[
         "--draws",
         "--data",
         metavar="FILE",
-        help="Fit posterior draws, or pairs (with --given): a .csv, .npy, .npz, .parquet or .nc "
-        "file.",
+        help="Fit posterior draws, or pairs: a .csv, .npy, .npz, .parquet or .nc file.",
         panel=SOURCE,
     ),
 ]

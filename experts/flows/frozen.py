@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amfvi.experts.flows.bijection import normal_nll
 from amfvi.experts.flows.flow import ACTIVATIONS, MIXING, Flow, Parameters
+from amfvi.experts.repeats import at_runs, find_runs
 
 __all__ = ["FrozenFlow"]
 
@@ -67,7 +68,7 @@ class FrozenFlow:
             log_det += log_slope.sum(dim=1)
             if layer.moves:
                 u[:, layer.moved], log_slope = self._elementwise.forward(
-                    z[:, layer.moved], self._network(layer, z, start)
+                    z[:, layer.moved], self._parameters(layer, z, condition, start)
                 )
                 log_det += log_slope.sum(dim=1)
             z = u
@@ -90,7 +91,7 @@ class FrozenFlow:
             if layer.moves:
                 for _ in range(1 if self._one_pass else layer.moves):
                     z[:, layer.moved], log_slope = self._elementwise.inverse(
-                        u[:, layer.moved], self._network(layer, z, start)
+                        u[:, layer.moved], self._parameters(layer, z, condition, start)
                     )
                 log_det += log_slope.sum(dim=1)
             u = z
@@ -98,6 +99,17 @@ class FrozenFlow:
                 u = self._mixing.inverse[:, number] @ u
                 log_det -= self._mixing.log_det[:, number, None]
         return u, log_det
+
+    def _parameters(
+        self, layer: _Layer, z: Tensor, condition: Tensor, start: Tensor | None
+    ) -> Tensor:
+        """As :meth:`_network`, once for each run of equal conditions where nothing else counts."""
+        runs = None if layer.sees or start is None else find_runs(condition)
+        if runs is None:
+            return self._network(layer, z, start)
+        found, run = runs
+        raw = self._network(layer, z[..., : found.shape[2]], layer.condition_terms(found))
+        return at_runs(raw, run)
 
     def _network(self, layer: _Layer, z: Tensor, start: Tensor | None) -> Tensor:
         """Raw parameters (members, parameters, moved, n) of the moved coordinates.
@@ -150,6 +162,11 @@ class _Layer:
     hidden: list[tuple[Tensor, Tensor]]
     output: tuple[Tensor, Tensor]
     condition: Tensor | None
+
+    @property
+    def sees(self) -> bool:
+        """Whether its network reads any coordinate."""
+        return self.hidden[0][0].shape[1] > 0
 
     def condition_terms(self, condition: Tensor) -> Tensor | None:
         """Bias of the first hidden layer with what a condition (members, given, n) adds."""

@@ -18,6 +18,9 @@ __all__ = ["LogisticMixture"]
 MAX_ITERATIONS = 100
 """Most steps of the search for a root; bisection alone takes some 60 in double precision."""
 
+CLOSED_SHARE = 0.5
+"""Share of the points still searched for, below which the others are laid aside."""
+
 Parts = tuple[Tensor, Tensor, Tensor]
 """Log weights, locations and log scales of the logistics, (members, K, d, n) each."""
 
@@ -92,25 +95,87 @@ def _logit(v: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
 
 
 def _root(v: Tensor, parts: Parts) -> Tensor:
-    """The points whose values are ``v``."""
-    _, locations, log_scales = parts
+    """The points (members, d, n) whose values are ``v``."""
+    log_weights, locations, log_scales = parts
     of_components = locations + v.unsqueeze(1) * log_scales.exp()
     low, high = of_components.amin(dim=1), of_components.amax(dim=1)
-    x = 0.5 * (low + high)
-    tolerance = 8 * torch.finfo(v.dtype).eps
-    least = tolerance * v.abs().clamp(min=1)
-    step = high - low
+    search = _Search(
+        v=v, weights=log_weights.exp(), locations=locations, rates=(-log_scales).exp(),
+        low=low, high=high, x=0.5 * (low + high), step=high - low,
+    )  # fmt: skip
+    x = search.x.clone()
+    searched = torch.ones_like(x, dtype=torch.bool)
     for _ in range(MAX_ITERATIONS):
-        value, log_slope = _logit(x, parts)
-        is_low = value < v
-        low, high = torch.where(is_low, x, low), torch.where(is_low, high, x)
-        newton = (v - value) * torch.exp(-log_slope)
-        # Steps that do not get shorter go to and fro across a bend: halve the interval then.
-        is_good = (x + newton > low) & (x + newton < high) & (newton.abs() < 0.5 * step.abs())
-        step = torch.where(is_good, newton, 0.5 * (low + high) - x)
-        is_off = (value - v).abs() > least
-        is_off &= step.abs() > tolerance * x.abs().clamp(min=1)
-        x = torch.where(is_off, x + step, x)
-        if not bool(is_off.any()):
+        is_off = search.advance()
+        x[searched] = search.x.flatten()
+        n_off = int(is_off.sum())
+        if n_off == 0:
             break
+        if n_off < CLOSED_SHARE * is_off.numel():
+            search = search.of(is_off)
+            searched[searched.clone()] = is_off.flatten()
     return x
+
+
+@dataclass(kw_only=True)
+class _Search:
+    """Intervals that hold the roots of some points, halved or better in each step.
+
+    Attributes:
+        v: the values sought, (members, d, n).
+        weights, locations, rates: of the logistics, (members, K, d, n).
+        low, high: ends of the intervals, as ``v``.
+        x: the points so far.
+        step: the last one of each.
+    """
+
+    v: Tensor
+    weights: Tensor
+    locations: Tensor
+    rates: Tensor
+    low: Tensor
+    high: Tensor
+    x: Tensor
+    step: Tensor
+
+    def advance(self) -> Tensor:
+        """Take a step; whether each point was off before it."""
+        v, x = self.v, self.x
+        tolerance = 8 * torch.finfo(v.dtype).eps
+        value, slope = self._logit()
+        is_low = value < v
+        low = self.low = torch.where(is_low, x, self.low)
+        high = self.high = torch.where(is_low, self.high, x)
+        newton = (v - value) / slope
+        # Steps that do not get shorter go to and fro across a bend: halve the interval then.
+        is_good = (x + newton > low) & (x + newton < high) & (newton.abs() < 0.5 * self.step.abs())
+        self.step = torch.where(is_good, newton, 0.5 * (low + high) - x)
+        is_off = (value - v).abs() > tolerance * v.abs().clamp(min=1)
+        is_off &= self.step.abs() > tolerance * x.abs().clamp(min=1)
+        self.x = torch.where(is_off, x + self.step, x)
+        return is_off
+
+    def _logit(self) -> tuple[Tensor, Tensor]:
+        """As the function of that name, without logarithms: infinite far out, but quicker."""
+        z = (self.x.unsqueeze(1) - self.locations) * self.rates
+        below, above = torch.sigmoid(z), torch.sigmoid(-z)
+        density = (self.weights * self.rates * below * above).sum(dim=1)
+        below, above = (self.weights * below).sum(dim=1), (self.weights * above).sum(dim=1)
+        return below.log() - above.log(), density / (below * above)
+
+    def of(self, chosen: Tensor) -> _Search:
+        """The search for some of the points (members, d, n) alone, in one row."""
+        shape = chosen.shape
+
+        def some(values: Tensor) -> Tensor:
+            return values[chosen].view(1, 1, -1)
+
+        def of_components(values: Tensor) -> Tensor:
+            wide = values.expand(shape[0], -1, *shape[1:]).movedim(1, -1)
+            return wide[chosen].T[None, :, None].contiguous()
+
+        return _Search(
+            v=some(self.v), weights=of_components(self.weights),
+            locations=of_components(self.locations), rates=of_components(self.rates),
+            low=some(self.low), high=some(self.high), x=some(self.x), step=some(self.step),
+        )  # fmt: skip
