@@ -28,6 +28,7 @@ def find_reach(whitening: Whitening, folds: Folds) -> Tensor:
     """Find the largest size of each whitened coordinate of a draw, (members, d).
 
     Examples:
+        >>> import torch
         >>> draws = torch.tensor([[-1.0], [1.0], [-1.0], [1.0]]).double()
         >>> folds = Folds(draws, torch.tensor([0, 0, 1, 1]))
         >>> [round(r, 3) for r in find_reach(Whitening.fit(folds), folds).flatten().tolist()]
@@ -50,6 +51,7 @@ def draw_within(
         reach: as of :func:`find_reach`.
 
     Examples:
+        >>> import torch
         >>> generator = torch.Generator().manual_seed(0)
         >>> whitening = Whitening.from_factor(torch.zeros(1, 1), torch.ones(1, 1, 1))
         >>> x = draw_within(lambda n: torch.randn(1, n, 1, generator=generator), 1000, whitening,
