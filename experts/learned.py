@@ -25,6 +25,7 @@ __all__ = [
     "Architecture",
     "LearnedExpert",
     "restore_learned",
+    "saved_reach",
     "saved_spread",
     "train_whitened",
 ]
@@ -164,6 +165,22 @@ def saved_spread(tensors: Mapping[str, Tensor]) -> float:
     if not spread > 0:
         raise InputError(f"the spread of a saved expert must be positive, found {spread:g}")
     return spread
+
+
+def saved_reach(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Reach of a saved flow, (members, d); None where it has none.
+
+    Raises:
+        InputError: not positive numbers.
+
+    Examples:
+        >>> saved_reach({"reach": torch.tensor([[9.0]])}), saved_reach({})
+        (tensor([[9.]]), None)
+    """
+    reach = tensors.get(REACH)
+    if reach is not None and not bool((reach > 0).all()):
+        raise InputError(f"the reach of a saved flow must be positive, found {reach.min():g}")
+    return reach
 
 
 def train_whitened(

@@ -25,6 +25,7 @@ from amfvi.experts.learned import (
     REACH,
     LearnedExpert,
     restore_learned,
+    saved_reach,
     saved_spread,
     train_whitened,
 )
@@ -219,7 +220,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
             self.kind, NeuralFlow.prefix, shapes, tensors, columns=given + dim, given=given
         )
         expert = NeuralFlow(self, whitening, learned)
-        expert.reach = tensors.get(REACH)
+        expert.reach = saved_reach(tensors)
         return expert.widened(saved_spread(tensors))
 
     def _training(self, flow: Flow) -> Self:

@@ -37,6 +37,9 @@ def test_densities_and_draws_stay_on_the_device(kind, given):
     rows, expert = fitted(kind, given)
     moved = expert.to("meta")
     assert moved.device == META
+    if getattr(moved, "reach", None) is not None:
+        assert moved.reach.device == META
+        moved.reach = None  # draws beyond it are counted
     assert moved.log_prob(rows.to("meta")).device == META
     generator = torch.Generator().manual_seed(0)
     draws = moved.sample_given(rows[:20, :1], generator) if given else moved.sample(20, generator)
