@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from amfvi.errors import InputError
+from amfvi.errors import InputError, MissingFileError
 
 __all__ = [
     "check_directory",
@@ -26,6 +26,7 @@ __all__ = [
     "file_hash",
     "new_directory",
     "new_file",
+    "require_file",
 ]
 
 
@@ -242,8 +243,26 @@ def _swap_in(temporary: Path, path: Path) -> None:
         temporary.rename(path)
 
 
+def require_file(path: Path) -> None:
+    """Require that a file is there.
+
+    Raises:
+        MissingFileError: it is not, or is a directory.
+
+    Examples:
+        >>> require_file(Path("nothing.csv"))
+        Traceback (most recent call last):
+        amfvi.errors.MissingFileError: nothing.csv: no such file
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        MissingFileError: there is no such file.
 
     Examples:
         >>> import tempfile
@@ -252,5 +271,6 @@ def file_hash(path: str | Path) -> str:
         ...     file_hash(Path(folder) / "empty")[:8]
         'e3b0c442'
     """
+    require_file(Path(path))
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

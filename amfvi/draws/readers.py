@@ -21,7 +21,8 @@ from amfvi.draws.netcdf_files import read_netcdf
 from amfvi.draws.numpy_files import load_arrays, read_npy, read_npz
 from amfvi.draws.parquet_files import read_parquet
 from amfvi.draws.table import Table
-from amfvi.errors import InputError, MissingFileError
+from amfvi.errors import InputError
+from amfvi.files import require_file
 
 __all__ = ["columns_for", "read_arrays", "read_draws", "read_points", "read_table"]
 
@@ -102,7 +103,7 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory, expected a file of draws")
-    _require_file(path)
+    require_file(path)
     read = READERS.get(path.suffix.lower())
     if read is None:
         *others, last = READERS
@@ -124,13 +125,8 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
         amfvi.errors.MissingFileError: nothing.npz: no such file
     """
     path = Path(path)
-    _require_file(path)
+    require_file(path)
     return _read(path, load_arrays)
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
 
 
 def _read(path: Path, read: Callable[[Path], Content]) -> Content:

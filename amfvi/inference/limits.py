@@ -43,7 +43,7 @@ MAX_DRAWS_NEEDED = 40_000
 """Draws at which it is compared where fewer leave log Z or a standard deviation too uncertain."""
 
 LAST_EVALUATIONS = 4_000
-"""Evaluations that this leaves for the upper bound on the evidence."""
+"""Evaluations that a closer look leaves for the upper bound on the evidence."""
 
 DEPARTURE_SHARE = 0.04
 """Evaluations for chains that start from a mixture's draws, per evaluation spent before."""

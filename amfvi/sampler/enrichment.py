@@ -25,7 +25,6 @@ N_CHAINS = 100
 THINNING = 4
 """Steps from one state that is kept to the next."""
 
-
 VERY_HEAVY = 200.0
 """Distance from the median, in median absolute deviations, that only a tail without a variance
 reaches."""

@@ -63,6 +63,13 @@ def test_what_the_flags_of_pairs_cannot_be(cli, pairs_file, arguments, message):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("file", ["nothing.csv", "."])
+def test_pairs_in_no_file_are_refused(cli, file):
+    code, out, err = cli("fit", "--data", file, "--given", "c1")
+    assert (code, out) == (3, "")
+    assert err.splitlines()[-1] == f"amfvi: error: {file}: no such file"
+
+
 def test_summary_and_scores_of_a_run(cli, pairs_file, tmp_path):
     fitted = ("--experts", "gmm,tmm", "--folds", "2", "--quiet", "--no-figures", "--out", "run")
     assert cli("fit", "--draws", "pairs.csv", "--given", "c1,c2", *fitted)[0] == 0
