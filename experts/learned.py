@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -196,12 +196,15 @@ def train_whitened(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     timeout: float | None = None,
+    prepare: Callable[[Parameters, Tensor], None] | None = None,
     **special: Any,
 ) -> tuple[Whitening, Parameters, FitReport]:
     """Whiten the draws and train a network on them, all members together.
 
     Args:
         nll, frozen_nll, masks: as of :class:`TrainingProblem`.
+        prepare: changes the parameters that training starts from in view of the whitened draws,
+            (members, d, n).
         special: further fields of it.
 
     Returns:
@@ -223,6 +226,8 @@ def train_whitened(
     whitening = Whitening.fit(folds)
     initial = network.initial(folds.n_members, generator)
     whitened = whitening.forward(folds.draws.expand(folds.n_members, -1, -1))
+    if prepare is not None:
+        prepare(initial, whitened)
     problem = TrainingProblem(
         name=kind,
         nll=nll,

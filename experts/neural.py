@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from amfvi.errors import unknown_name
 from amfvi.experts.base import Expert
+from amfvi.experts.bent_axes import find_bent_axes
 from amfvi.experts.checks import count_members
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.flows.bijection import BijectiveExpert, normal_nll
@@ -36,7 +37,10 @@ from amfvi.experts.whitening import Whitening
 __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 
 MANY_MIXED = 25
-"""Mixed coordinates above which a flow trains for longer."""
+"""Mixed coordinates above which a flow has more patience."""
+
+TURNED_FROM = 8
+"""Mixed coordinates from which the first map starts at the axes along which draws are bent."""
 
 MAX_ROWS = 1_000_000
 """Most draws, by folds, that a flow is trained on; more than its steps take."""
@@ -129,9 +133,11 @@ class NeuralFlowConfig(Training, ExpertConfig):
         hidden_layers: hidden layers of each conditioner network.
         activation: of the hidden units, "leaky_relu" (slope 0.1 below zero) or "silu".
         mix_from: fewest parameters d from which a learned linear map of all of them stands
-            before each layer; not given a condition. In more than 25 dimensions such a flow
-            takes √(d/25) times as many steps at most, and d/25 times the patience: its maps
-            have far to go, and the held-out density gets worse before it gets better.
+            before each layer; not given a condition. From 8 dimensions on the first map starts
+            at the axes along which the draws are bent
+            (:func:`amfvi.experts.bent_axes.find_bent_axes`). In more than 25 such a flow has
+            d/25 times the patience: its maps have far to go, and the held-out density gets
+            worse before it gets better.
 
     Examples:
         >>> from amfvi.experts import RealNVP
@@ -191,12 +197,17 @@ class NeuralFlowConfig(Training, ExpertConfig):
         folds.require_fittable(self.kind)
         folds = folds.at_most(MAX_ROWS)
         flow = self.build(folds.dim, folds.given)
+        # To another base than the normal, which looks the same from all sides, the identity is
+        # the best start.
+        starts_anywhere = flow.mixes and base_nll is normal_nll
+        turns = starts_anywhere and flow.dim >= TURNED_FROM
         whitening, learned, report = train_whitened(
-            self._training(flow), self.kind, folds, flow,
+            self._more_patient(flow.dim) if starts_anywhere else self, self.kind, folds, flow,
             nll=lambda parameters, z: base_nll(*flow.forward(parameters, z)),
             frozen_nll=lambda parameters, z: base_nll(*FrozenFlow(flow, parameters).forward(z)),
             masks=flow.masks,
             generator=generator, device=device, progress=progress, timeout=timeout,
+            prepare=partial(_turn, folds) if turns else None,
             max_scored=MAX_SCORED,
             rival_nll=None if rival_nll is None else rival_nll + LAST_GAIN * folds.dim,
         )  # fmt: skip
@@ -223,16 +234,10 @@ class NeuralFlowConfig(Training, ExpertConfig):
         expert.reach = saved_reach(tensors)
         return expert.widened(saved_spread(tensors))
 
-    def _training(self, flow: Flow) -> Self:
-        """The same settings, with more steps and patience where a flow mixes many coordinates."""
-        growth = flow.dim / MANY_MIXED
-        if not flow.mixes or growth <= 1:
-            return self
-        return replace(
-            self,
-            max_steps=round(self.max_steps * math.sqrt(growth)),
-            patience=round(self.patience * growth),
-        )
+    def _more_patient(self, dim: int) -> Self:
+        """The same settings, with more patience where many coordinates are mixed."""
+        growth = max(dim / MANY_MIXED, 1.0)
+        return replace(self, patience=round(self.patience * growth))
 
     def _build_flow(
         self, dim: int, given: int, elementwise: Elementwise, *, autoregressive: bool
@@ -248,3 +253,11 @@ class NeuralFlowConfig(Training, ExpertConfig):
             activation=self.activation,
             mixes=not given and dim >= self.mix_from,
         )
+
+
+def _turn(folds: Folds, initial: Parameters, whitened: Tensor) -> None:
+    """Start the first map of each member at axes found in its own training draws."""
+    axes = None
+    for member, rows in enumerate(folds.train_rows):
+        axes = find_bent_axes(whitened[member][:, rows], axes)
+        initial[MIXING][member, 0] = axes

@@ -48,6 +48,15 @@ class Components:
         nu = nu[..., None]
         return level[..., None] - 0.5 * (nu + d) * torch.log1p(squared / nu)
 
+    def of_members(self, index: Tensor) -> Components:
+        """Components of the members ``index``, (F,), in its order."""
+        return Components(
+            log_weights=self.log_weights[index],
+            means=self.means[index],
+            factors=self.factors[index],
+            freedom=self.freedom[index],
+        )
+
     def marginal(self, n: int) -> Components:
         """The components of the first ``n`` coordinates alone."""
         return replace(self, means=self.means[..., :n], factors=self.factors[..., :n, :n])

@@ -50,6 +50,10 @@ START_FREEDOM = 8.0
 MIN_MASS = 1e-10
 """Smallest total responsibility of a component that is divided by."""
 
+MAX_DISAGREEMENT = 0.05
+"""Difference in nats between the mean log densities of members above which EM is thought to have
+ended in a poor optimum for one of them."""
+
 BISECTIONS = 40
 """Halvings of the interval that holds the log degrees of freedom."""
 
@@ -98,6 +102,25 @@ class MixtureProblem:
             moments.append(is_nearest @ self.monomials)
         freedom = torch.full_like(self.train_mass, math.inf if self.gaussian else START_FREEDOM)
         return self._maximize(torch.stack(mass), torch.stack(moments), freedom)
+
+    def share_starts(self, components: Components) -> Components | None:
+        """For each member the components of that member which are the likeliest on its own draws.
+
+        Where EM ended in poor optima for some members, they can start again from there; None
+        where no member has much to gain. Members share most of their draws.
+        """
+        members = torch.arange(len(components.log_weights), device=self.z.device)
+        own = self.step(components)[1]
+        if own.max() - own.min() < MAX_DISAGREEMENT:
+            return None
+        likelihoods = torch.stack(
+            [self.step(components.of_members(members.roll(-shift)))[1] for shift in members.tolist()]
+        )
+        best = likelihoods.argmax(dim=0)
+        gained = likelihoods.max(dim=0).values - own
+        if gained.max() < MAX_DISAGREEMENT:
+            return None
+        return components.of_members((members + best) % len(members))
 
     def step(self, components: Components) -> tuple[Components, Tensor, Tensor]:
         """Take one EM step.
@@ -215,10 +238,13 @@ def maximize_expectation(
     few = MixtureProblem(z[rows], few_folds, gaussian)
     start = few.seed_components(k, few_folds, random)
     limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    fitted = ascend(few, start, **limits)
+    shared = few.share_starts(fitted[0])
+    if shared is not None:
+        fitted = ascend(few, shared, **limits)
     if len(rows) == len(z):
-        return ascend(few, start, **limits)
-    start, *_ = ascend(few, start, **limits)
-    return ascend(MixtureProblem(z, folds, gaussian), start, **limits)
+        return fitted
+    return ascend(MixtureProblem(z, folds, gaussian), fitted[0], **limits)
 
 
 def ascend(

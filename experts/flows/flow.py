@@ -41,6 +41,9 @@ HIDDEN = "hidden.weight"
 MIXING = "mixing.weight"
 """Name of the parameter that holds the linear maps before the layers."""
 
+MANY_COUPLED = 16
+"""Coordinates from which slices of masked parameters cost less in training than what they save."""
+
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "leaky_relu": partial(F.leaky_relu, negative_slope=0.1),
     "silu": F.silu,
@@ -126,6 +129,11 @@ class Flow:
                 parameters[name] = uniform / math.sqrt(fan_in) * self.masks[name]
         return parameters
 
+    @property
+    def moves_halves(self) -> bool:
+        """Whether a layer computes only what is not masked; it pays in many dimensions."""
+        return not self.autoregressive and not self.given and self.dim >= MANY_COUPLED
+
     def nll(self, parameters: Parameters, z: Tensor) -> Tensor:
         """−log density of the flow to the standard normal at z (members, given + d, n), nats."""
         return normal_nll(*self.forward(parameters, z))
@@ -139,8 +147,11 @@ class Flow:
         for number, layer in enumerate(self.unstacked(parameters)):
             if self.mixes:
                 z = parameters[MIXING][:, number] @ z
-            joint = torch.cat([condition, z], dim=1) if self.given else z
-            z, log_slope = self.elementwise.forward(z, self.network(layer, joint))
+            if self.moves_halves:
+                z, log_slope = self._move_half(number, layer, z)
+            else:
+                joint = torch.cat([condition, z], dim=1) if self.given else z
+                z, log_slope = self.elementwise.forward(z, self.network(layer, joint))
             log_det = log_det + log_slope.sum(dim=1)
         return z, log_det
 
@@ -157,7 +168,25 @@ class Flow:
         for w, b in zip(w_hidden.unbind(1), b_hidden.unbind(1), strict=True):
             h = activation(torch.baddbmm(b, w, h))
         raw = torch.baddbmm(b_out, w_out, h)
-        return raw.view(len(z), self.elementwise.parameters, self.dim, z.shape[2])
+        return raw.view(len(z), self.elementwise.parameters, -1, z.shape[2])
+
+    def _move_half(
+        self, number: int, layer: tuple[Tensor, ...], z: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A coupling's image of z (members, d, n), and the log derivatives of the moved half."""
+        w_in, b_in, w_hidden, b_hidden, w_out, b_out = layer
+        first = number % 2  # of the moved coordinates; the network sees the others
+        seen, moved = slice(1 - first, None, 2), slice(first, None, 2)
+        w_out, b_out = (
+            part.unflatten(1, (self.elementwise.parameters, self.dim))[:, :, moved].flatten(1, 2)
+            for part in (w_out, b_out)
+        )
+        half = (w_in[:, :, seen], b_in, w_hidden, b_hidden, w_out, b_out)
+        kept = z[:, seen]
+        image, log_slope = self.elementwise.forward(z[:, moved], self.network(half, kept))
+        even, odd = (kept, image) if first else (image, kept)
+        odd = F.pad(odd, (0, 0, 0, self.dim % 2))
+        return torch.stack((even, odd), dim=2).flatten(1, 2)[:, : self.dim], log_slope
 
     def _degrees(self) -> Tensor:
         """How many coordinates each hidden unit of an autoregressive layer may see, (width,)."""

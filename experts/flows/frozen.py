@@ -10,6 +10,7 @@ as feature-major for many points (and a fifth slower for a training step).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -132,10 +133,13 @@ class _Mixing:
     """The linear maps before all layers, their inverses, and log |det|, in the maps' precision."""
 
     def __init__(self, matrices: Tensor) -> None:
-        exact = matrices.double()
         self.forward = matrices
-        self.inverse = torch.linalg.inv(exact).to(matrices)
-        self.log_det = torch.linalg.slogdet(exact)[1].to(matrices)
+        self.log_det = torch.linalg.slogdet(matrices.double())[1].to(matrices)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """The inverse maps, which densities do without."""
+        return torch.linalg.inv(self.forward.double()).to(self.forward)
 
 
 @dataclass(frozen=True, kw_only=True)

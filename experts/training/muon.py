@@ -22,6 +22,12 @@ ITERATIONS = 3
 class Muon:
     """Updates of one stack of square matrices (…, H, H) along orthogonalized momentum.
 
+    Args:
+        matrices: changed in place.
+        mask: 1 where they may change.
+        momentum: share of the average gradient that a step keeps.
+        every: steps from one update to the next, which goes as far as all of them together.
+
     Examples:
         >>> matrices = torch.zeros(1, 1, 2, 2)
         >>> muon = Muon(matrices, mask=torch.ones(1, 1, 2, 2))
@@ -30,18 +36,25 @@ class Muon:
         True
     """
 
-    def __init__(self, matrices: Tensor, mask: Tensor, momentum: float = 0.95) -> None:
+    def __init__(
+        self, matrices: Tensor, mask: Tensor, momentum: float = 0.95, every: int = 1
+    ) -> None:
         self._matrices = matrices
         self._mask = mask
         self._momentum = momentum
+        self._every = every
+        self._steps = 0
         self._average = torch.zeros_like(matrices)
 
     @torch.no_grad()
     def step(self, gradient: Tensor, rate: Tensor) -> None:
         """Move by ``rate``, a tensor of no dimensions, against ``gradient``."""
         self._average.lerp_(gradient, 1 - self._momentum)
+        self._steps += 1
+        if self._steps % self._every:
+            return
         nesterov = torch.lerp(gradient, self._average, self._momentum)
-        self._matrices.sub_(orthogonalize(nesterov) * self._mask * rate)
+        self._matrices.sub_(orthogonalize(nesterov) * self._mask * (self._every * rate))
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

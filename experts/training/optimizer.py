@@ -19,6 +19,13 @@ __all__ = ["EnsembleOptimizer"]
 GRAPH_WARMUP_STEPS = 3
 """Eager steps before an accelerator's graph is captured."""
 
+LARGE = 40
+"""Mixed coordinates from which their maps are not updated in every step."""
+
+STEPS_BETWEEN_LARGE = 4
+"""Steps from one update of large maps to the next: at d = 100 half the time of
+training for the same held-out density. Of 8 the first updates are too large to recover from."""
+
 
 class EnsembleOptimizer:
     """Parameters, their moving average and their optimizers; on CUDA a step is one graph.
@@ -159,8 +166,16 @@ class EnsembleOptimizer:
         self._adam_moments = [torch.zeros_like(self._leaves[0], requires_grad=False)
                               for _ in range(2)]  # fmt: skip
         self._muons = [
-            Muon(leaf, mask) for leaf, mask in zip(self._leaves[1:], self._masks[1:], strict=True)
+            Muon(leaf, mask, every=self._steps_between_updates(name, leaf))
+            for name, leaf, mask in zip(
+                self._square, self._leaves[1:], self._masks[1:], strict=True
+            )
         ]
+
+    def _steps_between_updates(self, name: str, matrices: Tensor) -> int:
+        """One but for large maps: orthogonalizing them would be most of every step."""
+        is_costly = name == MIXING and matrices.shape[-1] >= LARGE and not self._is_capturable
+        return STEPS_BETWEEN_LARGE if is_costly else 1
 
     def _update(self, points: Tensor) -> None:
         """Update parameters and averages; no number is read back from the device."""
