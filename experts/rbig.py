@@ -27,6 +27,7 @@ from amfvi.experts.flows.marginals import (
     choose_rotation,
     equally_weighted_quantiles,
     marginal_knots,
+    sort_rows,
 )
 from amfvi.experts.flows.spline import MonotoneSpline
 from amfvi.experts.folds import Folds
@@ -43,6 +44,10 @@ MIN_ROWS = 10_000
 MAX_NUMBERS = 300_000
 """Most numbers, draws times parameters, that layers are fitted to, draws chosen by folds: with
 ``MAX_KNOTS_RANGE`` knots, more of them change little but the time that a layer takes."""
+
+MAX_EXACT = 300_000
+"""Most numbers that are kept in double precision while layers are fitted; of more, reading and
+writing them is most of the time."""
 
 KNOTS_PER_ROOT_DRAW = 0.45
 """Most knots of a marginal map, as a multiple of the square root of the number of draws."""
@@ -159,8 +164,11 @@ class RBIG(ExpertConfig):
         for z, rows in zip(points.z, points.train_rows, strict=True):
             draws = z[:, rows]
             rotation = choose_rotation(draws, self.rotations, generator)
-            marginals, order = (rotation @ draws).sort(dim=1)
-            if weights is not None:
+            turned = rotation.to(draws) @ draws
+            if weights is None:
+                marginals = sort_rows(turned).double()
+            else:
+                marginals, order = turned.double().sort(dim=1)
                 marginals = equally_weighted_quantiles(marginals, weights[rows][order])
             maps.append(
                 (rotation, *marginal_knots(marginals, blocks, self.step_size, generator, fewest))
@@ -200,7 +208,8 @@ class _Points:
     def __init__(self, folds: Folds, whitening: Whitening, device: torch.device | str) -> None:
         members = range(folds.n_members)
         fold = folds.fold.to(device)
-        self.z = whitening.forward(folds.draws.expand(folds.n_members, -1, -1)).to(device)
+        z = whitening.forward(folds.draws.expand(folds.n_members, -1, -1)).to(device)
+        self.z = z.float() if folds.draws.numel() > MAX_EXACT else z
         self.train_rows = [rows.to(device) for rows in folds.train_rows]
         weights = folds.normalized_weights.to(device)
         self.row_weights = None if folds.sample_weight is None else weights
@@ -211,7 +220,7 @@ class _Points:
 
     def apply(self, layer: Layer) -> None:
         """Map the points through one more layer."""
-        self.z, log_det = layer.forward(self.z)
+        self.z, log_det = layer.to(self.z.dtype).forward(self.z)
         self._log_det = self._log_det + log_det
 
     def mean_nll(self) -> tuple[float, float]:

@@ -114,7 +114,10 @@ class MixtureProblem:
         if own.max() - own.min() < MAX_DISAGREEMENT:
             return None
         likelihoods = torch.stack(
-            [self.step(components.of_members(members.roll(-shift)))[1] for shift in members.tolist()]
+            [
+                self.step(components.of_members(members.roll(-shift)))[1]
+                for shift in members.tolist()
+            ]
         )
         best = likelihoods.argmax(dim=0)
         gained = likelihoods.max(dim=0).values - own

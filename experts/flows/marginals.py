@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ __all__ = [
     "marginal_knots",
     "normal_scores",
     "random_rotation",
+    "sort_rows",
 ]
 
 SCORING_DRAWS = 2000
@@ -54,8 +56,20 @@ def random_rotation(d: int, generator: torch.Generator) -> Tensor:
     return q
 
 
+def sort_rows(values: Tensor) -> Tensor:
+    """Each row (d, n) in ascending order; by numpy on a CPU, several times as fast there.
+
+    Examples:
+        >>> sort_rows(torch.tensor([[2.0, 1.0, 3.0]]))
+        tensor([[1., 2., 3.]])
+    """
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))
+
+
 def choose_rotation(draws: Tensor, candidates: int, generator: torch.Generator) -> Tensor:
-    """The random rotation along whose axes ``draws`` (d, n) are least normal, (d, d).
+    """The random rotation along whose axes ``draws`` (d, n) are least normal, (d, d), float64.
 
     Of ``candidates`` rotations the one with the largest sliced Wasserstein-2 distance
     (Dai & Seljak 2021).
@@ -66,12 +80,12 @@ def choose_rotation(draws: Tensor, candidates: int, generator: torch.Generator) 
         >>> choose_rotation(draws, 4, generator).shape
         torch.Size([2, 2])
     """
-    rotations = [random_rotation(len(draws), generator).to(draws) for _ in range(candidates)]
+    rotations = [random_rotation(len(draws), generator).to(draws.device) for _ in range(candidates)]
     if candidates == 1:
         return rotations[0]
     subset = draws[:, :SCORING_DRAWS]
     scores = normal_scores(subset.shape[1], subset)
-    distances = [((r @ subset).sort(dim=1).values - scores).square().mean() for r in rotations]
+    distances = [(sort_rows(r.to(subset) @ subset) - scores).square().mean() for r in rotations]
     return rotations[int(torch.stack(distances).argmax())]
 
 
