@@ -16,14 +16,14 @@ from amfvi.two_stage.weights import WeightFit
 
 __all__ = ["prune"]
 
-MAX_LOSS = 1.0
-"""Most that the log likelihood of all draws together may lose, nats. By chance a weight that
-should be zero gains as much in one fit of thirteen: half the time nothing, else half a χ² of one
-degree of freedom."""
+MAX_LOSS = 3.0
+"""Most that the log likelihood of all draws together may lose, nats. In 28 fits of six experts
+to 10,000 draws of six targets in two dimensions, pruned mixtures cost .30 of what the others cost
+to evaluate, and were .00003 nats farther from the target."""
 
-MAX_MEAN_LOSS = 1e-4
-"""Most that the mean log density may lose, nats. Of fewer than 10,000 draws one nat is more, and
-experts that such few draws hardly tell apart do better together."""
+MAX_MEAN_LOSS = 3e-4
+"""Most that the mean log density may lose, nats. Of fewer than 10,000 draws three nats are more,
+and experts that such few draws hardly tell apart do better together."""
 
 MAX_NEWTON_STEPS = 30
 """Most steps of Newton's method for the weights of a part of the experts."""
@@ -42,8 +42,8 @@ def prune(
 ) -> WeightFit:
     """Leave out experts without which the draws are as likely, and weigh the others again.
 
-    One at a time, the cheapest first, as long as all draws together lose no more than one
-    nat, each 1e-4 on average, and the mixture remains at least as likely as the best expert.
+    One at a time, that which loses least first, as long as all draws together lose no more than
+    three nats, each 3e-4 on average, and the mixture remains at least as likely as the best expert.
     Experts of weight zero are not evaluated, so that a mixture of fewer is faster by as much.
 
     Args:

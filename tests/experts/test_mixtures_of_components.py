@@ -9,6 +9,8 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 
 from amfvi.experts import GMM, TMM, Folds
+from amfvi.experts.elliptical.components import Components
+from amfvi.experts.elliptical.em import MixtureProblem, ascend
 from amfvi.targets import get
 
 
@@ -69,3 +71,30 @@ def test_collinear_and_repeated_draws_do_no_harm():
     for config in (GMM(), TMM()):
         expert, _ = config.fit_folds(cross(draws), generator=seed(0))
         assert torch.isfinite(expert.log_prob(draws)).all()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_member_in_a_poor_optimum_starts_again_from_another(number):
+    """Two components on one of two modes, one on both: EM does not leave that by itself."""
+    z = torch.randn(900, 2, generator=seed(number), dtype=torch.float64)
+    z[300:600, 0] += 12.0
+    z[600:, 1] += 12.0
+    folds = cross(z)
+    problem = MixtureProblem(z, folds, gaussian=True)
+    good = problem.seed_components(3, folds, np.random.default_rng(number))
+    good, *_ = ascend(problem, good, tolerance=1e-6, max_iterations=200)
+    assert problem.share_starts(good) is None
+    poor = Components(
+        log_weights=good.log_weights.clone(), means=good.means.clone(),
+        factors=good.factors.clone(), freedom=good.freedom,
+    )  # fmt: skip
+    poor.means[1] = torch.tensor([[-0.3, 0.0], [0.3, 0.0], [6.0, 6.0]])
+    poor.factors[1, 2] *= 6.0
+    stuck, *_ = ascend(problem, poor, tolerance=1e-6, max_iterations=200)
+    before = problem.step(stuck)[1]
+    shared = problem.share_starts(stuck)
+    assert shared is not None
+    after = problem.step(ascend(problem, shared, tolerance=1e-6, max_iterations=200)[0])[1]
+    assert float(after[1] - before[1]) > 0.3
+    assert float((after - problem.step(good)[1]).abs().max()) < 1e-3
+    assert torch.equal(shared.means[[0, 2, 3, 4]], stuck.means[[0, 2, 3, 4]])

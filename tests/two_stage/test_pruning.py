@@ -41,7 +41,7 @@ def test_the_modes_stay_and_the_price_is_what_the_draws_lose(seed):
     assert len(pruned.path) == len(pruned.path_steps)
     lost = mean_log(log_q, fitted.weights) - mean_log(log_q, pruned.weights)
     assert pruned.price == pytest.approx(max(lost, 0), abs=1e-12)
-    assert pruned.price <= 1e-4
+    assert pruned.price <= 3e-4
     best = fit_weights(log_q, "em", tolerance=1e-10, max_steps=100_000).weights
     assert mean_log(log_q, best) - mean_log(log_q, pruned.weights) <= pruned.gap + 1e-12
 
@@ -76,9 +76,9 @@ def test_weighted_draws_count_for_what_they_are_worth():
     log_q = two_modes(1)
     weights = np.where(np.arange(len(log_q)) < 40, 1.0, 1e-9)
     few = prune(fit_weights(log_q, sample_weight=weights), log_q, sample_weight=weights)
-    assert few.price <= 1e-4
+    assert few.price <= 3e-4
     many = np.repeat(log_q, 10, axis=0)
-    assert prune(fit_weights(many), many).price <= 1 / len(many)
+    assert prune(fit_weights(many), many).price <= 3 / len(many)
 
 
 def test_a_fit_says_what_left_and_evaluates_the_others_alone(tmp_path, cli):
