@@ -261,7 +261,7 @@ def test_a_shift_with_residuals_of_two_widths_is_a_mixture_of_regressions(seed):
         expert = config.fit(rows, given=2, seed=seed)
         kl[config.kind] = float((exact_log_p - expert.log_prob(fresh)).mean())
     assert kl["rmm"] < 0.08  # 19 parameters: 19/600 nats at best
-    assert kl["rmm"] < 0.8 * kl["gmm"]
+    assert kl["rmm"] < 0.9 * kl["gmm"]
 
 
 def test_the_inverse_of_a_wave_is_nearer_by_bayes_rule():
