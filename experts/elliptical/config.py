@@ -118,6 +118,7 @@ class EllipticalConfig(ExpertConfig):
             progress=attempts.progress(0.5 * is_large, 1.0),
             timeout=attempts.seconds_left,
             rival_nll=rival_nll,
+            by_doublings=True,
         )
         # For numerical reasons only: EM is invariant under affine maps.
         whitening = Whitening.fit_pooled(folds.draws, folds.sample_weight, folds.given)

@@ -29,6 +29,9 @@ class StopReason(StrEnum):
 MIN_SHARE_BEFORE_REACH = 0.3
 """Share of the steps before it is asked whether a fit can still reach another."""
 
+MIN_STEPS_BEFORE_REACH = 4
+"""Steps before that is asked of a fit whose gains are counted by doublings."""
+
 
 class EarlyStopping:
     """The training curve of a fit, its best step, and whether to go on.
@@ -45,6 +48,8 @@ class EarlyStopping:
         progress: called at each record but that of step 0.
         timeout: seconds from now at which the fit is out of time.
         rival_nll: held-out NLL (nats) of another fit, below which this one has to get.
+        by_doublings: whether steps are sizes, such as numbers of components, of which each
+            doubling gains no more than the one before; otherwise no step does.
 
     Attributes:
         history: the records so far.
@@ -71,6 +76,7 @@ class EarlyStopping:
         progress: Progress | None = None,
         timeout: float | None = None,
         rival_nll: float | None = None,
+        by_doublings: bool = False,
     ) -> None:
         self.history: list[TrainingRecord] = []
         self.best_step, self.best_nll = 0, math.inf
@@ -79,7 +85,7 @@ class EarlyStopping:
         self._max_steps, self._limit_name = max_steps, limit_name
         self._progress = progress
         self._timeout = timeout
-        self._rival_nll = rival_nll
+        self._rival_nll, self._by_doublings = rival_nll, by_doublings
         self._started = time.monotonic()
         self._last_step = 0
 
@@ -112,12 +118,19 @@ class EarlyStopping:
 
         Curves of training flatten, so that this is the most that can be hoped for.
         """
-        step = self._last_step
-        if self._rival_nll is None or step < MIN_SHARE_BEFORE_REACH * self._max_steps:
+        step, last = self._last_step, self._max_steps
+        first = MIN_STEPS_BEFORE_REACH if self._by_doublings else MIN_SHARE_BEFORE_REACH * last
+        if self._rival_nll is None or step < first:
             return False
         middle = min(self.history, key=lambda record: abs(record.step - step / 2))
-        gain_per_step = (middle.heldout_nll - self.best_nll) / (step - middle.step)
-        return self.best_nll - gain_per_step * (self._max_steps - step) > self._rival_nll
+        if middle.step == step:  # the first of sizes that do not begin with one
+            return False
+        gain = middle.heldout_nll - self.best_nll
+        if self._by_doublings:
+            repeats = math.log(last / step) / math.log(step / middle.step)
+        else:
+            repeats = (last - step) / (step - middle.step)
+        return self.best_nll - gain * repeats > self._rival_nll
 
     def restart_patience(self, patience: int) -> None:
         """Count records without improvement anew, up to ``patience`` of them."""

@@ -102,3 +102,23 @@ def test_a_fit_that_will_reach_another_is_never_given_up(rate):
     for step, nll in enumerate(curve):
         stopping.record(step, 0.0, nll)
         assert not stopping.out_of_reach
+
+
+@pytest.mark.parametrize(
+    ("rival_nll", "told_at"), [(None, None), (2.9, 4), (3.1, 8), (4.9, 8), (5.1, None)]
+)
+def test_each_doubling_of_components_gains_at_most_what_the_last_did(rival_nll, told_at):
+    """From 7 at 4 components, a nat less than at 2, 3 at the least at 64; from 6.5 at 8, 5."""
+    stopping = EarlyStopping(patience=9, max_steps=64, rival_nll=rival_nll, by_doublings=True)
+    told = []
+    for step, nll in ((1, 10.0), (2, 8.0), (4, 7.0), (8, 6.5)):
+        stopping.record(step, 0.0, nll)
+        if stopping.out_of_reach:
+            told.append(step)
+    assert told[:1] == ([] if told_at is None else [told_at])
+
+
+def test_the_first_of_sizes_tells_nothing():
+    stopping = EarlyStopping(patience=9, max_steps=64, rival_nll=0.0, by_doublings=True)
+    stopping.record(12, 0.0, 100.0)
+    assert not stopping.out_of_reach
