@@ -19,9 +19,6 @@ from torch import Tensor
 
 __all__ = ["find_bent_axes"]
 
-MAX_ROWS = 20_000
-"""Most draws that the cumulants are a mean over."""
-
 MAX_SLICES = 100
 """Most slices of the cumulants that are kept, the combinations of largest norm."""
 
@@ -42,8 +39,10 @@ def find_bent_axes(z: Tensor, start: Tensor | None = None) -> Tensor:
 
     The identity where the draws show no reason to turn them.
 
+    Takes of the order of 100·d⁴ operations a sweep: seconds in 100 dimensions.
+
     Args:
-        z: whitened draws, (d, n).
+        z: whitened draws, (d, n); all count alike.
         start: the rotation to go on from, (d, d); the identity by default.
 
     Examples:
@@ -56,7 +55,7 @@ def find_bent_axes(z: Tensor, start: Tensor | None = None) -> Tensor:
         >>> [round(float(share), 1) for share in in_plane]
         [0.0, 0.0, 1.0, 1.0]
     """
-    z = z[:, :MAX_ROWS].float()
+    z = z.float()
     d, n = z.shape
     axes = torch.eye(d) if start is None else start.float()
     z = axes @ z

@@ -31,6 +31,7 @@ from amfvi.experts.learned import (
     train_whitened,
 )
 from amfvi.experts.reports import FitReport, Progress
+from amfvi.experts.training.problem import evenly_spaced
 from amfvi.experts.training.settings import POSITIVE, Training
 from amfvi.experts.whitening import Whitening
 
@@ -39,8 +40,12 @@ __all__ = ["NeuralFlow", "NeuralFlowConfig"]
 MANY_MIXED = 25
 """Mixed coordinates above which a flow has more patience."""
 
-TURNED_FROM = 8
-"""Mixed coordinates from which the first map starts at the axes along which draws are bent."""
+TURNED = range(8, 129)
+"""Numbers of mixed coordinates for which the first map starts at the axes along which draws are
+bent; to find them among more takes minutes."""
+
+MAX_TURNED_ROWS = 20_000
+"""Most training draws of a member by which they are found."""
 
 MAX_ROWS = 1_000_000
 """Most draws, by folds, that a flow is trained on; more than its steps take."""
@@ -133,7 +138,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         hidden_layers: hidden layers of each conditioner network.
         activation: of the hidden units, "leaky_relu" (slope 0.1 below zero) or "silu".
         mix_from: fewest parameters d from which a learned linear map of all of them stands
-            before each layer; not given a condition. From 8 dimensions on the first map starts
+            before each layer; not given a condition. In 8 to 128 dimensions the first map starts
             at the axes along which the draws are bent
             (:func:`amfvi.experts.bent_axes.find_bent_axes`). In more than 25 such a flow has
             d/25 times the patience: its maps have far to go, and the held-out density gets
@@ -200,7 +205,7 @@ class NeuralFlowConfig(Training, ExpertConfig):
         # To another base than the normal, which looks the same from all sides, the identity is
         # the best start.
         starts_anywhere = flow.mixes and base_nll is normal_nll
-        turns = starts_anywhere and flow.dim >= TURNED_FROM
+        turns = starts_anywhere and flow.dim in TURNED
         whitening, learned, report = train_whitened(
             self._more_patient(flow.dim) if starts_anywhere else self, self.kind, folds, flow,
             nll=lambda parameters, z: base_nll(*flow.forward(parameters, z)),
@@ -259,5 +264,5 @@ def _turn(folds: Folds, initial: Parameters, whitened: Tensor) -> None:
     """Start the first map of each member at axes found in its own training draws."""
     axes = None
     for member, rows in enumerate(folds.train_rows):
-        axes = find_bent_axes(whitened[member][:, rows], axes)
+        axes = find_bent_axes(whitened[member][:, evenly_spaced(rows, MAX_TURNED_ROWS)], axes)
         initial[MIXING][member, 0] = axes

@@ -43,11 +43,8 @@ MIN_ROWS = 10_000
 
 MAX_NUMBERS = 300_000
 """Most numbers, draws times parameters, that layers are fitted to, draws chosen by folds: with
-``MAX_KNOTS_RANGE`` knots, more of them change little but the time that a layer takes."""
-
-MAX_EXACT = 300_000
-"""Most numbers that are kept in double precision while layers are fitted; of more, reading and
-writing them is most of the time."""
+``MAX_KNOTS_RANGE`` knots, more of them change little but the time that a layer
+takes. Where ``MIN_ROWS`` draws are more, layers are fitted in single precision."""
 
 KNOTS_PER_ROOT_DRAW = 0.45
 """Most knots of a marginal map, as a multiple of the square root of the number of draws."""
@@ -209,7 +206,7 @@ class _Points:
         members = range(folds.n_members)
         fold = folds.fold.to(device)
         z = whitening.forward(folds.draws.expand(folds.n_members, -1, -1)).to(device)
-        self.z = z.float() if folds.draws.numel() > MAX_EXACT else z
+        self.z = z.float() if folds.draws.numel() > MAX_NUMBERS else z
         self.train_rows = [rows.to(device) for rows in folds.train_rows]
         weights = folds.normalized_weights.to(device)
         self.row_weights = None if folds.sample_weight is None else weights

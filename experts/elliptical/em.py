@@ -113,12 +113,8 @@ class MixtureProblem:
         own = self.step(components)[1]
         if own.max() - own.min() < MAX_DISAGREEMENT:
             return None
-        likelihoods = torch.stack(
-            [
-                self.step(components.of_members(members.roll(-shift)))[1]
-                for shift in members.tolist()
-            ]
-        )
+        others = [members.roll(-shift) for shift in members[1:].tolist()]
+        likelihoods = torch.stack([own, *(self.step(components.of_members(m))[1] for m in others)])
         best = likelihoods.argmax(dim=0)
         gained = likelihoods.max(dim=0).values - own
         if gained.max() < MAX_DISAGREEMENT:

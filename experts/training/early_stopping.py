@@ -116,7 +116,8 @@ class EarlyStopping:
     def out_of_reach(self) -> bool:
         """Whether the gain of the last half of the steps, carried on, falls short of the rival.
 
-        Curves of training flatten, so that this is the most that can be hoped for.
+        By steps, or by doublings. Curves of training flatten, so that this is the most that can
+        be hoped for.
         """
         step, last = self._last_step, self._max_steps
         first = MIN_STEPS_BEFORE_REACH if self._by_doublings else MIN_SHARE_BEFORE_REACH * last
