@@ -188,7 +188,7 @@ def test_cholesky_factors_of_correlations_are_fitted(tmp_path):
     for i, j in ((1, 0), (2, 0), (2, 1)):
         assert float(correlations[:, i, j].std()) == pytest.approx(sd, rel=0.05)
     again = amfvi.load(posterior.save(tmp_path / "model"))
-    assert torch.equal(again.log_prob(draws[:50]), posterior.log_prob(draws[:50]))
+    assert torch.equal(again.log_prob(draws[:50]), posterior.to("cpu").log_prob(draws[:50]))
     settings = {"experts": "gmm", "folds": 2, "constraints": density.constraints}
     assert amfvi.fit(draws[:2000], names=names, **settings).dim == 9
 
