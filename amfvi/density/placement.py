@@ -52,6 +52,8 @@ def _values(call: Values, points: Tensor, *, differentiate: bool) -> Tensor:
     x = points.clone().requires_grad_(differentiate)
     with torch.set_grad_enabled(differentiate):
         values = call(x)
+        if values.device != x.device:
+            raise RuntimeError(f"values lie on {values.device}, points on {x.device}")
         if values.requires_grad:
             torch.autograd.grad(values.sum(), x)
     return values.detach().cpu()

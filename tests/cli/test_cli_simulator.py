@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 import amfvi
 
@@ -114,6 +115,7 @@ def test_an_interrupted_run_does_not_simulate_again(cli, model, monkeypatch):
     assert json.loads((model / "run" / "metrics.json").read_text())["names"] == ["a", "b"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses a GPU is not forked")
 def test_pairs_do_not_depend_on_the_number_of_processes(cli, model, monkeypatch):
     monkeypatch.chdir(model)
     for jobs in ("1", "2"):

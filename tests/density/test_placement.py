@@ -28,8 +28,12 @@ def of_one_point(x):
     return -0.5 * x.square().sum() if x[0] > 0 else -x.square().sum()
 
 
+def nowhere(x):
+    return torch.full((len(x),), -torch.inf)
+
+
 @pytest.mark.filterwarnings("ignore:the log density takes one point")
-@pytest.mark.parametrize("function", [near_center, of_numpy, of_one_point])
+@pytest.mark.parametrize("function", [near_center, of_numpy, of_one_point, nowhere])
 def test_what_fails_or_gains_nothing_elsewhere_stays_on_the_cpu(function):
     """A tensor on torch's "meta" device stands for one on a GPU: neither goes with the CPU's."""
     assert place(LogDensity(function, 2), "meta") == CPU

@@ -145,7 +145,7 @@ def test_rbig_of_many_numbers_is_exact_and_is_read_back(tmp_path):
     loaded = amfvi.load(tmp_path / "model")
     x = draws[:200]
     assert torch.equal(loaded.log_prob(x), posterior.to("cpu").log_prob(x))
-    expert = posterior.experts["rbig"]
+    expert = loaded.experts["rbig"]
     back, inverse_log_det = expert.inverse(expert.forward(x.expand(2, -1, -1))[0])
     assert torch.allclose(back[0], x, atol=1e-9)
     assert torch.allclose(inverse_log_det, -expert.forward(x.expand(2, -1, -1))[1], atol=1e-9)

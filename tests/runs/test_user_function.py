@@ -32,6 +32,18 @@ def test_a_file_here_goes_before_a_module_of_its_name(folder, name, ending):
         assert sys.modules[name] is before
 
 
+def test_a_file_here_goes_before_one_on_the_search_path(folder, monkeypatch):
+    """Entries of PYTHONPATH come before the standard library."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "posterior.py").write_text("log_prob = None\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    (folder / "posterior.py").write_text(FUNCTION)
+    loaded, file = load_object("posterior:log_prob")
+    assert file == folder / "posterior.py"
+    assert float(loaded(torch.ones(1, 2))) == -2
+
+
 def test_neighbors_are_imported_and_the_standard_library_stays_itself(folder):
     (folder / "data.py").write_text("number = 7\n")
     (folder / "sched.py").write_text("raise RuntimeError('not the standard library')\n")
