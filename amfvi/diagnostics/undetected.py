@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
@@ -51,6 +52,9 @@ PROBE_FACTOR = 10
 
 MAX_SEEN = 20_000
 """Points that the sampler passed at which the mixture is evaluated; of more, every k-th is."""
+
+NEAR_QUANTILE = 0.999
+"""Share of the draws of a Gaussian around a mode within which others count as near it."""
 
 N_SHAPE_DRAWS = 2000
 """Draws of the mixture that locate its tails."""
@@ -98,7 +102,7 @@ def search_undetected_modes(
     search = _Search(mixture, density, weighted.importance.log_z.mean, generator)
     tails = search.probe_tails()
     modes = search.find_modes(search.points_seen(weighted, history, tails), known)
-    shares = [(mode, search.probe_mode(mode)) for mode in modes]
+    shares = [(mode, search.probe_mode(mode, weighted)) for mode in modes]
     undetected = tuple(
         UndetectedMode(
             mode=mode, x=density.transform.from_unconstrained(mode.point[None])[0], share=share
@@ -180,8 +184,12 @@ class _Search:
                 break
         return modes
 
-    def probe_mode(self, mode: Mode) -> float:
-        """The share of the mass around a mode; 0 if the mixture covers it."""
+    def probe_mode(self, mode: Mode, weighted: WeightedDraws) -> float:
+        """The share of the mass around a mode; 0 if the mixture covers it.
+
+        Less what the mixture's own draws show there by their weights, which in many dimensions
+        are large for draws of a mode that is covered.
+        """
         if not lacks_mode(self.mixture, self.density, mode, self.log_z):
             return 0.0
         if mode.log_mass - self.log_z < MIN_LAPLACE_LOG_SHARE:
@@ -189,7 +197,17 @@ class _Search:
         gaussian = EllipticalMixture.single(
             GMM(), mode.point, torch.linalg.cholesky(mode.covariance)
         )
-        return self._probe(gaussian).share
+        share = self._probe(gaussian).share
+        return max(share - self._share_seen(weighted, gaussian), 0.0) if share else 0.0
+
+    def _share_seen(self, weighted: WeightedDraws, around: EllipticalMixture) -> float:
+        """The share of the mass that weighted draws show where a Gaussian's draws lie."""
+        excess = weighted.log_weights - self.log_z
+        y = self.density.transform.to_unconstrained(weighted.x)[0]
+        distances = around.whitening.forward(y[None])[0].square().sum(dim=-2)[0]
+        is_near = distances <= chi2.ppf(NEAR_QUANTILE, self.density.dim)
+        lacking = is_near & (excess > LOG_UNDETECTED_RATIO)
+        return float(torch.where(lacking, excess.exp(), 0.0).mean())
 
     def points_seen(
         self, weighted: WeightedDraws, history: tuple[Tensor, Tensor], tails: _Probe

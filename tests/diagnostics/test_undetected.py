@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal, constraints
 import amfvi
 from amfvi.density.log_density import LogDensity
 from amfvi.density.unconstrained import UnconstrainedDensity
+from amfvi.diagnostics.comparison import importance_sample
 from amfvi.diagnostics.undetected import (
     CoverageReport,
     UndetectedMode,
@@ -18,6 +19,8 @@ from amfvi.diagnostics.undetected import (
     search_undetected_modes,
 )
 from amfvi.experts import GMM
+from amfvi.experts.elliptical.mixture import EllipticalMixture
+from amfvi.mixture import Mixture
 from amfvi.sampler.modes import Mode
 from amfvi.targets import get
 
@@ -57,6 +60,21 @@ def test_a_mode_that_the_mixture_lacks_is_found(gaussian, weighted):
     assert undetected.x.tolist() == pytest.approx([-3.0, -1.0], abs=0.1)
     assert report.searched
     assert report.tail_mass is not None
+
+
+def test_a_mode_that_weighted_draws_show_is_not_lacking():
+    """In 60 dimensions a Gaussian a seventh too wide is 4,000 times too low at its mode."""
+    d = 60
+    density = LogDensity(lambda x: -0.5 * x.square().sum(dim=1), d)
+    factor = 1.15 * torch.eye(d).double()
+    wide = EllipticalMixture.single(GMM(), torch.zeros(d).double(), factor)
+    mixture = Mixture({"gmm": wide}, [1.0])
+    draws = importance_sample(mixture, UnconstrainedDensity(density), 5000, seeded(0))
+    assert draws.reliable
+    assert (
+        search(mixture, density, draws, torch.randn(50, d, generator=seeded(1)).double()).modes
+        == ()
+    )
 
 
 def test_one_particle_that_passed_a_mode_is_enough_to_find_it(gaussian, weighted, wide_and_narrow):
