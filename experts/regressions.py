@@ -63,11 +63,13 @@ class RegressionMixture(EllipticalConfig):
             )
         return super().fit_folds(folds, **options)
 
-    def _fit_components(
-        self, z: Tensor, folds: Folds, count: int, random: np.random.Generator
+    def _problem(self, z: Tensor, folds: Folds) -> RegressionProblem:
+        return RegressionProblem(z, folds)
+
+    def _fit_components(  # type: ignore[override]  # of its own problem
+        self, problem: RegressionProblem, count: int, random: np.random.Generator
     ) -> tuple[Components, float, float]:
-        problem = RegressionProblem(z, folds)
-        starts = [problem.seed_components(count, folds, random)]
+        starts = [problem.seed_components(count, random)]
         if 1 < count <= MAX_RANDOM:
             starts.append(problem.random_components(count, random))
         ends = [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
@@ -205,7 +205,8 @@ class _Search:
         excess = weighted.log_weights - self.log_z
         y = self.density.transform.to_unconstrained(weighted.x)[0]
         distances = around.whitening.forward(y[None])[0].square().sum(dim=-2)[0]
-        is_near = distances <= chi2.ppf(NEAR_QUANTILE, self.density.dim)
+        # Of squared distances, which are χ² distributed.
+        is_near = distances <= 2 * gammaincinv(self.density.dim / 2, NEAR_QUANTILE)
         lacking = is_near & (excess > LOG_UNDETECTED_RATIO)
         return float(torch.where(lacking, excess.exp(), 0.0).mean())
 

@@ -24,6 +24,7 @@ from amfvi.diagnostics.thresholds import (
     MAX_SD_NOISE,
     MAX_SD_SE,
     MAX_VARIANCE_KHAT,
+    MIN_EFFICIENCY,
     MIN_REWEIGHTED_EFFICIENCY,
     NOTABLE_OUTSIDE,
 )
@@ -35,6 +36,10 @@ from amfvi.sampler.resolution import evaluate_constrained
 from amfvi.two_stage.fit import FitSummary
 
 __all__ = ["Assessment", "Attempt"]
+
+MANY_PARAMETERS = 50
+"""Parameters from which a fit that weights can mend is not made again: another one to as many
+draws would be no nearer."""
 
 PRECISION_MARGIN = 0.8
 """Share of the largest standard error allowed that more draws are to bring it down to."""
@@ -127,10 +132,26 @@ class Assessment:
         return self.efficiency >= GOOD_EFFICIENCY and self.weighted.reliable and not self.undetected
 
     @property
+    def is_usable(self) -> bool:
+        """Whether a mixture's own draws tell enough by their weights."""
+        enough = self.efficiency >= MIN_EFFICIENCY
+        return enough and self.weighted.reliable and not self.undetected
+
+    @property
     def can_be_reweighted(self) -> bool:
         """Whether draws with their weights are enough for another fit."""
         enough = self.efficiency >= MIN_REWEIGHTED_EFFICIENCY
         return enough and self.weighted.reliable and not self.undetected
+
+    @property
+    def has_many_parameters(self) -> bool:
+        """Whether what it lacks is mostly due to the number of draws that it is fitted to."""
+        return self.mixture.dim >= MANY_PARAMETERS
+
+    @property
+    def pays_a_look(self) -> bool:
+        """Whether its weighted draws tell enough for a closer look to pay."""
+        return self.is_usable if self.has_many_parameters else self.can_be_reweighted
 
     @property
     def draws_needed(self) -> float:

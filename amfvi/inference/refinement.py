@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.diagnostics.agreement import runs_disagree
 from amfvi.diagnostics.defensive import ensure_reliable_weights
-from amfvi.diagnostics.thresholds import MAX_MENDED_SHIFT, MIN_GAIN, SIGNIFICANT
+from amfvi.diagnostics.thresholds import MAX_MENDED_SHIFT, MAX_SHIFT, MIN_GAIN, SIGNIFICANT
 from amfvi.errors import FitError
 from amfvi.inference.attempt import Attempt
 from amfvi.inference.confirmation import confirm
@@ -98,8 +98,8 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
     attempt = _compress_tails(session, samples, _defend(session, attempt))
     reweighting_failed = False
     for number in range(1, (MAX_REFINEMENTS if wanted is None else wanted) + 1):
-        attempt, is_right = _examine(session, samples, attempt, number)
-        if is_right or samples.first.stopped_by:
+        attempt, is_done = _examine(session, samples, attempt, number)
+        if is_done or samples.first.stopped_by:
             break
         if attempt.undetected and number > MAX_MODE_REFINEMENTS:
             break
@@ -134,23 +134,30 @@ def refine(session: Session, samples: Samples, attempt: Attempt) -> Attempt:
     attempt = _defend(session, attempt, is_last_resort=True)
     if attempt.departure is None:
         attempt = session.challenge(attempt)
-    return confirm(session, attempt, MAX_REFINEMENTS) if attempt.can_be_reweighted else attempt
+    return confirm(session, attempt, MAX_REFINEMENTS) if attempt.pays_a_look else attempt
 
 
 def _examine(
     session: Session, samples: Samples, attempt: Attempt, number: int
 ) -> tuple[Attempt, bool]:
-    """Look closer at an attempt that may be right; and whether it then still is."""
-    if attempt.can_be_reweighted and attempt.departure is None:
+    """Look closer at an attempt that may be right; and whether it then is as good as it gets."""
+    if attempt.pays_a_look and attempt.departure is None:
         attempt = session.challenge(attempt)
 
     def agrees() -> bool:
-        disagree = runs_disagree(samples.last, attempt.weighted)
-        return attempt.is_sound and attempt.stays and not disagree
+        return attempt.stays and not runs_disagree(samples.last, attempt.weighted)
 
-    if agrees() and (attempt.may_be_noise or not attempt.moves_moments):
+    may_be_right = attempt.is_sound and (attempt.may_be_noise or not attempt.moves_moments)
+    if agrees() and (may_be_right or _is_for_want_of_draws(attempt, MAX_MENDED_SHIFT)):
         attempt = confirm(session, attempt, number)
-    return attempt, agrees() and not attempt.moves_moments
+    is_right = attempt.is_sound and not attempt.moves_moments
+    return attempt, agrees() and (is_right or _is_for_want_of_draws(attempt, MAX_SHIFT))
+
+
+def _is_for_want_of_draws(attempt: Attempt, largest_shift: float) -> bool:
+    """Whether weights mend a mixture that another fit to as many draws would not improve."""
+    can_be_mended = attempt.is_usable and attempt.shift.largest <= largest_shift
+    return attempt.has_many_parameters and can_be_mended
 
 
 def _compress_tails(session: Session, samples: Samples, attempt: Attempt) -> Attempt:

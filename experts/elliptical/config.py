@@ -16,8 +16,9 @@ from amfvi.experts.attempts import Attempts
 from amfvi.experts.checks import check_tensors, count_members
 from amfvi.experts.config import ExpertConfig
 from amfvi.experts.elliptical.components import Components
-from amfvi.experts.elliptical.em import FEW_ROWS, maximize_expectation
+from amfvi.experts.elliptical.em import maximize_expectation
 from amfvi.experts.elliptical.mixture import EllipticalMixture
+from amfvi.experts.elliptical.problem import FEW_ROWS, MixtureProblem
 from amfvi.experts.folds import Folds
 from amfvi.experts.reports import FitReport, Progress
 from amfvi.experts.training.early_stopping import EarlyStopping
@@ -126,8 +127,9 @@ class EllipticalConfig(ExpertConfig):
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         whitening, offset = whitening.to(device), -float(whitening.log_det)
         best: EllipticalMixture | None = None
+        problem = self._problem(z, folds)
         for count in counts:
-            components, train_nll, heldout_nll = self._fit_components(z, folds, count, random)
+            components, train_nll, heldout_nll = self._fit_components(problem, count, random)
             mixture = EllipticalMixture(self, whitening, components)
             if folds.given:  # EM fits the joint density, but it is the conditional that counts
                 train_nll, heldout_nll = _conditional_scores(mixture, folds)
@@ -141,15 +143,17 @@ class EllipticalConfig(ExpertConfig):
             raise FitError(f"{self.kind}: no mixture has a finite held-out density")
         return best, attempts.report(stopping.report())
 
+    def _problem(self, z: Tensor, folds: Folds) -> MixtureProblem:
+        """Whitened rows (n, d), as EM needs them for any number of components."""
+        return MixtureProblem(z, folds, self.gaussian)
+
     def _fit_components(
-        self, z: Tensor, folds: Folds, count: int, random: np.random.Generator
+        self, problem: MixtureProblem, count: int, random: np.random.Generator
     ) -> tuple[Components, float, float]:
-        """As :func:`~amfvi.experts.elliptical.em.maximize_expectation`, of whitened rows."""
+        """As :func:`~amfvi.experts.elliptical.em.maximize_expectation`."""
         return maximize_expectation(
-            z,
-            folds,
+            problem,
             count,
-            gaussian=self.gaussian,
             random=random,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from amfvi.experts.elliptical.components import Components
-from amfvi.experts.elliptical.em import MixtureProblem
+from amfvi.experts.elliptical.problem import MixtureProblem
 from amfvi.experts.folds import Folds
 
 __all__ = ["RegressionProblem"]
