@@ -25,7 +25,10 @@ N_DRAWS = 2_000
 
 
 def choose_flow(mixture: Mixture, y: Tensor) -> BijectiveExpert:
-    """The bijective expert of the largest weight, else a linear map of draws (n, m).
+    """The first member of the bijective expert of the largest weight, else a linear map of draws.
+
+    Args:
+        y: draws (n, m) in unconstrained space.
 
     Examples:
         >>> from amfvi.experts import GMM
@@ -40,7 +43,7 @@ def choose_flow(mixture: Mixture, y: Tensor) -> BijectiveExpert:
         if isinstance(expert, BijectiveExpert) and weight > MIN_WEIGHT
     ]
     if flows:
-        return max(flows, key=lambda pair: pair[0])[1]
+        return max(flows, key=lambda pair: pair[0])[1].of_first_member()
     return Gaussianization(RBIG(), Whitening.fit_pooled(y), [])
 
 
@@ -87,7 +90,7 @@ class Transport(Transform):
                 f"no expert {expert!r} with a map to a standard normal; there "
                 f"{'are ' + ', '.join(have) if have else 'is none'}"
             )
-        self._flow = chosen
+        self._flow = chosen.of_first_member()
 
     def _call(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
@@ -96,7 +99,7 @@ class Transport(Transform):
     def _inverse(self, y: Tensor) -> Tensor:
         flat = y.reshape(-1, y.shape[-1])
         unconstrained = self._transform.to_unconstrained(flat)[0]
-        u = self._flow.forward(self._of_all_members(unconstrained))[0][0]
+        u = self._flow.forward(unconstrained.to(self._flow.device)[None])[0][0]
         return u.to(y.device).reshape(*y.shape[:-1], -1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -113,11 +116,7 @@ class Transport(Transform):
 
     def _forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (n, d) of normal scores (n, m), and log-determinants (n,)."""
-        mapped, log_dets = self._flow.inverse(self._of_all_members(u))
+        mapped, log_dets = self._flow.inverse(u.to(self._flow.device)[None])
         y, log_det = mapped[0].to(u.device), log_dets[0].to(u.device)
         x, of_transform = self._transform.from_unconstrained_with_log_det(y)
         return x, log_det + of_transform
-
-    def _of_all_members(self, points: Tensor) -> Tensor:
-        flow = self._flow
-        return points.to(flow.device).expand(flow.n_members, *points.shape)

@@ -99,6 +99,9 @@ class LearnedExpert(Expert):
         moved.report, moved.spread = self.report, self.spread
         return moved
 
+    def _keep_first_member(self) -> None:
+        self.parameters = {name: value[:1] for name, value in self.parameters.items()}
+
     @property
     def device(self) -> torch.device:
         """Device of the fitted numbers."""

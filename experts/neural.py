@@ -121,6 +121,11 @@ class NeuralFlow(LearnedExpert, BijectiveExpert):
             self._frozen[dtype] = FrozenFlow(self.flow, self._learned(dtype))
         return self._frozen[dtype]
 
+    def _keep_first_member(self) -> None:
+        super()._keep_first_member()
+        self.reach = None if self.reach is None else self.reach[:1]
+        self._frozen = {}
+
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.frozen(z.dtype).forward(z)
 

@@ -126,6 +126,16 @@ class Whitening:
         """x = mean + L z, (members, d, n) to (members, n, d) in float64."""
         return self.mean[:, None, :] + (self.factor @ z.double()).mT
 
+    def of_first_member(self) -> Whitening:
+        """That of the first member alone."""
+        return Whitening(
+            mean=self.mean[:1],
+            factor=self.factor[:1],
+            inverse_factor=self.inverse_factor[:1],
+            log_det=self.log_det[:1],
+            given=self.given,
+        )
+
     def to(self, device: torch.device | str) -> Whitening:
         """The same whitening with its numbers on ``device``."""
         return Whitening(

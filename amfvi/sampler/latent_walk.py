@@ -147,7 +147,7 @@ class LatentChains:
 
     def __init__(self, density: UnconstrainedDensity, flow: BijectiveExpert) -> None:
         self.density = density
-        self.flow = flow
+        self.flow = flow.of_first_member()
         self._step = 0.3 if density.differentiable else 2.38 / math.sqrt(density.dim)
 
     def move(
@@ -173,14 +173,12 @@ class LatentChains:
 
     @torch.no_grad()
     def to_latent(self, y: Tensor) -> Tensor:
-        members = y.to(self.flow.device).expand(self.flow.n_members, *y.shape)
-        return self.flow.forward(members)[0][0].cpu()
+        return self.flow.forward(y.to(self.flow.device)[None])[0][0].cpu()
 
     def evaluate(self, u: Tensor) -> LatentState:
         u = u.detach().requires_grad_()
         with torch.set_grad_enabled(self.density.differentiable):
-            members = u.to(self.flow.device).expand(self.flow.n_members, *u.shape)
-            mapped, log_dets = self.flow.inverse(members)
+            mapped, log_dets = self.flow.inverse(u.to(self.flow.device)[None])
             y, log_det = mapped[0].cpu(), log_dets[0].cpu()
         inside = (y.detach().abs() < MAX_MAGNITUDE).all(dim=1) & log_det.detach().isfinite()
         at = torch.where(inside[:, None], y.detach(), 0.0)

@@ -40,6 +40,9 @@ class ContinuousFlow(BijectiveExpert):
         self.parameters = parameters
         self._settings = config
 
+    def _keep_first_member(self) -> None:
+        self.parameters = {name: value[:1] for name, value in self.parameters.items()}
+
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self._integrate(z, backwards=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -90,6 +92,26 @@ class BijectiveExpert(Expert):
             u: (members, n, given + d), the condition in front of the scores.
         """
         return map_chunked(self._inverse, u, self.chunk_rows)
+
+    def of_first_member(self) -> Self:
+        """The map of the first member alone, at a share of the cost.
+
+        Examples:
+            >>> from amfvi.experts import RBIG
+            >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).double()
+            >>> expert = RBIG(max_layers=5).fit(x, folds=2)
+            >>> one = expert.of_first_member()
+            >>> torch.allclose(one.forward(x[None])[0], expert.forward(x.expand(2, -1, -1))[0][:1])
+            True
+        """
+        one = copy.copy(self)
+        one.n_members = 1
+        one.whitening = self.whitening.of_first_member()
+        one._keep_first_member()
+        return one
+
+    def _keep_first_member(self) -> None:
+        """Drop the numbers of the other members, but for the whitening; there are none here."""
 
     def verify(self, folds: Folds, tolerance: float = 1e-6) -> None:
         """Check that the inverse undoes the map and that the log-determinants cancel.

@@ -41,6 +41,11 @@ class Layer(NamedTuple):
         value, log_slope = self.spline.inverse(z)
         return self.rotation.mT @ value, log_slope.sum(dim=1)
 
+    def of_first_member(self) -> Layer:
+        """That of the first member alone."""
+        s = self.spline
+        return Layer(self.rotation[:1], MonotoneSpline(s.x[:1], s.y[:1], s.slope[:1]))
+
     def to(self, target: torch.device | str | torch.dtype) -> Layer:
         """The same layer on another device or in another precision."""
         s = self.spline
@@ -96,6 +101,12 @@ class Gaussianization(BijectiveExpert):
         moved = type(self)(self.config, self.whitening.to(device), layers)
         moved.report = self.report
         return moved
+
+    def _keep_first_member(self) -> None:
+        self._layers = {
+            dtype: [layer.of_first_member() for layer in layers]
+            for dtype, layers in self._layers.items()
+        }
 
     def _to_normal(self, z: Tensor) -> tuple[Tensor, Tensor]:
         log_det = z.new_zeros(z.shape[0], z.shape[2])

@@ -76,6 +76,17 @@ def test_round_trip(bijective, dim, seed, fitted, curved):
     assert torch.allclose(log_det, -inverse_log_det, atol=1e-6)
 
 
+def test_the_first_member_alone_is_the_same_map(bijective, fitted, curved):
+    expert, _ = fitted(bijective, 3, 0)
+    one, x = expert.of_first_member(), curved(3, 50, 1)
+    assert (one.n_members, one.dim, expert.n_members > 1) == (1, 3, True)
+    u, log_det = expert.forward(x.expand(expert.n_members, -1, -1))
+    of_one = one.forward(x[None])
+    assert torch.allclose(of_one[0], u[:1], atol=1e-10)
+    assert torch.allclose(of_one[1], log_det[:1], atol=1e-10)
+    assert torch.allclose(one.inverse(u[:1])[0][0], x.double(), atol=1e-6)
+
+
 @pytest.mark.parametrize("dim", DIMENSIONS)
 def test_log_determinant_is_that_of_the_map(bijective, dim, fitted, curved):
     expert, _ = fitted(bijective, dim)
