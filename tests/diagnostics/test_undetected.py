@@ -62,19 +62,28 @@ def test_a_mode_that_the_mixture_lacks_is_found(gaussian, weighted):
     assert report.tail_mass is not None
 
 
-def test_a_mode_that_weighted_draws_show_is_not_lacking():
+@pytest.mark.parametrize("has_another", [False, True])
+def test_a_mode_that_weighted_draws_show_is_not_lacking(has_another):
     """In 60 dimensions a Gaussian a seventh too wide is 4,000 times too low at its mode."""
     d = 60
-    density = LogDensity(lambda x: -0.5 * x.square().sum(dim=1), d)
-    factor = 1.15 * torch.eye(d).double()
+    far = torch.full((d,), 3.0).double()
+
+    def log_prob(x):
+        near = -0.5 * x.square().sum(dim=1)
+        another = -0.5 * (x - far).square().sum(dim=1) + math.log(0.05)
+        return torch.logaddexp(near, another) if has_another else near
+
+    density, factor = LogDensity(log_prob, d), 1.15 * torch.eye(d).double()
     wide = EllipticalMixture.single(GMM(), torch.zeros(d).double(), factor)
     mixture = Mixture({"gmm": wide}, [1.0])
     draws = importance_sample(mixture, UnconstrainedDensity(density), 5000, seeded(0))
     assert draws.reliable
-    assert (
-        search(mixture, density, draws, torch.randn(50, d, generator=seeded(1)).double()).modes
-        == ()
-    )
+    passed = torch.cat([torch.randn(50, d, generator=seeded(1)).double(), far[None]])
+    modes = search(mixture, density, draws, passed).modes
+    assert len(modes) == has_another
+    for undetected in modes:
+        assert torch.allclose(undetected.x, far, atol=0.01)
+        assert undetected.share == pytest.approx(0.05, abs=0.01)
 
 
 def test_one_particle_that_passed_a_mode_is_enough_to_find_it(gaussian, weighted, wide_and_narrow):
