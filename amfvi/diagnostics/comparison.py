@@ -12,6 +12,7 @@ from torch import Tensor
 from amfvi.density.budget import OutOfBudgetError
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.diagnostics.importance import ImportanceEstimate, khat_threshold, psis
+from amfvi.diagnostics.thresholds import LOG_UNDETECTED_RATIO, MAX_TELLING_KHAT
 from amfvi.mixture import Mixture
 from amfvi.sampler.resolution import evaluate_constrained
 from amfvi.statistics import Estimate
@@ -77,6 +78,23 @@ class WeightedDraws:
         """Pareto-smoothed log weights (n,), of weights with mean one."""
         smoothed = torch.from_numpy(psis(self.log_weights.numpy())[0])
         return smoothed - smoothed.logsumexp(dim=0) + math.log(len(smoothed))
+
+    def unlikely_share(self, among: Tensor | None = None) -> Estimate:
+        """Share of the mass where the mixture has next to no density, by the weights.
+
+        In many dimensions even a good mixture has some. Zero where the tail of the weights is too
+        heavy for them to tell.
+
+        Args:
+            among: which draws count, (n,); all if not given.
+        """
+        log_weights = self.smoothed_log_weights
+        is_unlikely = log_weights > LOG_UNDETECTED_RATIO
+        if among is not None:
+            is_unlikely = is_unlikely & among
+        if self.importance.khat >= MAX_TELLING_KHAT:
+            return Estimate(0.0, 0.0)
+        return Estimate.from_terms(torch.where(is_unlikely, log_weights.exp(), 0.0))
 
 
 def importance_sample(

@@ -46,7 +46,8 @@ class Departure:
         excess: mean of log p − log q at the chains' states, above what the weighted draws
             of the mixture say, nats.
         excess_se: its standard error.
-        lacking: share of the states where the mixture has next to no density.
+        lacking: share of the states where the mixture has next to no density, beyond that of the
+            mass where its weighted draws say so too: in many dimensions a good mixture has some.
         outside: share of a variance that chains far out find beyond what weighted draws show;
             0 if there were none.
 
@@ -118,8 +119,10 @@ def measure_departure(
     of_chains = log_ratio.view(-1, N_CHAINS).mean(dim=0)
     usable = log_weights > -math.inf
     expected = (log_weights[usable].exp() * log_weights[usable]).sum() / len(log_weights)
+    known = weighted.unlikely_share()
+    lacking = float((log_ratio > LOG_UNDETECTED_RATIO).double().mean()) - known.mean
     return Departure(
         excess=float(of_chains.mean() - expected),
         excess_se=float(of_chains.std()) / math.sqrt(N_CHAINS),
-        lacking=float((log_ratio > LOG_UNDETECTED_RATIO).double().mean()),
+        lacking=lacking if lacking > SIGNIFICANT * known.se else 0.0,
     )

@@ -22,6 +22,7 @@ __all__ = [
     "MAX_SD_NOISE",
     "MAX_SD_SE",
     "MAX_SHIFT",
+    "MAX_TELLING_KHAT",
     "MAX_UNRESOLVED_SHARE",
     "MAX_VARIANCE_KHAT",
     "MAX_WEIGHTED_SD_NOISE",
@@ -101,6 +102,10 @@ MAX_SD_NOISE = 0.025
 
 MAX_WEIGHTED_SD_NOISE = 0.03
 """The same, above which weighted draws do not tell it where plain ones are not right."""
+
+MAX_TELLING_KHAT = 0.5
+"""k̂ from which weights have no variance, and do not tell how much of the mass a mixture makes
+unlikely."""
 
 MAX_VARIANCE_KHAT = 0.5
 """k̂ of a variance, raised by the weights, from which its standard error tells nothing."""

@@ -32,7 +32,7 @@ from amfvi.sampler.gaussians import gaussians_at
 from amfvi.sampler.modes import Mode, find_modes
 from amfvi.sampler.reference import candidate_points
 from amfvi.sampler.resolution import evaluate_where_possible
-from amfvi.statistics import Estimate, effective_sample_size
+from amfvi.statistics import effective_sample_size
 
 __all__ = ["measure_tail_mass", "search_undetected_modes"]
 
@@ -201,18 +201,12 @@ class _Search:
         share = self._probe(gaussian).share
         if not share:
             return 0.0
-        seen = self._share_seen(weighted, gaussian)
-        excess = share - seen.mean
-        return excess if excess > SIGNIFICANT * seen.se else 0.0
-
-    def _share_seen(self, weighted: WeightedDraws, around: EllipticalMixture) -> Estimate:
-        """The share of the mass that weighted draws show where a Gaussian's draws lie."""
-        excess = weighted.log_weights - self.log_z
         y = self.density.transform.to_unconstrained(weighted.x)[0]
-        squared = around.whitening.forward(y[None])[0].square().sum(dim=0)
+        squared = gaussian.whitening.forward(y[None])[0].square().sum(dim=0)
         is_near = squared <= 2 * gammaincinv(self.density.dim / 2, NEAR_QUANTILE)  # χ²
-        is_lacking = is_near & (excess > LOG_UNDETECTED_RATIO)
-        return Estimate.from_terms(torch.where(is_lacking, excess.exp(), 0.0))
+        known = weighted.unlikely_share(is_near)
+        excess = share - known.mean
+        return excess if excess > SIGNIFICANT * known.se else 0.0
 
     def points_seen(
         self, weighted: WeightedDraws, history: tuple[Tensor, Tensor], tails: _Probe
