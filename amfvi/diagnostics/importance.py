@@ -17,7 +17,14 @@ from torch import Tensor
 
 from amfvi.statistics import Estimate, effective_sample_size
 
-__all__ = ["HEAVY_KHAT", "ImportanceEstimate", "khat_of_squares", "khat_threshold", "psis"]
+__all__ = [
+    "HEAVY_KHAT",
+    "ImportanceEstimate",
+    "khat_of_squares",
+    "khat_threshold",
+    "psis",
+    "tail_size",
+]
 
 Array = NDArray[np.float64]
 
@@ -61,7 +68,7 @@ def psis(log_weights: Array) -> tuple[Array, float]:
     n = len(log_weights)
     shifted = log_weights - log_weights.max()
     n_positive = int(np.isfinite(shifted).sum())
-    tail = min(math.ceil(min(n / 5, 3 * math.sqrt(n))), n_positive - 1)
+    tail = min(tail_size(n), n_positive - 1)
     order = np.argsort(shifted)
     largest = order[n - tail :]
     khat = math.nan
@@ -165,6 +172,16 @@ class ImportanceEstimate:
     def efficiency(self) -> float:
         """Effective sample size per draw, from 0 to 1."""
         return self.ess / self.n_draws
+
+
+def tail_size(n: int) -> int:
+    """Draws of ``n`` that the shape of a tail is fitted to (Vehtari et al. 2024).
+
+    Examples:
+        >>> tail_size(100), tail_size(10_000)
+        (20, 300)
+    """
+    return math.ceil(min(n / 5, 3 * math.sqrt(n)))
 
 
 def khat_of_squares(x: Tensor, center: Tensor, log_weights: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amfvi.diagnostics.comparison import WeightedDraws
-from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares
+from amfvi.diagnostics.importance import HEAVY_KHAT, khat_of_squares, tail_size
 from amfvi.diagnostics.own_spread import OwnSpread
 from amfvi.diagnostics.thresholds import MAX_PLAIN_SHIFT, SIGNIFICANT
 
@@ -29,6 +29,10 @@ without a variance (k̂ above 0.5) tells little."""
 TELLABLE_KHAT = 0.9
 """k̂ of weighted squared distances up to which a standard deviation is a matter of more than
 chance, and what the density says of the mixture's own draws counts."""
+
+FEW = 5
+"""Parameters, of more than twice as many, of which chance alone brings a k̂ above what is taken off
+the largest."""
 
 MIN_DRAWS = 2_000
 """Weighted draws below which their number may be to blame for it."""
@@ -151,7 +155,7 @@ def measure_shift(weighted: WeightedDraws, own: OwnSpread | None = None) -> Weig
         mean=_largest_significant(mean.abs(), mean_se),
         sd=_largest_significant(log_sd, log_sd_se),
         bound=float(torch.nan_to_num(bounds, nan=math.inf).max()),
-        variance_khat=_variance_khat(of_both, of_squares),
+        variance_khat=_variance_khat(of_both, of_squares, n),
         sd_se=float(torch.where(is_heavy & (n >= MIN_DRAWS), 0.0, relative_se).max()),
         # A standard error of one or more is of squares that overflow.
         sd_noise=float(torch.where(has_variance & (relative_se < 1), relative_se, 0.0).max()),
@@ -193,8 +197,15 @@ def _beyond_what_is_told(own: OwnSpread) -> Tensor:
     return (log_ratio.abs() - own.told_se).clamp(min=0.0)
 
 
-def _variance_khat(of_both: Tensor, of_squares: Tensor) -> float:
-    """The largest k̂ of a weighted squared distance, where weights raise it; else 0."""
+def _variance_khat(of_both: Tensor, of_squares: Tensor, n: int) -> float:
+    """The largest k̂ of a weighted squared distance, where weights raise it; else 0.
+
+    Less what chance adds to the largest of many, whose standard errors are (1 + k) / √M for the
+    M draws of a tail (Smith 1987, doi:10.1214/aos/1176350499).
+    """
+    share = FEW / len(of_both)
+    chance = math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - 2 * min(share, 0.5)).double()))
+    of_both = of_both - chance * (1 + of_both) / math.sqrt(tail_size(n))
     rise = of_both - of_squares
     is_raised = (rise > CLEAR_KHAT_OF_WEIGHTS) | ((rise > KHAT_OF_WEIGHTS) & (of_both > HEAVY_KHAT))
     is_raised &= of_squares < HEAVY_KHAT

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from amfvi.diagnostics.comparison import WeightedDraws
-from amfvi.diagnostics.importance import ImportanceEstimate
+from amfvi.diagnostics.importance import ImportanceEstimate, tail_size
 from amfvi.diagnostics.own_spread import OwnSpread
 from amfvi.diagnostics.shift import WeightShift, _variance_khat, measure_shift
+from amfvi.diagnostics.thresholds import MAX_VARIANCE_KHAT
 
 N = 5000
 
@@ -174,8 +175,19 @@ def test_two_weighted_standard_deviations_may_be_in_dispute(own, told, told_se, 
     ],
 )
 def test_a_khat_of_a_variance_counts_where_weights_raise_it(of_both, of_squares, counts):
-    khat = _variance_khat(torch.tensor([0.1, of_both]), torch.tensor([0.1, of_squares]))
+    khat = _variance_khat(torch.tensor([0.1, of_both]), torch.tensor([0.1, of_squares]), 5000)
     assert khat == pytest.approx(of_both if counts else 0.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_largest_khat_of_a_hundred_parameters_is_no_alarm_by_chance(seed):
+    """Estimates of .25 with their noise exceed one half; an outlier is still found."""
+    n, d = 5000, 100
+    noise = 1.25 / tail_size(n) ** 0.5 * normals(d, seed=seed)[:, 0]
+    of_both, of_squares = 0.25 + noise, torch.zeros(d).double()
+    assert _variance_khat(of_both, of_squares, n) < MAX_VARIANCE_KHAT
+    of_both[17] = 0.85
+    assert _variance_khat(of_both, of_squares, n) > MAX_VARIANCE_KHAT
 
 
 @pytest.mark.parametrize("seed", range(3))
