@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["factorize", "factorize_covariance", "robust_shape"]
+from amfvi.statistics import effective_sample_size
+
+__all__ = ["factorize", "factorize_covariance", "robust_shape", "shrunk_factor"]
 
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 """Relative increases of the diagonal that are tried, one after the other."""
@@ -53,6 +55,30 @@ def factorize_covariance(covariances: Tensor) -> Tensor:
     correlations = covariances / (scale[:, :, None] * scale[:, None, :])
     jitter = 1e-12 * torch.eye(scale.shape[1], dtype=torch.float64)
     return scale[:, :, None] * factorize(correlations + jitter)
+
+
+def shrunk_factor(y: Tensor, weights: Tensor) -> Tensor:
+    """Cholesky factor (d, d) of the covariance of points (n, d) with weights (n,), finite always.
+
+    Correlations are shrunk where points are few.
+
+    Examples:
+        >>> y = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)).double()
+        >>> torch.allclose(shrunk_factor(y, torch.ones(4000)), torch.eye(2).double(), atol=0.05)
+        True
+    """
+    share = (weights / weights.sum())[:, None]
+    centered = y - (share * y).sum(dim=0)
+    scale = (share * centered.square()).sum(dim=0).sqrt().clamp(min=1e-300)
+    if not bool(scale.isfinite().all()):  # overflow, by draws of a very heavy tail
+        centered = y - y.median(dim=0).values
+        scale = centered.abs().median(dim=0).values.clamp(1e-300, 1e300)
+    standardized = centered / scale
+    correlation = standardized.T @ (share * standardized)
+    shrink = min(1.0, len(correlation) / (effective_sample_size(weights) + 1))
+    identity = torch.eye(len(correlation), dtype=torch.float64)
+    correlation = (1 - shrink) * correlation + (shrink + 1e-9) * identity
+    return scale[:, None] * factorize(correlation)
 
 
 def robust_shape(y: Tensor) -> tuple[Tensor, Tensor]:

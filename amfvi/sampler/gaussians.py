@@ -34,6 +34,7 @@ class GaussianMixture:
         means: shape (k, d).
         factors: Cholesky factors of the covariances, (k, d, d).
         n_modes: number of modes of the density that it was made from.
+        has_pilot: whether pilot chains showed where the mass is.
 
     Examples:
         >>> standard = gaussians_at([], dim=2)
@@ -47,6 +48,7 @@ class GaussianMixture:
     means: Tensor
     factors: Tensor
     n_modes: int
+    has_pilot: bool = False
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Log density in nats at points (n, d); (n,)."""

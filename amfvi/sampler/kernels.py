@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from amfvi.experts import Expert
+from amfvi.sampler.latent_walk import ADAPTATION_RATE, DIVERGENCE
 from amfvi.sampler.particles import Particles
 from amfvi.sampler.tempered_path import TemperedPath
 
@@ -26,14 +27,8 @@ __all__ = [
     "SubspaceDE",
 ]
 
-ADAPTATION_RATE = 1.5
-"""Change of the logarithm of a step size per unit of acceptance above the target."""
-
 MAX_LEAPFROG_STEPS = 8
 """Leapfrog steps in one Hamiltonian trajectory at most."""
-
-DIVERGENCE = 1000.0
-"""Loss of log density, in nats, from which a trajectory counts as diverged."""
 
 
 class Kernel(ABC):

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.experts.flows.bijection import BijectiveExpert
-from amfvi.sampler.kernels import ADAPTATION_RATE, DIVERGENCE
 from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["LatentChains", "LatentState", "LatentWalk", "walk_in_latent_space"]
+
+ADAPTATION_RATE = 1.5
+"""Change of the logarithm of a step size per unit of acceptance above the target."""
+
+DIVERGENCE = 1000.0
+"""Loss of log density, in nats, from which a trajectory counts as diverged."""
 
 LEAPFROG_STEPS = 8
 """Leapfrog steps in one Hamiltonian trajectory."""

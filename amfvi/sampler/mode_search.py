@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch import Tensor
 from amfvi.density.unconstrained import UnconstrainedDensity
 from amfvi.sampler.far_reach import far_covariances
 from amfvi.sampler.gaussians import GaussianMixture, gaussians_at
+from amfvi.sampler.integrability import require_decay
 from amfvi.sampler.modes import Mode, find_modes
+from amfvi.sampler.pilot import PILOT_EVALUATIONS, are_stationary, walk_pilot
 from amfvi.sampler.resolution import evaluate_where_possible
 
 __all__ = ["search_modes"]
@@ -69,7 +72,11 @@ def search_modes(
         points: from which optimizations may start, (n, d), those of every scale first.
         log_p: their log densities, (n,), nats.
 
+    Where the density still rises at all of them, there is no mode, and pilot chains show where
+    the mass is.
+
     Raises:
+        NotIntegrableError: there is none, and the density does not fall off.
         OutOfBudgetError: a limit was reached.
         InputError: the density is broken.
 
@@ -83,6 +90,9 @@ def search_modes(
     """
     search = _Search(density, points, log_p)
     search.go_on(MAX_ROUNDS, patience=1)
+    pilot = _pilot(search, points, log_p, generator)
+    if pilot is not None:
+        return replace(gaussians_at([pilot], density.dim), has_pilot=True)
     # With a new mode at nearly every start, their spread tells more than each of them.
     is_countable = len(search.modes) < search.n_starts / 2
     left = density.budget.left
@@ -100,6 +110,23 @@ def search_modes(
                 break
     far = far_covariances(density, search.modes)
     return gaussians_at(search.modes, density.dim, each=is_countable, far=far)
+
+
+def _pilot(
+    search: _Search, points: Tensor, log_p: Tensor, generator: torch.Generator
+) -> Mode | None:
+    """Where pilot chains come to, as if it were a mode, if optimizations end at none."""
+    density, left = search.density, search.density.budget.left
+    if not (search.modes and density.differentiable):
+        return None
+    if left is not None and left < PILOT_EVALUATIONS + MIN_LEFT:
+        return None
+    if bool(are_stationary(density, search.modes).any()):
+        return None
+    require_decay(density, points, log_p)  # which rises everywhere else too
+    densest = log_p.argsort(descending=True)
+    center, covariance = walk_pilot(density, points[densest], generator)
+    return Mode(point=center, log_density=search.modes[0].log_density, covariance=covariance)
 
 
 class _Search:

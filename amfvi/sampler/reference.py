@@ -30,6 +30,9 @@ __all__ = [
 START_SCALES = (0.3, 1.0, 3.0, 10.0)
 """Standard deviations around the origin of the points from which optimization starts."""
 
+PILOT = "chains from random points, since optimization ends at no mode"
+"""What the sampler starts from where there is no mode."""
+
 N_CANDIDATES = 1024
 """Points at which the density is evaluated to choose where optimization starts."""
 
@@ -61,11 +64,12 @@ class ReferenceDistribution:
     def from_gaussians(cls, gaussians: GaussianMixture) -> ReferenceDistribution:
         """Use a mixture of Gaussians around modes."""
         noun = "mode" if gaussians.n_modes == 1 else "modes"
+        of_modes = f"{gaussians.n_modes} {noun} of the density"
         return cls(
             log_prob=gaussians.log_prob,
             sample=gaussians.sample,
             differentiable=True,
-            description=f"{gaussians.n_modes} {noun} of the density",
+            description=PILOT if gaussians.has_pilot else of_modes,
         )
 
     def log_prob_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +121,7 @@ def find_reference(
             means=torch.from_numpy(saved["means"]),
             factors=torch.from_numpy(saved["factors"]),
             n_modes=int(saved["n_modes"]),
+            has_pilot=bool(saved["has_pilot"]),
         )
     return ReferenceDistribution.from_gaussians(gaussians)
 

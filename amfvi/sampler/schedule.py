@@ -10,7 +10,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from amfvi.errors import FitError, InputError
 from amfvi.experts import GMM, Folds
-from amfvi.sampler.factors import factorize
+from amfvi.sampler.factors import factorize, shrunk_factor
 from amfvi.sampler.kernels import (
     DifferentialEvolution,
     Hamiltonian,
@@ -88,7 +88,7 @@ def build_kernels(
         proposal = _fit_independence(particles.y, weights, generator)
         if proposal is not None:
             kernels["independence"] = proposal
-    spread = _covariance_factor(particles.y, weights)
+    spread = shrunk_factor(particles.y, weights)
     n_rows = min(len(particles), POPULATION_SIZE)
     rows = torch.multinomial(weights, n_rows, True, generator=generator)
     if path.use_gradients:
@@ -146,22 +146,6 @@ def _fit_independence(
     except (FitError, InputError, LinAlgError):  # squares overflow in a very heavy tail
         return None
     return Independence(proposal)
-
-
-def _covariance_factor(y: Tensor, weights: Tensor) -> Tensor:
-    """Cholesky factor of the weighted covariance, shrunk where particles are few."""
-    share = (weights / weights.sum())[:, None]
-    centered = y - (share * y).sum(dim=0)
-    scale = (share * centered.square()).sum(dim=0).sqrt().clamp(min=1e-300)
-    if not bool(scale.isfinite().all()):  # overflow, by draws of a very heavy tail
-        centered = y - y.median(dim=0).values
-        scale = centered.abs().median(dim=0).values.clamp(1e-300, 1e300)
-    standardized = centered / scale
-    correlation = standardized.T @ (share * standardized)
-    shrink = min(1.0, len(correlation) / (effective_sample_size(weights) + 1))
-    identity = torch.eye(len(correlation), dtype=torch.float64)
-    correlation = (1 - shrink) * correlation + (shrink + 1e-9) * identity
-    return scale[:, None] * factorize(correlation)
 
 
 def _local_factor(gradient: Tensor, weights: Tensor) -> Tensor | None:
