@@ -55,6 +55,10 @@ MIN_LEFT = 40_000
 WELL_SEARCHED_DIM = 2
 """Dimension up to which random points come near every mode that has a share of the mass."""
 
+MIN_PILOT_DIM = 10
+"""Parameters from which pilot chains are tried; wide Gaussians find the mass of fewer, and reach
+farther out into heavy tails."""
+
 SPREAD = 1.2
 """Spread of these points, as a multiple of that of the modes."""
 
@@ -117,7 +121,7 @@ def _pilot(
 ) -> Mode | None:
     """Where pilot chains come to, as if it were a mode, if optimizations end at none."""
     density, left = search.density, search.density.budget.left
-    if not (search.modes and density.differentiable):
+    if not (search.modes and density.differentiable) or density.dim < MIN_PILOT_DIM:
         return None
     if left is not None and left < PILOT_EVALUATIONS + MIN_LEFT:
         return None

@@ -15,10 +15,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import amfvi
 from amfvi.randomness import generator_for
@@ -89,18 +91,18 @@ DENSITIES: dict[str, Callable[[], KnownDensity]] = {
 """What is sampled, by name."""
 
 
-def run(parameters: Row) -> list[Row]:
+def run(cell: Row, folder: Path) -> list[Row]:
     """Run one cell in a process of its own."""
-    return [run_in_own_process(_run, parameters)]
+    return [run_in_own_process(_run, cell)]
 
 
-def _run(parameters: Row) -> Row:
+def _run(cell: Row) -> Row:
     torch.set_num_threads(1)
-    density, seed = DENSITIES[parameters["density"]](), parameters["seed"]
+    density, seed = DENSITIES[cell["density"]](), cell["seed"]
     started = time.process_time()
-    if parameters["method"] == FIT:
+    if cell["method"] == FIT:
         return {**_fit(density, seed), "seconds": time.process_time() - started}
-    result = run_nuts(density, budget=parameters["gradients"], seed=seed)
+    result = run_nuts(density, budget=cell["gradients"], seed=seed)
     return {
         "mean": result.draws.mean(dim=0).tolist(), "sd": result.draws.std(dim=0).tolist(),
         "calls": result.n_gradients, "seconds": time.process_time() - started,
@@ -128,24 +130,26 @@ def with_errors(rows: list[Row]) -> list[Row]:
 
     Of a mean in standard deviations, and of a standard deviation relative to the right one.
     """
-    right = {
-        row["density"]: (torch.tensor(row["mean"]), torch.tensor(row["sd"]))
-        for row in rows
-        if row["seed"] == REFERENCE_SEED
-    }
+    right = {row["density"]: _moments(row) for row in rows if row["seed"] == REFERENCE_SEED}
     compared = []
     for row in rows:
         density = DENSITIES[row["density"]]()
         mean, sd = density.mean_and_sd or right[row["density"]]
         if row["seed"] == REFERENCE_SEED:
             continue
-        off_mean = float(((torch.tensor(row["mean"]) - mean).abs() / sd).max())
-        off_sd = float((torch.tensor(row["sd"]) / sd - 1).abs().max())
+        found_mean, found_sd = _moments(row)
+        off_mean = float(((found_mean - mean).abs() / sd).max())
+        off_sd = float((found_sd / sd - 1).abs().max())
         kept = {name: value for name, value in row.items() if name not in ("mean", "sd")}
         known = "log_z" in row and density.log_z is not None
         error = {"log_z_error": row["log_z"] - density.log_z} if known else {}
         compared.append({**kept, "mean_error": off_mean, "sd_error": off_sd, **error})
     return compared
+
+
+def _moments(row: Row) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations (d,) of a row."""
+    return tuple(torch.tensor(row[name], dtype=torch.float64) for name in ("mean", "sd"))  # type: ignore[return-value]
 
 
 def page(rows: list[Row], command: str, made_with: str) -> str:

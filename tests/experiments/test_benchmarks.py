@@ -8,10 +8,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from experiments.benchmarks import (
     canonical,
     from_density,
+    many_parameters,
     pool,
     pyro_posteriors,
     race,
@@ -230,3 +232,31 @@ def test_shards_are_compared_with_one_fit(tmp_path):
     for row in read_csv(tmp_path / "shards.csv"):
         if row["mean_error"]:
             assert float(row["mean_error"]) < 0.3
+
+
+def test_errors_with_many_parameters_are_from_the_right_moments():
+    name, seed = "hierarchical model", many_parameters.REFERENCE_SEED
+    density = many_parameters.DENSITIES[name]()
+    mean, sd = density.mean_and_sd
+    row = {"density": name, "method": "amfvi", "seed": 0, "calls": 1234, "seconds": 5.0,
+           "mean": (mean + 0.1 * sd).tolist(), "sd": (1.05 * sd).tolist(),
+           "log_z": density.log_z + 0.02, "log_z_se": 0.01, "verdict": "trust"}  # fmt: skip
+    right = {"density": "logistic regression", "method": "NUTS", "calls": 9, "seconds": 1.0,
+             "mean": [0.0] * 100, "sd": [1.0] * 100}  # fmt: skip
+    near = {**right, "seed": 0, "mean": [0.0] * 99 + [-0.2]}
+    rows = many_parameters.with_errors([{**right, "seed": seed}, near, row])
+    assert [r["mean_error"] for r in rows] == pytest.approx([0.2, 0.1])
+    assert [r["sd_error"] for r in rows] == pytest.approx([0.0, 0.05])
+    assert rows[1]["log_z_error"] == pytest.approx(0.02)
+    lines = table(many_parameters.page(rows, "", ""), "density")
+    assert [line[5] for line in lines] == ["0.200", "0.100"]
+
+
+@pytest.mark.parametrize("name", many_parameters.DENSITIES)
+def test_densities_of_many_parameters_are_the_same_for_jax(name):
+    jax = pytest.importorskip("jax")
+    density = many_parameters.DENSITIES[name]()
+    x = torch.rand(2, density.dim, generator=torch.Generator().manual_seed(0)).double()
+    with jax.enable_x64(True):
+        there = [float(density.jax_log_density(point.numpy())) for point in x]
+    assert there == pytest.approx(density.log_density(x).tolist(), rel=1e-9)
