@@ -7,7 +7,7 @@ import torch
 
 import amfvi
 import amfvi.experts.elliptical.config
-import amfvi.experts.elliptical.em
+import amfvi.experts.elliptical.problem
 import amfvi.experts.neural
 import amfvi.experts.rbig
 import amfvi.two_stage.split
@@ -53,7 +53,7 @@ def test_a_fit_to_more_draws_than_are_used(monkeypatch):
     """With bounds below the number of draws: the densities are still those of the target."""
     for module in (amfvi.experts.elliptical.config, amfvi.experts.neural):
         monkeypatch.setattr(module, "MAX_ROWS", 2000)
-    for module in (amfvi.experts.elliptical.config, amfvi.experts.elliptical.em):
+    for module in (amfvi.experts.elliptical.config, amfvi.experts.elliptical.problem):
         monkeypatch.setattr(module, "FEW_ROWS", 1000)
     monkeypatch.setattr(amfvi.experts.rbig, "MAX_NUMBERS", 4000)
     monkeypatch.setattr(amfvi.experts.rbig, "MIN_ROWS", 1000)
