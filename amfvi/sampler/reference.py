@@ -30,7 +30,7 @@ __all__ = [
 START_SCALES = (0.3, 1.0, 3.0, 10.0)
 """Standard deviations around the origin of the points from which optimization starts."""
 
-PILOT = "chains from random points, since optimization ends at no mode"
+PILOT = "chains from random points (no optimization ends at a mode)"
 """What the sampler starts from where there is no mode."""
 
 N_CANDIDATES = 1024
