@@ -5,11 +5,11 @@ The only module that imports ray, an optional dependency.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from amfvi.errors import InputError, UsageError
+from amfvi.user_modules import send_by_value
 
 __all__ = ["LOCAL", "Cluster", "share"]
 
@@ -21,10 +21,6 @@ TASKS_PER_WORKER = 4
 
 RETRIES = 3
 """Times that a task whose worker died is begun anew, elsewhere."""
-
-
-USER_MODULE = "amfvi_user_"
-"""Beginning of the names of modules that the command line loads from files."""
 
 
 class Cluster:
@@ -129,7 +125,7 @@ class Cluster:
     def _share(self, function: Callable[..., Any]) -> Any:
         """The function, sent once however often it is called."""
         if self._shared is None or self._shared[0] is not function:
-            _send_files_by_value(self._ray)
+            send_by_value(self._ray.cloudpickle)
             self._shared = function, self._ray.put(function)
         return self._shared[1]
 
@@ -177,13 +173,6 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
     torch.set_num_threads(1)  # a worker has one core; sums then round alike anywhere
     return function(*arguments)
-
-
-def _send_files_by_value(ray: Any) -> None:
-    """Let functions of files, which no worker can import by name, travel as they are."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith(USER_MODULE):
-            ray.cloudpickle.register_pickle_by_value(module)
 
 
 def _import_ray() -> Any:

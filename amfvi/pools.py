@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 import torch
 
 from amfvi.errors import AmfviError, InputError, UsageError
+from amfvi.user_modules import send_by_value
 
 __all__ = ["Workers", "check_pool", "pool_size"]
 
@@ -184,6 +185,14 @@ def _can_fork(differentiates: bool) -> bool:
     return sys.platform == "linux" and not torch.cuda.is_initialized() and not needs_own_threads
 
 
+def _pickled(function: Function) -> bytes:
+    """A function for a process that is started anew: also a wrapped one, or one of a file."""
+    import cloudpickle
+
+    send_by_value(cloudpickle)
+    return bytes(cloudpickle.dumps(function))
+
+
 class _Processes:
     """Processes of ours, which compute a function that they are started with."""
 
@@ -195,7 +204,7 @@ class _Processes:
             count,
             mp_context=context,
             initializer=_start,
-            initargs=(function, self._reader, os.getpid()),
+            initargs=(function if forks else _pickled(function), self._reader, os.getpid()),
         )
 
     def map(self, arguments: Sequence[Any]) -> Iterator[Any]:
@@ -218,10 +227,10 @@ class _Processes:
         self._writer.close()
 
 
-def _start(function: Function, end: Connection, parent: int) -> None:
+def _start(function: Function | bytes, end: Connection, parent: int) -> None:
     """Prepare a process of ours."""
     global _function
-    _function = function
+    _function = pickle.loads(function) if isinstance(function, bytes) else function
     # An interrupt of the terminal reaches all its processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from amfvi.errors import InputError, UsageError, unknown_name
+from amfvi.user_modules import USER_MODULE
 
 __all__ = ["load_object"]
 
@@ -60,7 +61,7 @@ def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     is_package = path.name == "__init__.py"
     # A name of its own, so that a file called random.py is not the standard library's.
-    name = f"amfvi_user_{path.parent.name if is_package else path.stem}"
+    name = f"{USER_MODULE}{path.parent.name if is_package else path.stem}"
     spec = importlib.util.spec_from_file_location(
         name, path, submodule_search_locations=[str(path.parent)] if is_package else None
     )

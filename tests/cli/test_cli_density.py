@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
+from amfvi import pools
 from amfvi.metrics.evaluation import evaluate_on_target
 
 LEAVES = """
@@ -188,8 +188,11 @@ def test_a_forgotten_minus_is_an_error_and_leaves_no_state_to_resume(cli, model)
     assert not list(model.glob("runs/*")) + list(model.glob("runs/.*"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses a GPU is not forked")
-def test_jobs_share_the_points_and_change_no_number(cli, model):
+@pytest.mark.parametrize("forks", [True, False])
+def test_jobs_share_the_points_and_change_no_number(cli, model, monkeypatch, forks):
+    """In processes that are started anew too, as beside a GPU in use."""
+    if not forks:
+        monkeypatch.setattr(pools, "_can_fork", lambda _: False)
     records = []
     for jobs in ("1", "3"):
         code, out, err = cli("fit", "--log-density", "mymodel:gamma", "--dim", 2, "--names",

@@ -7,9 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-import torch
 
 import amfvi
+from amfvi import pools
 
 MODEL = """
 import pathlib
@@ -115,8 +115,11 @@ def test_an_interrupted_run_does_not_simulate_again(cli, model, monkeypatch):
     assert json.loads((model / "run" / "metrics.json").read_text())["names"] == ["a", "b"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses a GPU is not forked")
-def test_pairs_do_not_depend_on_the_number_of_processes(cli, model, monkeypatch):
+@pytest.mark.parametrize("forks", [True, False])
+def test_pairs_do_not_depend_on_the_number_of_processes(cli, model, monkeypatch, forks):
+    """In processes that are started anew too, as beside a GPU in use."""
+    if not forks:
+        monkeypatch.setattr(pools, "_can_fork", lambda _: False)
     monkeypatch.chdir(model)
     for jobs in ("1", "2"):
         fit = ("fit", *functions(prior="draw"), *QUICK, "--no-figures", "--bounds", "y1=0:1")

@@ -167,11 +167,17 @@ def test_a_mixture_that_was_cut_at_the_ends_is_left(name, gradients, seed):
     assert found.lacking > 0.02
 
 
+def require_first_member(chosen, expert):
+    x = torch.randn(20, 2, generator=seeded(0)).double()
+    of_all = expert.forward(x.expand(expert.n_members, -1, -1))[0]
+    assert torch.allclose(chosen.forward(x[None])[0], of_all[:1], atol=1e-12)
+
+
 @pytest.mark.parametrize("part", ["all", "middle"])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_by_the_map_of_a_flow_it_is_no_different(part, seed):
     mixture = cached_mixture("banana", seed, part, "maf")
-    assert choose_flow(mixture, torch.zeros(1, 2)).config == mixture.experts["maf"].config
+    require_first_member(choose_flow(mixture, torch.zeros(1, 2)), mixture.experts["maf"])
     found = depart(mixture, TARGETS["banana"], seed)
     assert found.leaves == (part == "middle"), found
 
@@ -280,4 +286,4 @@ def test_a_mixture_without_a_flow_is_left_along_straight_lines():
         assert float(log_det.std()) < 1e-9
         assert float(u[0].mean(dim=0).abs().max()) < 1e-9
         assert torch.allclose(u[0].T.cov(), torch.eye(2).double(), atol=1e-3)
-    assert choose_flow(Mixture({"gmm": gmm, "maf": maf}, [0.8, 0.2]), draws).config == maf.config
+    require_first_member(choose_flow(Mixture({"gmm": gmm, "maf": maf}, [0.8, 0.2]), draws), maf)

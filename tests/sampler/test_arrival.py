@@ -64,7 +64,7 @@ def require_arrival(banana, seed, max_rounds=6):
 
 @pytest.mark.slow
 def test_draws_from_the_middle_of_a_banana_arrive_at_its_ends():
-    """Measured over three seeds: sd .97 to 1.01, log Z off by .02 at most."""
+    """Log Z is off by .02 at most over three seeds."""
     require_arrival(Banana("quadratic", 2, 0.5, 0.4, 2.0), 0, max_rounds=4)
 
 
